@@ -1,0 +1,105 @@
+"""Everything that can go wrong for a client, each with its HTTP status and a stable code.
+
+Knows nothing of Flask or of any library that may raise; those are translated where they are called.
+
+ServingError
+├── BadRequest        400  the body or a parameter is malformed
+│   └── InvalidImage  400  the bytes are not a readable image
+├── UnknownPath       404  no such route
+├── UnknownModel      404  no model of that name
+├── UnknownVersion    404  no such version of the model
+├── MethodNotAllowed  405  the route exists, the method does not
+├── RequestTooLarge   413  more bytes, or more parts, than the limit
+│   └── ImageTooLarge 413  more pixels than the limit
+├── UnsupportedMedia  415  a content type that carries no image
+├── Overloaded        503  the queue is full; try again later
+│   └── Draining      503  this replica is about to stop
+├── DeadlineExceeded  504  no answer within the request's time
+└── InternalError     500  a bug of ours; the log holds the cause
+"""
+
+import re
+from typing import ClassVar
+
+
+class ServingError(Exception):
+    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries besides its body."""
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[dict[str, str]] = {}
+
+    @property
+    def code(self) -> str:
+        """The class name in snake_case: what programs compare, unlike the message."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+
+class BadRequest(ServingError):
+    """The body or a parameter is malformed."""
+
+    status = 400
+
+
+class InvalidImage(BadRequest):
+    """The bytes are not a readable image."""
+
+
+class UnknownPath(ServingError):
+    """No such route."""
+
+    status = 404
+
+
+class UnknownModel(ServingError):
+    """No model of that name."""
+
+    status = 404
+
+
+class UnknownVersion(ServingError):
+    """No such version of the model."""
+
+    status = 404
+
+
+class MethodNotAllowed(ServingError):
+    """The route exists, the method does not."""
+
+    status = 405
+
+
+class RequestTooLarge(ServingError):
+    """More bytes, or more parts, than the limit."""
+
+    status = 413
+
+
+class ImageTooLarge(RequestTooLarge):
+    """More pixels than the limit."""
+
+
+class UnsupportedMedia(ServingError):
+    """A content type that carries no image."""
+
+    status = 415
+
+
+class Overloaded(ServingError):
+    """The queue is full; try again later."""
+
+    status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class Draining(Overloaded):
+    """This replica is about to stop."""
+
+
+class DeadlineExceeded(ServingError):
+    """No answer within the request's time."""
+
+    status = 504
+
+
+class InternalError(ServingError):
+    """A bug of ours; the log holds the cause."""

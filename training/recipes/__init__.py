@@ -1,0 +1,1 @@
+"""Recipes: one page each; the file name is the registry."""
