@@ -1,0 +1,199 @@
+"""The command line of the training half.
+
+Keras is imported by the commands that need it, so that a wrong option is told at once.
+
+Exit codes: 0 done, 1 a failure of ours or of the machine, 2 wrong usage, 3 the data, 4 below the
+recipe's accuracy gate.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+
+from training.datasets import default_data_dir, load, test_uploads
+from training.errors import TrainingError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options.run(options)
+    except TrainingError as exc:
+        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        return exc.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "--data-dir",
+        type=Path,
+        help="where the archives are (default: $DATA_DIR, or the user's cache folder)",
+    )
+    folders = argparse.ArgumentParser(add_help=False)
+    folders.add_argument(
+        "--models",
+        type=Path,
+        default=Path("models"),
+        help="where versions are published (default: %(default)s)",
+    )
+    runs = argparse.ArgumentParser(add_help=False)
+    runs.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        help="where checkpoints are kept (default: %(default)s)",
+    )
+
+    command = commands.add_parser("list", help="every recipe, its model and its gate")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("train", parents=[data, folders, runs], help="train and publish")
+    command.add_argument(
+        "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended recipe"
+    )
+    command.add_argument("--seed", type=int, default=1)
+    command.add_argument("--epochs", type=int, help="instead of the recipe's own number")
+    command.add_argument(
+        "--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto"
+    )
+    command.add_argument(
+        "--no-publish", action="store_true", help="train only; `export` publishes later"
+    )
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "export", parents=[data, folders, runs], help="publish what a run has reached"
+    )
+    command.add_argument("names", nargs="+", metavar="NAME")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser(
+        "evaluate", parents=[data, folders], help="score a published model on its test split"
+    )
+    command.add_argument(
+        "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
+    )
+    command.add_argument(
+        "--url",
+        help="POST the test files to this service instead of reading the file, e.g. http://localhost:8000",
+    )
+    command.add_argument(
+        "--photographed",
+        action="store_true",
+        help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
+    )
+    command.set_defaults(run=_evaluate)
+    return parser
+
+
+def _data_dir(options: argparse.Namespace) -> Path:
+    return options.data_dir or default_data_dir()
+
+
+def _list(_options: argparse.Namespace) -> None:
+    from training import recipe
+
+    for entry in map(recipe.find, recipe.names()):
+        mark = "recommended" if entry.recommended else ""
+        print(
+            f"{entry.name:24} {entry.model:14} at least {entry.min_accuracy:.1%}  "
+            f"{entry.epochs:3} epochs  {mark}".rstrip()
+        )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from training import recipe
+    from training.fit import fit
+
+    for entry in [
+        recipe.find(name) for name in options.names
+    ]:  # a misspelt name stops before hours of work
+        data = load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
+        for note in data.notes:
+            print(note)
+        run = options.runs / entry.name
+        state = fit(
+            entry,
+            data,
+            run=run,
+            seed=options.seed,
+            epochs=options.epochs,
+            precision=options.precision,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+        print(
+            f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+            f"{state.best_accuracy:.2%}"
+        )
+        if not options.no_publish:
+            _publish(options, entry.name)
+
+
+def _export(options: argparse.Namespace) -> None:
+    for name in options.names:
+        _publish(options, name)
+
+
+def _publish(options: argparse.Namespace, name: str) -> None:
+    from training import recipe
+    from training.publish import publish
+
+    entry = recipe.find(name)
+    data = load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
+    folder = publish(
+        entry, data, run=options.runs / entry.name, models=options.models, command=_command()
+    )
+    print(f"published {folder}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training import evaluate, recipe
+
+    name, _, version = options.name.partition("/")
+    if version and not version.isdigit():
+        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    if options.photographed and not (options.url and name == "digits"):
+        raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
+    dataset, data_dir = recipe.find(name).dataset, _data_dir(options)
+    if options.url:
+        uploads = test_uploads(dataset, data_dir=data_dir)
+        sent = evaluate.photographed(uploads) if options.photographed else uploads
+        result = evaluate.over_http(
+            options.url, name, sent, version=int(version) if version else None
+        )
+    else:
+        result = evaluate.file(
+            _published(options.models / name, version), dataset, data_dir=data_dir
+        )
+    print(f"{options.name}: {result}")
+
+
+def _published(folder: Path, version: str) -> Path:
+    """The file of that version of a model, or of its highest."""
+    known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
+    if not known or (version and int(version) not in known):
+        raise UsageError(
+            f"No version {version or 1} in {folder}. Known versions: {known or 'none'}."
+        )
+    return folder / str(version or known[-1]) / "model.onnx"
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "training", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""From a finished run to a published version: calibrate, export, judge the file, describe it, and
+only then rename it into place.
+
+Knows the order of the steps; each step itself is another module's. The test split is read here,
+once, and nothing that it says goes back into training.
+"""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image
+
+from training import calibrate, export, report
+from training.datasets import Dataset, Split
+from training.errors import BelowGate
+from training.evaluate import Score, probabilities, score
+from training.fit import State, build, read_state
+from training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+GOLDEN_IMAGES = 10
+PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the exported file reached on the test split."""
+
+    score: Score
+    calibration_error: float
+    answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
+
+
+def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path, command: str) -> Path:
+    """Publish a run's best weights as the next version of its model; returns the new folder.
+
+    Raises:
+        BelowGate: the file's test accuracy is under ``min_accuracy``; nothing is published.
+        ExportMismatch: the file does not answer as the network does.
+        PublishFailed: the folder cannot be written.
+    """
+    state = read_state(run)
+    network = build(recipe, len(data.labels))
+    network.load_weights(run / "best.weights.h5")
+    temperature = calibrate.temperature(_logits(network, data.validation), data.validation.labels)
+    model = export.with_probabilities(network, temperature)
+    version = export.next_version(models, recipe.model)
+    with export.publication(models, recipe.model, version) as folder:
+        graph = export.to_onnx(model, {})
+        judgement = _judge(recipe, model, graph, data.test, folder / "model.onnx")
+        properties = _describe(recipe, data, version, judgement, command)
+        onnx.helper.set_model_props(graph, export.properties(properties))
+        onnx.save(graph, folder / "model.onnx")
+        export.compare(model, folder / "model.onnx", data.test.images[: export.MIN_COMPARED])
+        _write_golden(folder / "golden", data, judgement.answers)
+        facts = _facts(recipe, state, network, temperature)
+        report.write(folder, properties, facts, data, state.history, judgement.answers)
+    return models / recipe.model / str(version)
+
+
+def _logits(network: keras.Model, split: Split) -> NDArray[np.float32]:
+    return np.asarray(network.predict(split.images, batch_size=256, verbose=0), np.float32)
+
+
+def _judge(
+    recipe: Recipe, model: keras.Model, graph: onnx.ModelProto, test: Split, file: Path
+) -> Judgement:
+    onnx.save(graph, file)
+    difference = export.compare(model, file, test.images[: export.MIN_COMPARED])
+    answers = probabilities(file, test.images)
+    result = score(answers, test.labels)
+    log.info("the exported file gets %s; it differs from the network by %.1e", result, difference)
+    if result.accuracy < recipe.min_accuracy:
+        raise BelowGate(
+            f"{recipe.name} got {result}, below its min_accuracy of {recipe.min_accuracy:.2%}. "
+            "Nothing was published."
+        )
+    return Judgement(result, calibrate.calibration_error(answers, test.labels), answers)
+
+
+def _describe(
+    recipe: Recipe, data: Dataset, version: int, judgement: Judgement, command: str
+) -> dict[str, Any]:
+    """The metadata of ``models/README.md``."""
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "schema": export.SCHEMA,
+        "name": recipe.model,
+        "version": str(version),
+        "labels": list(data.labels),
+        "fit": recipe.fit,
+        "title": recipe.title,
+        "recipe": recipe.name,
+        "metrics": {
+            "accuracy": round(judgement.score.accuracy, 6),
+            "correct": judgement.score.correct,
+            "images": judgement.score.images,
+            "calibration_error": round(judgement.calibration_error, 6),
+        },
+        "baseline": calibrate.baseline(judgement.answers, data.labels),
+        "dataset": {
+            "name": data.name,
+            "hash": data.content_hash,
+            "split": {name: len(split.labels) for name, split in splits.items()},
+        },
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": {
+            "revision": _revision(),
+            "command": command,
+            "versions": {name: package_version(name) for name in PACKAGES}
+            | {"python": ".".join(map(str, sys.version_info[:3]))},
+        },
+    }
+
+
+def _facts(
+    recipe: Recipe, state: State, network: keras.Model, temperature: float
+) -> dict[str, str]:
+    """What the card tells besides the metadata."""
+    return {
+        "Weights": f"{network.count_params():,}",
+        "Epochs": f"{state.epochs}, the best on validation data was number {state.best_epoch} "
+        f"({state.best_accuracy:.2%})",
+        "Batch": f"{recipe.batch_size}",
+        "Seed": f"{state.seed}",
+        "Precision": state.precision,
+        "Training time": f"{state.seconds / 60:.0f} minutes",
+        "Temperature": f"{temperature:.3f}",
+    }
+
+
+def _revision() -> str:
+    """The git revision of the working tree, `-dirty` where it differs from it, empty outside a
+    checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.decode().strip()
+
+
+def _write_golden(folder: Path, data: Dataset, answers: NDArray[np.float32]) -> None:
+    """Save test images that the file answers right, taking turns between the classes, as
+    `<label>-<n>.png`."""
+    folder.mkdir()
+    for n, index in zip(range(GOLDEN_IMAGES), _in_turns(data.test, answers), strict=False):
+        label = data.labels[data.test.labels[index]]
+        picture = data.test.images[index]
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
+            folder / f"{label}-{n}.png"
+        )
+
+
+def _in_turns(test: Split, answers: NDArray[np.float32]) -> Iterator[int]:
+    right = np.flatnonzero(answers.argmax(axis=1) == test.labels)
+    labels = test.labels[right]
+    turn = np.array([np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)])
+    yield from (int(right[place]) for place in np.lexsort((labels, turn)))

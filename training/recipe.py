@@ -1,0 +1,78 @@
+"""What a recipe is: one frozen page that says how a network is built and trained, and what it must
+reach.
+
+Knows where recipes live (``training/recipes/<name>.py``, each with one ``RECIPE``); knows nothing
+of any particular one, nor of how training runs.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from training import recipes
+from training.errors import UsageError
+
+Tensor = Any  # a keras.KerasTensor; Keras ships no types
+
+
+def no_augmentation() -> list[Any]:
+    """Train on the images as they are."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to make one model.
+
+    ``network(image, classes)`` takes uint8 ``(N, H, W, C)`` and returns float32 logits ``(N,
+    classes)``; scaling is part of it. ``optimizer(steps)`` makes the optimiser for a run of that
+    many steps. ``augment()`` makes Keras layers that map pixels 0-255 to pixels 0-255; they run
+    on the device while training and are not exported.
+    """
+
+    name: str
+    title: str
+    model: str  # the served model that it publishes
+    dataset: str
+    fit: str  # the pixel policy, see models/README.md
+    size: int  # side of the square input, in pixels
+    channels: int
+    network: Callable[[Tensor, int], Tensor]
+    optimizer: Callable[[int], Any]
+    augment: Callable[[], list[Any]] = no_augmentation
+    epochs: int
+    batch_size: int
+    label_smoothing: float = 0.0
+    min_accuracy: float  # of the exported file on the test split; below it nothing is published
+    recommended: bool = False  # the one that `train <model>` runs
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return self.size, self.size, self.channels
+
+
+def names() -> list[str]:
+    """Every recipe, sorted: the modules of ``training.recipes``."""
+    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name, or the recommended one of the model of that name.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    if name in names():
+        return _load(name)
+    for recipe in map(_load, names()):
+        if recipe.recommended and recipe.model == name:
+            return recipe
+    raise UsageError(f"No recipe or model named {name!r}. Known recipes: {', '.join(names())}.")
+
+
+def _load(name: str) -> Recipe:
+    recipe: Recipe = importlib.import_module(f"{recipes.__name__}.{name}").RECIPE
+    return recipe

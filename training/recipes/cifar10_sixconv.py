@@ -1,0 +1,41 @@
+"""CIFAR-10, three blocks of two convolutions and RMSprop: the example that Keras shipped for years.
+
+Published: 75.48 % on the test set at the last of 50 epochs, 81.15 % at the best one. We keep the
+epoch that is best on our validation split.
+"""
+
+import keras
+from keras import layers
+
+from training.recipe import Recipe, Tensor
+
+
+def network(image: Tensor, classes: int) -> Tensor:
+    """276,138 weights: blocks of 32, 64 and 64 filters, dense 512."""
+    x = layers.Rescaling(1 / 255)(image)
+    for filters in (32, 64, 64):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(filters, 3, activation="relu")(x)
+        x = layers.MaxPooling2D(2)(x)
+        x = layers.Dropout(0.25)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(512, activation="relu")(x)
+    x = layers.Dropout(0.5)(x)
+    return layers.Dense(classes, dtype="float32")(x)
+
+
+RECIPE = Recipe(
+    name="cifar10_sixconv",
+    title="CIFAR-10 photographs",
+    model="cifar10",
+    dataset="cifar10",
+    fit="stretch",
+    size=32,
+    channels=3,
+    network=network,
+    optimizer=lambda _steps: keras.optimizers.RMSprop(learning_rate=1e-3),
+    epochs=50,
+    batch_size=256,
+    min_accuracy=0.79,
+    recommended=True,
+)

@@ -1,0 +1,42 @@
+"""MNIST, two convolutions and Adadelta: the example that Keras shipped for years.
+
+Published: 99.23 % on the test set, loss 0.0379, after 12 epochs. Published text flattens before
+the second convolution, which cannot run; flatten stands after the pooling here. Adadelta's
+learning rate was 1.0 by default then (0.001 today, which would not train in 12 epochs), so it is
+given.
+"""
+
+import keras
+from keras import layers
+
+from training.recipe import Recipe, Tensor
+
+
+def network(image: Tensor, classes: int) -> Tensor:
+    """Conv 32, max-pool, conv 64, dense 128."""
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Conv2D(32, 3, activation="relu")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(64, 3, activation="relu")(x)
+    x = layers.Dropout(0.25)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128, activation="relu")(x)
+    x = layers.Dropout(0.5)(x)
+    return layers.Dense(classes, dtype="float32")(x)
+
+
+RECIPE = Recipe(
+    name="digits_adadelta",
+    title="Handwritten digits",
+    model="digits",
+    dataset="mnist",
+    fit="digit",
+    size=28,
+    channels=1,
+    network=network,
+    optimizer=lambda _steps: keras.optimizers.Adadelta(learning_rate=1.0, rho=0.95),
+    epochs=12,
+    batch_size=128,
+    min_accuracy=0.988,
+    recommended=True,
+)
