@@ -1,0 +1,105 @@
+"""Read the published records of MNIST (idx files) and of CIFAR-10 (its binary version).
+
+Knows the formats and checks every shape and range; knows nothing of splits, downloads or counts.
+"""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import DataError
+
+_CIFAR_SIDE = 32
+_CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE * _CIFAR_SIDE
+
+
+@dataclass(frozen=True)
+class Records:
+    """Pictures as published: uint8 ``(N, H, W, C)`` and int64 ``(N,)``."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def read_mnist(folder: Path) -> tuple[Records, Records]:
+    """Read the training and the test records of four ``.gz`` files, uint8 ``(N, 28, 28, 1)``."""
+    return _read_idx_pair(folder, "train"), _read_idx_pair(folder, "t10k")
+
+
+def read_cifar10(folder: Path) -> tuple[Records, Records]:
+    """Read the training and the test records of six binary files, uint8 ``(N, 32, 32, 3)``."""
+    train = [_read_cifar_batch(folder / f"data_batch_{n}.bin") for n in range(1, 6)]
+    joined = Records(
+        np.concatenate([batch.images for batch in train]),
+        np.concatenate([batch.labels for batch in train]),
+    )
+    return joined, _read_cifar_batch(folder / "test_batch.bin")
+
+
+def _read_idx_pair(folder: Path, stem: str) -> Records:
+    images = _read_idx(folder / f"{stem}-images-idx3-ubyte.gz", dimensions=3)
+    labels = _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", dimensions=1)
+    if images.shape[1:] != (28, 28):
+        side = "x".join(map(str, images.shape[1:]))
+        raise DataError(f"The pictures of {folder}/{stem}-… are {side}. Expected: 28x28.")
+    if len(images) != len(labels):
+        raise DataError(
+            f"{folder}/{stem}-… holds {len(images):,} images and {len(labels):,} labels. "
+            "Expected: as many of one as of the other."
+        )
+    _check_labels(labels, folder / f"{stem}-labels-idx1-ubyte.gz")
+    return Records(images[..., np.newaxis], labels.astype(np.int64))
+
+
+def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
+    """Read a gzipped idx file of unsigned bytes (format: yann.lecun.com/exdb/mnist)."""
+    data = _gunzip(path)
+    start = 4 + 4 * dimensions
+    if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
+        raise DataError(
+            f"{path} starts with {data[:4].hex(' ') or 'nothing'}. "
+            f"Expected: 00 00 08 0{dimensions}, an idx file of bytes."
+        )
+    shape = tuple(int(n) for n in np.frombuffer(data[4:start], dtype=">u4"))
+    body = np.frombuffer(data, dtype=np.uint8, offset=start)
+    if body.size != np.prod(shape, dtype=np.int64):
+        size = "x".join(map(str, shape))
+        raise DataError(f"{path} holds {body.size:,} bytes. Expected by its header: {size}.")
+    return body.reshape(shape)
+
+
+def _gunzip(path: Path) -> bytes:
+    try:
+        return gzip.decompress(_read(path))
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DataError(f"{path} is damaged: {exc}. Expected: a whole gzip file.") from exc
+
+
+def _read_cifar_batch(path: Path) -> Records:
+    """Read records of one label byte and 3072 pixels, channel by channel, row by row."""
+    data = np.frombuffer(_read(path), dtype=np.uint8)
+    if data.size == 0 or data.size % _CIFAR_RECORD:
+        raise DataError(
+            f"{path} has {data.size:,} bytes. Expected: whole records of {_CIFAR_RECORD:,} bytes."
+        )
+    records = data.reshape(-1, _CIFAR_RECORD)
+    _check_labels(records[:, 0], path)
+    planes = records[:, 1:].reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return Records(images, records[:, 0].astype(np.int64))
+
+
+def _check_labels(labels: NDArray[np.uint8], path: Path) -> None:
+    if labels.size and labels.max() > 9:
+        raise DataError(f"{path} has a label {labels.max()}. Expected: 0 to 9.")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc

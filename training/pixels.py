@@ -1,0 +1,72 @@
+"""The pixel policy of ``models/README.md`` for training pictures: decode, turn, flatten, stretch.
+
+Knows Pillow and NumPy; knows nothing of data sets. There are no
+limits: training reads its own files.
+"""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from training.errors import UnreadableImage
+
+# Everything that Pillow's decoders let through for damaged bytes.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Give the picture in ``data`` as RGB, upright, transparency on white.
+
+    Raises:
+        UnreadableImage: the bytes are no picture, or are cut.
+    """
+    try:
+        with Image.open(BytesIO(data)) as opened:
+            opened.load()
+            return _flatten(ImageOps.exif_transpose(opened))
+    except _DAMAGED as exc:
+        raise UnreadableImage(f"not a readable picture: {exc}") from exc
+
+
+def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Stretch an RGB picture to uint8 ``(size, size, 3)``; one of that size stays as it is."""
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def stretch(data: bytes, size: int) -> NDArray[np.uint8]:
+    """Decode ``data`` and stretch it to uint8 ``(size, size, 3)``: ``decode``, then ``resize``."""
+    return resize(decode(data), size)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Give uint8 ``(H, W, 1)`` or ``(H, W, 3)`` as a PNG file, without loss."""
+    out = BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def media_type(data: bytes) -> str:
+    """Name the format that the bytes really have: some published ``.jpg`` files are none."""
+    with Image.open(BytesIO(data)) as image:
+        return image.get_format_mimetype() or "application/octet-stream"
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    front = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
