@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class ServingError(Exception):
-    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries besides its body."""
+    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries too."""
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}

@@ -4,8 +4,12 @@ Knows nothing of Keras, of HTTP or of files; what those raise is translated wher
 
 TrainingError           1   the root
 ├── UsageError          2   a name or an option that this command does not have
+│   └── RunMismatch     2   a run folder that belongs to another run
 ├── DataError           3   a data set that cannot be fetched, read or trusted
 │   └── UnreadableImage 3   bytes that are no picture; a reader may count it and go on
+├── ExportMismatch      1   the exported file does not answer as the network does
+├── PublishFailed       1   a version that cannot be written
+├── ServiceFailed       1   a running service that does not answer
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
 └── Preempted           75  stopped by a signal; the same command resumes
 """
@@ -45,3 +49,19 @@ class Preempted(TrainingError):
     """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+class RunMismatch(UsageError):
+    """A run folder that belongs to another run."""
+
+
+class ExportMismatch(TrainingError):
+    """The exported file does not answer as the network does."""
+
+
+class PublishFailed(TrainingError):
+    """A version that cannot be written."""
+
+
+class ServiceFailed(TrainingError):
+    """A running service that does not answer."""
