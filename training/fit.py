@@ -21,9 +21,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import Dataset, Split
+from training.datasets import Dataset
 from training.errors import RunMismatch
 from training.recipe import Recipe
+from training.splits import Split
 
 log = logging.getLogger(__name__)
 

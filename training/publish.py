@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training import calibrate, export, report
-from training.datasets import Dataset, Split
+from training.datasets import Dataset
 from training.errors import BelowGate
 from training.evaluate import Score, probabilities, score
 from training.fit import State, build, read_state
 from training.recipe import Recipe
+from training.splits import Split
 
 log = logging.getLogger(__name__)
 

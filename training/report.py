@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.calibrate import BINS, reliability
-from training.datasets import Dataset, Split
+from training.datasets import Dataset
+from training.splits import Split
 
 MISTAKES = 16
 Answers = NDArray[np.float32]

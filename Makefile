@@ -1,0 +1,53 @@
+# `make` alone prints the targets. Every environment is made from the pins in requirements/.
+
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+MODEL ?= digits cifar10 cats_vs_dogs
+
+# One environment per half, so that serving never installs TensorFlow.
+.venv/%/.made: requirements/%.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv --clear .venv/$*
+	.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: help
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: serve
+serve: .venv/serve/.made ## Serve the models in models/ on port 8000
+	@exec .venv/serve/bin/python -m serving
+
+.PHONY: train
+train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
+	.venv/train/bin/python -m training train $(MODEL)
+
+.PHONY: test
+test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
+	.venv/dev/bin/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv/dev/.made ## Check style and types
+	.venv/dev/bin/ruff check .
+	.venv/dev/bin/ruff format --check .
+	.venv/dev/bin/mypy
+
+.PHONY: check
+check: test lint ## What CI runs
+
+.PHONY: docs
+docs: .venv/dev/.made ## Write the generated tables into README.md
+	.venv/dev/bin/python -m tests.tables
+
+.PHONY: pins
+pins: ## Compile requirements/ anew from pyproject.toml (needs uv)
+	for extra in serve serve-gpu train train-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
+	$(COMPILE) --extra serve --extra train --group test --group lint -o requirements/dev.txt
+
+COMPILE = uv pip compile --quiet --upgrade --python-version 3.11 --universal --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate pyproject.toml
+
+.PHONY: clean
+clean: ## Remove the environments and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
