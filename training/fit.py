@@ -4,7 +4,7 @@ weights kept.
 Knows Keras, on any backend; knows nothing of files but the run folder, and nothing of export or
 reports.
 
-A run folder holds ``epoch-<n>.weights.h5`` (weights, optimiser and random state after the last
+A run folder holds ``epoch-<n>.weights.h5`` (weights and optimiser after the last
 whole epoch), ``best.weights.h5`` (the network after the epoch with the highest validation
 accuracy) and ``state.json`` (which epochs these are, and the history).
 """
@@ -48,16 +48,18 @@ class State:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Uint8 batches of a split, the last short one included; shuffled by seed and epoch where a
-    seed is given."""
+    """uint8 batches of a split: all of it in order, or, where a seed is given, whole batches
+    shuffled by seed and epoch.
 
-    def __init__(self, split: Split, size: int, *, seed: int | None = None, epoch: int = 0) -> None:
+    A short last batch would weigh more than it should in the gradient: training drops it.
+    """
+
+    def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
         super().__init__()
-        self._split, self._size, self._seed, self._epoch = split, size, seed, epoch
-        self._order = self._permutation()
+        self._split, self._size, self._seed = split, size, seed
+        self.start_epoch(0)
 
     def __len__(self) -> int:
-        # A short last batch would weigh more than it should in the gradient: training drops it.
         count = len(self._split.labels)
         whole = count // self._size if self._seed is not None else 0
         return whole or -(-count // self._size)
@@ -66,29 +68,27 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         chosen = self._order[index * self._size : (index + 1) * self._size]
         return self._split.images[chosen], self._split.labels[chosen]
 
-    def on_epoch_end(self) -> None:
-        """Shuffle anew for the next epoch."""
-        self._epoch += 1
-        self._order = self._permutation()
-
-    def _permutation(self) -> NDArray[np.int64]:
-        count = len(self._split.labels)
-        if self._seed is None:
-            return np.arange(count)
-        return np.random.default_rng((self._seed, self._epoch)).permutation(count)
+    def start_epoch(self, epoch: int) -> None:
+        """Shuffle for that epoch. Keras' own hook runs once more than there are epochs, so a
+        resumed run could not rely on it."""
+        self._order = np.arange(len(self._split.labels))
+        if self._seed is not None:
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._order)
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """After each epoch: the best network so far, the whole state, then the note that both are
     there."""
 
-    def __init__(self, run: Path, state: State, network: keras.Model) -> None:
+    def __init__(self, run: Path, state: State, network: keras.Model, batches: Batches) -> None:
         super().__init__()
-        self._run, self._state, self._network = run, state, network
+        self._run, self._state, self._network, self._batches = run, state, network, batches
         self._started = time.monotonic()
 
-    def on_epoch_begin(self, *_: Any) -> None:
-        """Start the clock."""
+    def on_epoch_begin(self, epoch: int, *_: Any) -> None:
+        """Shuffle, seed, and start the clock."""
+        self._batches.start_epoch(epoch)
+        _seed_layers(self.model, (self._state.seed, epoch))
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -137,23 +137,21 @@ def fit(
     state = State(recipe.name, seed, epochs or recipe.epochs, data.content_hash)
     state.precision = keras.config.dtype_policy().name
     network = build(recipe, len(data.labels))
-    model = _trainable(recipe, network, steps=_steps(recipe, data) * state.epochs)
+    batches = Batches(data.train, recipe.batch_size, seed=seed)
+    model = _trainable(recipe, network, steps=len(batches) * state.epochs)
     state = _resume(run, state, model)
     if state.epoch < state.epochs:
         model.fit(
-            Batches(data.train, recipe.batch_size, seed=seed, epoch=state.epoch),
+            batches,
+            shuffle=False,  # they are shuffled already, in a way that a resumed run repeats
             validation_data=Batches(data.validation, 256),
             initial_epoch=state.epoch,
             epochs=state.epochs,
-            callbacks=[Checkpoint(run, state, network)],
+            callbacks=[Checkpoint(run, state, network, batches)],
             verbose=verbose,
         )
     keras.config.set_dtype_policy("float32")
     return state
-
-
-def _steps(recipe: Recipe, data: Dataset) -> int:
-    return len(Batches(data.train, recipe.batch_size, seed=0))
 
 
 def _trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
@@ -171,6 +169,15 @@ def _trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mod
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
+    """Give dropout and augmentation the random state of this epoch: Keras saves it with no weights,
+    and a resumed run must draw as an uninterrupted one."""
+    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    words = np.random.SeedSequence(seed).generate_state(2 * len(states))
+    for variable, state in zip(states, words.reshape(-1, 2), strict=True):
+        variable.assign(state)
 
 
 def _augmented(recipe: Recipe, image: Any) -> Any:

@@ -1,0 +1,129 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training import tiny
+from training import fit as fitting
+from training.errors import RunMismatch
+from training.fit import Batches, SmoothedCrossEntropy, State, build, fit
+
+
+def train(run: Path, *, epochs: int = 3) -> State:
+    return fit(tiny.RECIPE, tiny.dataset(), run=run, epochs=epochs, precision="float32", verbose=0)
+
+
+def weights(path: Path) -> list[np.ndarray]:
+    network = build(tiny.RECIPE, 2)
+    network.load_weights(path)
+    return [np.asarray(weight) for weight in network.weights]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = fitting.Checkpoint.on_epoch_begin
+
+    def on_epoch_begin(self: fitting.Checkpoint, begun: int, *_: object) -> None:
+        if begun == epoch:
+            raise Killed
+        begin(self, begun)
+
+    monkeypatch.setattr(fitting.Checkpoint, "on_epoch_begin", on_epoch_begin)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    state = train(tmp_path)
+    assert state.best_accuracy > 0.9
+    assert len(state.history["val_loss"]) == state.epoch == 3
+
+
+def test_a_killed_run_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(2, patch)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed")
+    resumed = train(tmp_path / "killed")
+    assert resumed.best_epoch == whole.best_epoch
+    np.testing.assert_allclose(resumed.history["val_loss"], whole.history["val_loss"], rtol=1e-5)
+    for a, b in zip(
+        weights(tmp_path / "whole/best.weights.h5"),
+        weights(tmp_path / "killed/best.weights.h5"),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(tmp_path)
+    assert train(tmp_path) == first
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    state = train(tmp_path)
+    best = int(np.argmax(state.history["val_accuracy"])) + 1
+    assert state.best_epoch == best
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "best.weights.h5",
+        "epoch-3.weights.h5",
+        "state.json",
+    }
+
+
+def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    before = (tmp_path / "state.json").read_bytes()
+    with pytest.raises(RunMismatch, match="holds a run with epochs 1, not 2"):
+        train(tmp_path, epochs=2)
+    assert (tmp_path / "state.json").read_bytes() == before
+
+
+def test_the_state_is_readable_json(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    assert json.loads((tmp_path / "state.json").read_text())["recipe"] == "tiny"
+
+
+def test_training_under_mixed_precision_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
+    recipe = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
+    state = fit(
+        recipe, tiny.dataset(), run=tmp_path, epochs=1, precision="mixed_bfloat16", verbose=0
+    )
+    assert state.precision == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_training_batches_are_shuffled_anew_each_epoch_and_alike_for_one_seed() -> None:
+    data = tiny.split(130, 1)
+    batches, again = Batches(data, 32, seed=1), Batches(data, 32, seed=1)
+    first = batches[0][0]
+    np.testing.assert_array_equal(first, again[0][0])
+    batches.start_epoch(1)
+    assert not np.array_equal(first, batches[0][0])
+    again.start_epoch(1)
+    np.testing.assert_array_equal(batches[0][0], again[0][0])
+
+
+def test_training_drops_the_short_last_batch_and_validation_keeps_it() -> None:
+    data = tiny.split(130, 1)
+    assert len(Batches(data, 32, seed=1)) == 4
+    validation = Batches(data, 32)
+    assert sum(len(validation[n][1]) for n in range(len(validation))) == 130
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_that_of_keras_on_smoothed_targets(smoothing: float) -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(16, 5)).astype(np.float32), rng.integers(0, 5, 16)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)(
+        keras.ops.one_hot(labels, 5), logits
+    )
+    ours = SmoothedCrossEntropy(smoothing)(labels, logits)
+    assert float(ours) == pytest.approx(float(expected), rel=1e-5)

@@ -1,0 +1,57 @@
+import importlib
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+
+from training import recipe
+from training.errors import UsageError
+from training.fit import build
+from training.recipe import Recipe
+from training.sources import SOURCES
+
+RECIPES = [recipe.find(name) for name in recipe.names()]
+every_recipe = pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: entry.name)
+
+
+@every_recipe
+def test_a_recipe_is_named_like_its_module(entry: Recipe) -> None:
+    assert entry.name in recipe.names()
+    assert recipe.find(entry.name) is entry
+
+
+@every_recipe
+def test_a_network_turns_pixels_into_a_logit_for_each_class(entry: Recipe) -> None:
+    classes = len(SOURCES[entry.dataset].labels)
+    logits = build(entry, classes)(np.zeros((2, *entry.shape), np.uint8))
+    assert logits.shape == (2, classes)
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+
+
+@every_recipe
+def test_a_recipe_says_how_its_training_went(entry: Recipe) -> None:
+    page = str(importlib.import_module(f"training.recipes.{entry.name}").__doc__)
+    for word in ("Measured:", "%", "minutes", f"python -m training train {entry.name}"):
+        assert word in page
+
+
+def test_each_model_has_one_recommended_recipe() -> None:
+    recommended = Counter(entry.model for entry in RECIPES if entry.recommended)
+    assert recommended == dict.fromkeys({entry.model for entry in RECIPES}, 1)
+
+
+def test_a_model_name_finds_its_recommended_recipe() -> None:
+    assert recipe.find("digits").name == "digits_adadelta"
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    with pytest.raises(
+        UsageError, match=r"No recipe or model named 'dogs'\. Known recipes: cats_v"
+    ):
+        recipe.find("dogs")
+
+
+def test_the_cifar10_network_has_the_published_number_of_weights() -> None:
+    sixconv = recipe.find("cifar10_sixconv")
+    assert build(sixconv, 10).count_params() == 276_138
