@@ -13,12 +13,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
-from training.datasets import default_data_dir, load, test_uploads
+from training.datasets import Dataset, default_data_dir, load, test_uploads
 from training.errors import TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +125,7 @@ def _train(options: argparse.Namespace) -> None:
     for entry in [
         recipe.find(name) for name in options.names
     ]:  # a misspelt name stops before hours of work
-        data = load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
+        data = _data(options, entry)
         for note in data.notes:
             print(note)
         run = options.runs / entry.name
@@ -139,23 +143,27 @@ def _train(options: argparse.Namespace) -> None:
             f"{state.best_accuracy:.2%}"
         )
         if not options.no_publish:
-            _publish(options, entry.name)
+            _publish(options, entry, data)
 
 
 def _export(options: argparse.Namespace) -> None:
-    for name in options.names:
-        _publish(options, name)
-
-
-def _publish(options: argparse.Namespace, name: str) -> None:
     from training import recipe
+    from training.fit import read_state
+
+    for entry in [recipe.find(name) for name in options.names]:
+        read_state(options.runs / entry.name)  # before minutes of reading data
+        _publish(options, entry, _data(options, entry))
+
+
+def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
+    return load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
+
+
+def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
     from training.publish import publish
 
-    entry = recipe.find(name)
-    data = load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
-    folder = publish(
-        entry, data, run=options.runs / entry.name, models=options.models, command=_command()
-    )
+    run = options.runs / entry.name
+    folder = publish(entry, data, run=run, models=options.models, command=_command())
     print(f"published {folder}")
 
 

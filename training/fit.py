@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets import Dataset
-from training.errors import RunMismatch
+from training.errors import RunMismatch, UsageError
 from training.recipe import Recipe
 from training.splits import Split
 
@@ -231,7 +231,13 @@ def checkpoint(run: Path, epoch: int) -> Path:
 
 
 def read_state(run: Path) -> State:
-    """What the run in this folder has reached."""
+    """What the run in this folder has reached.
+
+    Raises:
+        UsageError: there is no run, or it has not ended its first epoch.
+    """
+    if not (run / "state.json").exists():
+        raise UsageError(f"No run in {run}: `train` makes it.")
     return State(**json.loads((run / "state.json").read_text()))
 
 
