@@ -32,6 +32,7 @@ lint: .venv/dev/.made ## Check style and types
 	.venv/dev/bin/ruff check .
 	.venv/dev/bin/ruff format --check .
 	.venv/dev/bin/mypy
+	.venv/dev/bin/hadolint Dockerfile.serve Dockerfile.train
 
 .PHONY: check
 check: test lint ## What CI runs
