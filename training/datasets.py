@@ -158,10 +158,10 @@ def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str
     if present < published:
         yield f"{present:,} of the {published:,} published images are here and readable."
     if unreadable:
-        yield f"{len(unreadable):,} unreadable files are left out: {', '.join(unreadable)}."
+        files = "file is" if len(unreadable) == 1 else "files are"
+        yield f"{len(unreadable):,} unreadable {files} left out: {', '.join(unreadable)}."
     for part, hashed in parts.items():
         if hashed.left_out:
-            yield (
-                f"{len(hashed.left_out):,} images are left out of {part}: "
-                "their pixels occur in a split that is kept from training."
-            )
+            images = "image is" if len(hashed.left_out) == 1 else "images are"
+            held = "test" if part == "validation" else "test or validation"
+            yield f"{len(hashed.left_out):,} {images} left out of {part}: pixels occur in {held}."
