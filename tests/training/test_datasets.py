@@ -186,6 +186,15 @@ def test_an_empty_file_is_an_unreadable_pet(own: Path) -> None:
     assert any(f"Dog/{number}.jpg" in note for note in read("cats_vs_dogs", own).notes)
 
 
+def test_a_pet_with_damaged_exif_is_read(own: Path) -> None:
+    number = tiny_data.pet_numbers("Dog")[0]
+    cut_exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0"
+    out = BytesIO()
+    Image.new("RGB", (50, 40), "teal").save(out, "JPEG", exif=cut_exif)
+    (own / "PetImages" / "Dog" / f"{number}.jpg").write_bytes(out.getvalue())
+    assert not any("unreadable" in note for note in read("cats_vs_dogs", own).notes)
+
+
 def test_strays_among_the_pets_are_passed_over(tiny: Path, own: Path) -> None:
     for stray in ("Thumbs.db", "12500.jpg", "7 (copy).jpg", "._0.jpg", "007.jpg"):
         (own / "PetImages" / "Cat" / stray).write_bytes(b"not a picture")
