@@ -104,16 +104,18 @@ def _source(name: str) -> Source:
 
 
 def _check_size(source: Source, size: int | None) -> None:
-    own = source.side
-    if (size != own and size is not None) if own else (size is None or size < 1):
-        expected = f"{own}" if own else "a number of pixels, at least 1"
+    if source.side is None:
+        fits, expected = size is not None and size > 0, "a number of pixels, at least 1"
+    else:
+        fits, expected = size in (None, source.side), f"{source.side}"
+    if not fits:
         raise UsageError(f"{source.title} cannot be read at size {size}. Expected: {expected}.")
 
 
 def _folder(source: Source, data_dir: Path) -> Path:
     folder = data_dir / source.folder
     if not folder.is_dir():
-        fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR"))
+        fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR") or None)
     return folder
 
 
@@ -158,10 +160,10 @@ def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str
     if present < published:
         yield f"{present:,} of the {published:,} published images are here and readable."
     if unreadable:
-        yield f"{len(unreadable):,} unreadable files are left out: {', '.join(unreadable)}."
+        files = "file is" if len(unreadable) == 1 else "files are"
+        yield f"{len(unreadable):,} unreadable {files} left out: {', '.join(unreadable)}."
     for part, hashed in parts.items():
         if hashed.left_out:
-            yield (
-                f"{len(hashed.left_out):,} images are left out of {part}: "
-                "their pixels occur in a split that is kept from training."
-            )
+            images = "image is" if len(hashed.left_out) == 1 else "images are"
+            held = "test" if part == "validation" else "test or validation"
+            yield f"{len(hashed.left_out):,} {images} left out of {part}: pixels occur in {held}."
