@@ -16,9 +16,13 @@ ServingError
 │   └── Draining      503  this replica is about to stop
 ├── DeadlineExceeded  504  no answer within the request's time
 └── InternalError     500  a bug of ours; the log holds the cause
+
+ModelError stands apart: a published model breaks the contract. No client ever sees it, because it
+stops the start.
 """
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -103,3 +107,23 @@ class DeadlineExceeded(ServingError):
 
 class InternalError(ServingError):
     """A bug of ours; the log holds the cause."""
+
+
+class ModelError(Exception):
+    """A published model is missing, unreadable or breaks the contract; stops the start."""
+
+
+def _tree(root: type[ServingError]) -> Iterator[type[ServingError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+def table() -> str:
+    """The errors as a Markdown table: the one of the README."""
+    rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
+    rows += [
+        f"| {error.status} | `{error().code}` | {error.__doc__} |"
+        for error in sorted(_tree(ServingError), key=lambda error: error.status)
+    ]
+    return "\n".join(rows)

@@ -1,0 +1,69 @@
+"""``python -m serving``: check what can be checked, then become gunicorn.
+
+``--check`` loads and self-tests every published model and exits 0, or says what is broken and exits 1.
+``--help`` prints the settings, which all come from the environment.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from serving import repository, settings
+from serving.errors import ModelError
+
+USAGE, BROKEN = 2, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; does not return when it becomes the service."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve the published models over HTTP. Settings come from the environment.",
+        epilog=settings.table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="load and self-test every model, then exit"
+    )
+    check = parser.parse_args(arguments).check
+    try:
+        chosen = settings.Settings.from_environ(os.environ)
+    except settings.SettingsError as exc:
+        print(f"serving: {exc}", file=sys.stderr)
+        return USAGE
+    try:
+        return _check(chosen) if check else _serve(chosen)
+    except ModelError as exc:
+        print(f"serving: {exc}", file=sys.stderr)
+        return BROKEN
+
+
+def _check(chosen: settings.Settings) -> int:
+    for model in repository.load(
+        chosen.models, intra_threads=chosen.intra_threads, max_pixels=chosen.max_pixels
+    ):
+        print(f"{model}: sound")
+    return 0
+
+
+def _serve(chosen: settings.Settings) -> int:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder()
+    configuration = Path(__file__).with_name("gunicorn.conf.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - gunicorn takes the place of this process
+
+
+def _metrics_folder() -> str:
+    """A new folder in memory for this run: what an earlier run counted must not be counted again."""
+    memory = Path("/dev/shm")  # noqa: S108
+    return tempfile.mkdtemp(
+        prefix="convserve-metrics-", dir=memory if os.access(memory, os.W_OK) else None
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What gunicorn must do otherwise: load after the fork, drain without loss, log one JSON object a line.
+
+Knows gunicorn; knows nothing of models or of HTTP. The application is imported in the worker alone, so
+that no thread of onnxruntime is ever forked.
+"""
+
+import logging.config
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+from gunicorn import glogging
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.gthread import ThreadWorker
+
+logger = logging.getLogger(__name__)
+
+# A client that stops in the middle of a request holds a thread for so long, in seconds.
+STALL = 10
+
+
+def logging_config(level: str) -> dict[str, Any]:
+    """The logging of every process: one JSON object a line on standard output."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "json": {
+                "()": "pythonjsonlogger.json.JsonFormatter",
+                "fmt": ["asctime", "levelname", "name", "message", "process"],
+                "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+                "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+            }
+        },
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "formatter": "json",
+                "stream": "ext://sys.stdout",
+            }
+        },
+        "root": {"level": "WARNING", "handlers": ["console"]},
+        "loggers": {"serving": {"level": level.upper()}},
+    }
+
+
+class Logger(glogging.Logger):
+    """gunicorn's messages through our handler; the access line is the application's."""
+
+    def setup(self, cfg: Any) -> None:
+        """Give gunicorn's log no handler and no level of its own."""
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+        logging.config.dictConfig(logging_config(os.environ.get("CONVSERVE_LOG_LEVEL", "info")))
+
+    def access(self, *_: Any) -> None:
+        """Nothing: the application logs each request with its id, model and time."""
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """A client that stalled past ``STALL`` is no event; anything else is."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
+
+
+class Worker(ThreadWorker):
+    """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
+
+    slot = 0
+
+    def load_wsgi(self) -> None:
+        """Make the application; a broken model or setting ends the whole service."""
+        from serving.app import SERVICE, create_app
+        from serving.errors import ModelError
+        from serving.settings import Settings, SettingsError
+
+        try:
+            settings = Settings.from_environ(os.environ)
+            self.wsgi = create_app(settings, slot=self.slot)
+        except (SettingsError, ModelError) as exc:
+            logger.critical("%s", exc)
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+        self._service = self.wsgi.extensions[SERVICE]
+        self._drain_seconds = settings.drain_seconds
+        for listener in self.sockets:
+            _bound_stalls(listener)
+        if self.slot == 0:
+            self._announce(settings.processes)
+
+    def _announce(self, workers: int) -> None:
+        logger.info(
+            "serving",
+            extra={
+                "address": ", ".join(str(listener) for listener in self.sockets),
+                "models": [str(model) for model in self._service.repository],
+                "workers": workers,
+            },
+        )
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice."""
+        if self._service.draining.is_set():
+            return
+        self._service.draining.set()
+        if self._drain_seconds:
+            timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+            timer.daemon = True
+            timer.start()
+        else:
+            super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
+        """Before the listeners close for good, take every connection the kernel accepted.
+
+        gunicorn leaves them in the backlog, where closing the last listener resets them although
+        their requests may have been sent.
+        """
+        super().set_accept_enabled(enabled)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            while select.select([listener], [], [], 0)[0]:
+                self.accept(listener)
+            listener.close()
+
+
+def _bound_stalls(listener: Any) -> None:
+    """Connections inherit the listener's receive timeout: gthread gives a request none."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL, 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))
+
+
+def take_slot(worker: Worker, others: set[int]) -> None:
+    """Give a worker the lowest number that no living one has."""
+    worker.slot = next(slot for slot in range(len(others) + 1) if slot not in others)
