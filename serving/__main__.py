@@ -1,6 +1,7 @@
 """``python -m serving``: check what can be checked, then become gunicorn.
 
-``--check`` loads and self-tests every published model and exits 0, or says what is broken and exits 1.
+``--check`` loads and self-tests every published model and exits 0, or says what is broken and
+exits 1.
 ``--help`` prints the settings, which all come from the environment.
 """
 
@@ -9,6 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from serving import repository, settings
 from serving.errors import ModelError
@@ -48,7 +50,8 @@ def _check(chosen: settings.Settings) -> int:
     return 0
 
 
-def _serve(chosen: settings.Settings) -> int:
+def _serve(chosen: settings.Settings) -> NoReturn:
+    repository.scan(chosen.models)  # the cheap half of the check; the workers do the other
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder()
     configuration = Path(__file__).with_name("gunicorn.conf.py")
@@ -58,7 +61,7 @@ def _serve(chosen: settings.Settings) -> int:
 
 
 def _metrics_folder() -> str:
-    """A new folder in memory for this run: what an earlier run counted must not be counted again."""
+    """A new folder in memory: what an earlier run counted must not be counted again."""
     memory = Path("/dev/shm")  # noqa: S108
     return tempfile.mkdtemp(
         prefix="convserve-metrics-", dir=memory if os.access(memory, os.W_OK) else None

@@ -1,11 +1,10 @@
 """The routes and their JSON: images in, classes out; what is served; is it alive; how does it do.
 
-Knows Flask and every module beside it. Views do HTTP and nothing else; ``predict`` is the one way from
-uploads to an answer and knows no route.
+Knows Flask and every module beside it. Views do HTTP and nothing else; ``predict`` is the one way
+from uploads to an answer and knows no route.
 """
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +63,9 @@ def predict(
         rows: list[list[float]] = []
         if pixels:
             batch = np.stack(pixels)
-            rows = service.batcher.predict(model, batch, deadline=deadline, measure=measure).tolist()
+            rows = service.batcher.predict(
+                model, batch, deadline=deadline, measure=measure
+            ).tolist()
     answers = iter(rows)
     return [
         error_body(image, service.metrics)
@@ -74,7 +75,9 @@ def predict(
     ]
 
 
-def _decode(upload: uploads.Upload, model: Model, max_pixels: int) -> NDArray[np.uint8] | ServingError:
+def _decode(
+    upload: uploads.Upload, model: Model, max_pixels: int
+) -> NDArray[np.uint8] | ServingError:
     try:
         if isinstance(upload, ServingError):
             return upload
@@ -116,7 +119,9 @@ def blueprint(service: Service) -> Blueprint:
 
     @routes.get("/models")
     def get_models() -> Response:
-        return json_response({"models": [_model(service, each) for each in service.repository.names]})
+        return json_response(
+            {"models": [_model(service, each) for each in service.repository.names]}
+        )
 
     @routes.get("/models/<name>")
     def get_model(name: str) -> Response:
@@ -185,7 +190,9 @@ def _number(name: str) -> int | None:
 
 def _positive(what: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
-        raise BadRequest(f"{what[0].upper()}{what[1:]} is {text[:40]!r}. Expected a positive integer.")
+        raise BadRequest(
+            f"{what[0].upper()}{what[1:]} is {text[:40]!r}. Expected a positive integer."
+        )
     return int(text)
 
 

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -66,7 +67,7 @@ def init_app(app: Flask, metrics: Metrics) -> None:
     app.register_error_handler(Exception, handle)
 
 
-def json_response(body: Any, *, status: int = 200) -> Response:
+def json_response(body: Mapping[str, Any], *, status: int = 200) -> Response:
     """An answer of ours, with a line end for people at a terminal."""
     return Response(json.dumps(body) + "\n", status=status, mimetype="application/json")
 
@@ -85,7 +86,9 @@ def translate(exc: Exception) -> errors.ServingError:
         return errors.UnknownPath(f"No route {request.path!r}. GET /openapi.json lists all.")
     if isinstance(exc, http.MethodNotAllowed):
         known = ", ".join(sorted(exc.valid_methods or ()))
-        return errors.MethodNotAllowed(f"{request.path} does not take {request.method}. Expected {known}.")
+        return errors.MethodNotAllowed(
+            f"{request.path} does not take {request.method}. Expected {known}."
+        )
     if isinstance(exc, http.RequestEntityTooLarge):
         return errors.RequestTooLarge("The request is too large.")
     if isinstance(exc, http.HTTPException) and 400 <= (exc.code or 500) < 500:

@@ -1,7 +1,8 @@
 """Who may run, and when: bounded admission, a lane for inferences, a deadline.
 
-One per worker. Knows models only by their ``predict``; knows nothing of images or of HTTP. Requests are
-not joined yet: each runs its own images, a slice at a time, so that no request holds the lane for long.
+One per worker. Knows models only by their ``predict``; knows nothing of images or of HTTP.
+Requests are not joined yet: each runs its own images, a slice at a time, so that none holds the
+lane for long.
 """
 
 import threading

@@ -21,13 +21,15 @@ ModelError stands apart: a published model breaks the contract. No client ever s
 stops the start.
 """
 
+# ruff: noqa: N818 - the class names are the codes of the API
+
 import re
 from collections.abc import Iterator
 from typing import ClassVar
 
 
 class ServingError(Exception):
-    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries besides its body."""
+    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries beside its body."""
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}

@@ -1,12 +1,13 @@
 """gunicorn's settings, from ours. Read by the master, which loads no model and imports no Flask."""
 
+# ruff: noqa: N999 - gunicorn looks for this name
+
 import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-from gunicorn.arbiter import Arbiter
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from prometheus_client.multiprocess import mark_process_dead
 
 from serving.settings import Settings
@@ -40,10 +41,10 @@ def pre_fork(_: Arbiter, worker: Worker) -> None:
 
 def child_exit(_: Arbiter, worker: Worker) -> None:
     """Forget the gauges of a worker that is gone, and free its number."""
-    mark_process_dead(worker.slot)
+    mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]
     _slots.pop(worker, None)
 
 
-def on_exit(_: Any) -> None:
+def on_exit(_: Arbiter) -> None:
     """Remove what only this run needed."""
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

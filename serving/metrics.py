@@ -1,8 +1,8 @@
 """Every Prometheus series, and the page that merges those of all workers.
 
-Knows prometheus-client; knows nothing of Flask or of onnxruntime. The counts of one worker lie in files
-named by its slot, not by its process id: a worker that is replaced goes on where the last one stopped,
-and there are never more files than slots.
+Knows prometheus-client; knows nothing of Flask or of onnxruntime. The counts of one worker lie in
+files named by its slot, not by its process id: a worker that is replaced goes on where the last one
+stopped, and there are never more files than slots.
 """
 
 import os

@@ -45,7 +45,7 @@ class Model:
             self._check_identity(metadata)
             self.spec = PixelSpec(*self._check_graph(), fit=_fit(metadata))
             self.labels = _labels(metadata)
-            self.about = {
+            self.about: dict[str, object] = {
                 key: _informative(metadata[key]) for key in INFORMATIVE if key in metadata
             }
             self._warm_up()
@@ -124,7 +124,7 @@ def _session(path: Path, intra_threads: int) -> onnxruntime.InferenceSession:
         raise ModelError(f"{path} cannot be loaded by onnxruntime: {exc}") from exc
 
 
-def _only(side: str, found: list[Any], name: str, kind: str) -> Any:
+def _only(side: str, found: list[Any], name: str, kind: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """The one input or output of the graph, named and typed as the contract says."""
     described = [(each.name, each.type) for each in found]
     if described != [(name, kind)]:
@@ -157,7 +157,7 @@ def _labels(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _informative(text: str) -> Any:
+def _informative(text: str) -> object:
     """A value that serving only passes on: JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)

@@ -1,4 +1,4 @@
-"""The API described in OpenAPI 3.1, made from the error tree and the settings so that it cannot drift.
+"""The API described in OpenAPI 3.1, made from the error tree and the settings: it cannot drift.
 
 Knows the shapes of ``api.py``; knows nothing of Flask.
 """
@@ -24,9 +24,7 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": {
             "/predict/{name}": {"post": _predict(settings, [_path_name(), *_parameters()])},
             "/predict": {"post": _predict(settings, [_model_parameter(), *_parameters()])},
-            "/models": {
-                "get": _get("What is served.", _object({"models": _list(_ref("Model"))}))
-            },
+            "/models": {"get": _get("What is served.", _object({"models": _list(_ref("Model"))}))},
             "/models/{name}": {
                 "get": {
                     **_get("One model.", _ref("Model"), errors.UnknownModel),
@@ -92,7 +90,9 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
     }
 
 
-def _get(summary: str, schema: dict[str, Any], *failures: type[errors.ServingError]) -> Any:
+def _get(
+    summary: str, schema: dict[str, Any], *failures: type[errors.ServingError]
+) -> dict[str, Any]:
     return {
         "summary": summary,
         "responses": {"200": _content(summary, JSON, schema), **_error_responses(*failures)},

@@ -1,7 +1,7 @@
 """Find the published versions, load them and let each prove itself before it serves.
 
-Knows the folders of ``models/README.md``; knows nothing of HTTP. Every published version is loaded; the
-highest is the default. Anything that is not as it should be stops the start.
+Knows the folders of ``models/README.md``; knows nothing of HTTP. Every published version is loaded;
+the highest is the default. Anything that is not as it should be stops the start.
 """
 
 import logging
@@ -74,9 +74,7 @@ def load(folder: Path, *, intra_threads: int = 1, max_pixels: int = 50_000_000) 
     models: dict[str, dict[int, Model]] = {}
     for path in scan(folder):
         name, version = path.parent.name, int(path.name)
-        model = Model(
-            path / "model.onnx", name=name, version=version, intra_threads=intra_threads
-        )
+        model = Model(path / "model.onnx", name=name, version=version, intra_threads=intra_threads)
         self_test(model, path / "golden", max_pixels=max_pixels)
         models.setdefault(name, {})[version] = model
         logger.debug("loaded", extra={"model": name, "version": version})

@@ -1,7 +1,7 @@
 """Every setting of the service in one frozen table: type, default and a sentence each.
 
-Knows the environment and the machine's processor quota; knows nothing of models or of HTTP. Reading is
-strict: a name that is not here, or a value that cannot be parsed, stops the start.
+Knows the environment and the machine's processor quota; knows nothing of models or of HTTP.
+Reading is strict: a name that is not here, or a value that cannot be parsed, stops the start.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 PREFIX = "CONVSERVE_"
 
@@ -26,63 +26,69 @@ class SettingsError(ValueError):
     """A setting is unknown or its value is not what it should be; the service must not start."""
 
 
-def _setting(default: Any, about: str, *, least: float | None = None) -> Any:
-    """One row of the table: its default, its sentence and, for a number, its smallest value."""
-    return dataclasses.field(default=default, metadata={"about": about, "least": least})
+@dataclass(frozen=True)
+class About:
+    """What a setting means and, for a number, the least it may be."""
+
+    sentence: str
+    least: float | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
     """What an operator may choose; ``Settings()`` is the service with every default."""
 
-    bind: str = _setting("0.0.0.0:8000", "Address and port to listen on.")  # noqa: S104
-    models: Path = _setting(Path("models"), "Folder of the published models.")
-    workers: int = _setting(
-        0, "Worker processes; 0 means the processor quota divided by `INTRA_THREADS`.", least=0
-    )
-    threads: int = _setting(
-        64, "Requests that one worker answers at once; an eighth is kept for probes.", least=4
-    )
-    intra_threads: int = _setting(1, "Processor threads of one inference.", least=1)
-    lanes: int = _setting(1, "Inferences that one worker runs at once.", least=1)
-    queue: int = _setting(
-        256, "Images that one worker holds, waiting or running, before it answers 503.", least=1
-    )
-    timeout_ms: int = _setting(
-        10_000,
-        "Milliseconds before a request that still waits is answered 504; the header"
-        " `X-Request-Timeout-Ms` can only shorten it.",
-        least=1,
-    )
-    max_body_bytes: int = _setting(32 * 1024 * 1024, "Largest request body, in bytes.", least=1)
-    max_images: int = _setting(64, "Most images in one request.", least=1)
-    max_pixels: int = _setting(
-        50_000_000, "Most pixels in one image, judged before it is decoded.", least=1
-    )
-    drain_seconds: float = _setting(
-        0.0,
-        "Seconds between SIGTERM and the end of accepting connections, with `/readyz` at 503, for"
-        " a load balancer to notice.",
-        least=0,
-    )
-    grace_seconds: float = _setting(
-        30.0, "Seconds that accepted requests have to finish after that.", least=1
-    )
-    log_level: str = _setting(
-        "info", "`debug`, `info` (one line for every request), `warning` or `error`."
-    )
+    bind: Annotated[str, About("Address and port to listen on.")] = "0.0.0.0:8000"
+    models: Annotated[Path, About("Folder of the published models.")] = Path("models")
+    workers: Annotated[
+        int,
+        About("Worker processes; 0 means the processor quota divided by `INTRA_THREADS`.", 0),
+    ] = 0
+    threads: Annotated[
+        int, About("Requests that one worker answers at once; an eighth is kept for probes.", 4)
+    ] = 64
+    intra_threads: Annotated[int, About("Processor threads of one inference.", 1)] = 1
+    lanes: Annotated[int, About("Inferences that one worker runs at once.", 1)] = 1
+    queue: Annotated[
+        int, About("Images that one worker holds, waiting or running, before it answers 503.", 1)
+    ] = 256
+    timeout_ms: Annotated[
+        int,
+        About(
+            "Milliseconds before a request that still waits is answered 504; the header"
+            " `X-Request-Timeout-Ms` can only shorten it.",
+            1,
+        ),
+    ] = 10_000
+    max_body_bytes: Annotated[int, About("Largest request body, in bytes.", 1)] = 32 * 1024 * 1024
+    max_images: Annotated[int, About("Most images in one request.", 1)] = 64
+    max_pixels: Annotated[
+        int, About("Most pixels in one image, judged before it is decoded.", 1)
+    ] = 50_000_000
+    drain_seconds: Annotated[
+        float,
+        About(
+            "Seconds between SIGTERM and the end of accepting connections, with `/readyz` at 503,"
+            " for a load balancer to notice.",
+            0,
+        ),
+    ] = 0.0
+    grace_seconds: Annotated[
+        float, About("Seconds that accepted requests have to finish after that.", 1)
+    ] = 30.0
+    log_level: Annotated[
+        str, About("`debug`, `info` (one line for every request), `warning` or `error`.")
+    ] = "info"
 
     def __post_init__(self) -> None:
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise SettingsError(
                 f"{PREFIX}LOG_LEVEL is {self.log_level!r}. Expected debug, info, warning or error."
             )
-        for field in dataclasses.fields(self):
-            least = field.metadata["least"]
-            if least is not None and getattr(self, field.name) < least:
-                raise SettingsError(
-                    f"{_variable(field)} is {getattr(self, field.name)}. Expected at least {least}."
-                )
+        for row in rows():
+            value = getattr(self, row.field)
+            if row.about.least is not None and not value >= row.about.least:
+                raise SettingsError(f"{row.name} is {value}. Expected at least {row.about.least}.")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
@@ -91,14 +97,14 @@ class Settings:
         Raises:
             SettingsError: a variable is unknown or does not parse.
         """
-        fields = {_variable(field): field for field in dataclasses.fields(cls)}
-        values = {}
+        known = {row.name: row for row in rows()}
+        values: dict[str, Any] = {}
         for name, text in environ.items():
             if not name.startswith(PREFIX) or _from_kubernetes(name, text):
                 continue
-            if name not in fields:
-                raise SettingsError(_unknown(name, sorted(fields)))
-            values[fields[name].name] = _parse(name, text, type(fields[name].default))
+            if name not in known:
+                raise SettingsError(_unknown(name, sorted(known)))
+            values[known[name].field] = _parse(name, text, known[name].kind)
         return cls(**values)
 
     @property
@@ -112,8 +118,30 @@ class Settings:
         return self.threads - max(2, self.threads // 8)
 
 
-def _variable(field: "dataclasses.Field[Any]") -> str:
-    return PREFIX + field.name.upper()
+@dataclass(frozen=True)
+class Row:
+    """One setting: its variable, its field, its type and what it means."""
+
+    name: str
+    field: str
+    kind: type[str] | type[int] | type[float] | type[Path]
+    default: object
+    about: About
+
+
+def rows() -> list[Row]:
+    """The table of all settings, in the order of the class."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return [
+        Row(
+            name=PREFIX + field.name.upper(),
+            field=field.name,
+            kind=hints[field.name].__origin__,
+            default=field.default,
+            about=hints[field.name].__metadata__[0],
+        )
+        for field in dataclasses.fields(Settings)
+    ]
 
 
 def _from_kubernetes(name: str, text: str) -> bool:
@@ -128,16 +156,16 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"No setting named {name}.{hint} Known settings: {', '.join(known)}."
 
 
-def _parse(name: str, text: str, kind: type[Any]) -> Any:
+def _parse(
+    name: str, text: str, kind: type[str] | type[int] | type[float] | type[Path]
+) -> str | float | Path:
+    if kind in (str, Path) and not text.strip():
+        raise SettingsError(f"{name} is empty. Expected a value, or no such variable.")
     try:
-        return kind(text.strip() or _refuse_empty())
+        return kind(text.strip())
     except ValueError as exc:
-        expected = {int: "a whole number", float: "a number"}.get(kind, "a text that is not empty")
+        expected = "a whole number" if kind is int else "a number"
         raise SettingsError(f"{name} is {text!r}. Expected {expected}.") from exc
-
-
-def _refuse_empty() -> str:
-    raise ValueError
 
 
 def cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -168,10 +196,7 @@ def _read(path: Path) -> str:
 
 
 def table() -> str:
-    """The settings as a Markdown table: the one of the README and of ``python -m serving --help``."""
-    rows = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
-    rows += [
-        f"| `{_variable(field)}` | `{field.default}` | {field.metadata['about']} |"
-        for field in dataclasses.fields(Settings)
-    ]
-    return "\n".join(rows)
+    """The settings as a Markdown table: for the README and for ``python -m serving --help``."""
+    lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{row.name}` | `{row.default}` | {row.about.sentence} |" for row in rows()]
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Take the images out of a request's body: the file itself, a form, or base64 in JSON.
 
 Knows werkzeug's requests and the limits on bytes and parts; knows nothing of Flask, of pixels or of
-models. An upload that cannot be had, such as malformed base64, is an error in its place in the list.
+models. An upload that cannot be had, as from malformed base64, is an error in its place.
 """
 
 import base64
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
@@ -56,28 +56,19 @@ def read(request: Request, limits: Limits) -> Body:
         RequestTooLarge: it has more bytes, parts or images than ``limits``.
         UnsupportedMedia: its content type carries no image.
     """
+    data = _whole(request, limits.body_bytes)
     kind = request.mimetype
-    if not request.content_length and "chunked" not in request.headers.get("Transfer-Encoding", ""):
-        raise BadRequest("The body is empty. Expected an image.")
-    try:
-        if kind == "multipart/form-data":
-            body = _form(request, limits)
-        elif kind == "application/json":
-            body = Body(_from_json(request.stream.read()))
-        elif kind.startswith("image/") or kind == "application/octet-stream":
-            body = Body([request.stream.read()])
-        else:
-            raise UnsupportedMedia(
-                f"The content type is {kind or 'missing'!r}. Expected image/*,"
-                " application/octet-stream, multipart/form-data or application/json."
-            )
-    except RequestEntityTooLarge as exc:
-        raise RequestTooLarge(
-            f"The body is too large. Expected at most {limits.body_bytes} bytes and"
-            f" {limits.images} images."
-        ) from exc
-    except OSError as exc:
-        raise BadRequest("The body ended before it was complete.") from exc
+    if kind == "multipart/form-data":
+        body = _form(request, data, limits)
+    elif kind == "application/json":
+        body = Body(_from_json(data))
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        body = Body([data])
+    else:
+        raise UnsupportedMedia(
+            f"The content type is {kind or 'missing'!r}. Expected image/*,"
+            " application/octet-stream, multipart/form-data or application/json."
+        )
     if len(body.uploads) > limits.images:
         raise RequestTooLarge(
             f"The request has {len(body.uploads)} images. Expected at most {limits.images}."
@@ -102,20 +93,43 @@ def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
         return
 
 
-def _form(request: Request, limits: Limits) -> Body:
+def _whole(request: Request, limit: int) -> bytes:
+    """The body, read at once; werkzeug's limited stream cuts a chunked one at the limit in silence."""
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        length = 0
+    if length is not None and length > limit:
+        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
+    try:
+        data: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError as exc:
+        raise BadRequest("The body ended before it was complete.") from exc
+    if len(data) > limit:
+        raise RequestTooLarge(f"The body has more than {limit} bytes.")
+    if not data:
+        raise BadRequest("The body is empty. Expected an image.")
+    if length is not None and len(data) < length:
+        raise BadRequest(f"The body ended after {len(data)} bytes. Expected {length}.")
+    return data
+
+
+def _form(request: Request, data: bytes, limits: Limits) -> Body:
+    parts = limits.images + EXTRA_PARTS
     parser = FormDataParser(
         stream_factory=lambda *_, **__: io.BytesIO(),  # bounded by the body; no temporary files
         max_form_memory_size=FIELD_BYTES,
-        max_form_parts=limits.images + EXTRA_PARTS,
+        max_form_parts=parts,
         silent=False,
     )
     try:
         _, fields, files = parser.parse(
-            request.stream,
-            request.mimetype,
-            request.content_length,
-            request.mimetype_params,
+            io.BytesIO(data), request.mimetype, len(data), request.mimetype_params
         )
+    except RequestEntityTooLarge as exc:
+        raise RequestTooLarge(
+            f"The form is too large. Expected at most {parts} parts, and {FIELD_BYTES} bytes in a"
+            " field that is no file."
+        ) from exc
     except ValueError as exc:
         raise BadRequest(f"The multipart body is malformed: {exc}.") from exc
     uploads = [part.stream.read() for part in files.getlist("image")]
@@ -136,10 +150,12 @@ def _from_json(data: bytes) -> list[Upload]:
     return [_from_base64(text) for text in images]
 
 
-def _from_base64(text: Any) -> Upload:
-    try:
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        return base64.b64decode(text, validate=True)
-    except (AttributeError, ValueError):
-        return InvalidImage("The image is not base64. Expected a string of standard base64.")
+def _from_base64(text: object) -> Upload:
+    if isinstance(text, str):
+        try:
+            return base64.b64decode(
+                text[text.find(",") + 1 :] if text[:5] == "data:" else text, validate=True
+            )
+        except ValueError:
+            pass
+    return InvalidImage("The image is not base64. Expected a string of standard base64.")

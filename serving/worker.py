@@ -1,22 +1,22 @@
-"""What gunicorn must do otherwise: load after the fork, drain without loss, log one JSON object a line.
+"""What gunicorn must do otherwise: load after the fork, drain without loss, log JSON.
 
-Knows gunicorn; knows nothing of models or of HTTP. The application is imported in the worker alone, so
-that no thread of onnxruntime is ever forked.
+Knows gunicorn; knows nothing of models or of HTTP. The application is imported in the worker alone,
+so that no thread of onnxruntime is ever forked.
 """
 
 import logging.config
 import os
 import select
-import signal
 import socket
 import struct
 import sys
 import threading
+from types import FrameType
 from typing import Any
 
-from gunicorn import glogging
-from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn import glogging  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +49,26 @@ def logging_config(level: str) -> dict[str, Any]:
     }
 
 
-class Logger(glogging.Logger):
+class Logger(glogging.Logger):  # type: ignore[misc]
     """gunicorn's messages through our handler; the access line is the application's."""
 
-    def setup(self, cfg: Any) -> None:
+    def setup(self, cfg: object) -> None:
         """Give gunicorn's log no handler and no level of its own."""
         self.cfg = cfg
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
         logging.config.dictConfig(logging_config(os.environ.get("CONVSERVE_LOG_LEVEL", "info")))
 
-    def access(self, *_: Any) -> None:
+    def access(self, *_: object) -> None:
         """Nothing: the application logs each request with its id, model and time."""
 
-    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
         """A client that stalled past ``STALL`` is no event; anything else is."""
         if not isinstance(sys.exc_info()[1], BlockingIOError):
             super().exception(msg, *args, **kwargs)
 
 
-class Worker(ThreadWorker):
+class Worker(ThreadWorker):  # type: ignore[misc]
     """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
 
     slot = 0
@@ -102,7 +102,7 @@ class Worker(ThreadWorker):
             },
         )
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice."""
         if self._service.draining.is_set():
             return
@@ -114,7 +114,7 @@ class Worker(ThreadWorker):
         else:
             super().handle_exit(sig, frame)
 
-    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
+    def set_accept_enabled(self, enabled: bool) -> None:
         """Before the listeners close for good, take every connection the kernel accepted.
 
         gunicorn leaves them in the backlog, where closing the last listener resets them although
@@ -129,7 +129,7 @@ class Worker(ThreadWorker):
             listener.close()
 
 
-def _bound_stalls(listener: Any) -> None:
+def _bound_stalls(listener: socket.socket) -> None:
     """Connections inherit the listener's receive timeout: gthread gives a request none."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL, 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))

@@ -39,7 +39,11 @@ def brightness_graph(
     graph = helper.make_graph(
         nodes,
         "brightness",
-        [helper.make_tensor_value_info(input_name, TensorProto.UINT8, ["N", height, width, channels])],
+        [
+            helper.make_tensor_value_info(
+                input_name, TensorProto.UINT8, ["N", height, width, channels]
+            )
+        ],
         [helper.make_tensor_value_info("probabilities", output_type, ["N", len(LABELS)])],
         constants,
     )
