@@ -1,7 +1,7 @@
-"""``python -m serving``: check what can be checked, then become gunicorn.
+"""``python -m serving``: load and self-test every published model, then become gunicorn.
 
-``--check`` loads and self-tests every published model and exits 0, or says what is broken and
-exits 1.
+A broken model or setting is told here, in a sentence, before any process is started. ``--check``
+stops after the test and exits 0.
 ``--help`` prints the settings, which all come from the environment.
 """
 
@@ -36,28 +36,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"serving: {exc}", file=sys.stderr)
         return USAGE
     try:
-        return _check(chosen) if check else _serve(chosen)
+        models = repository.load(
+            chosen.models, intra_threads=chosen.intra_threads, max_pixels=chosen.max_pixels
+        )
     except ModelError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return BROKEN
-
-
-def _check(chosen: settings.Settings) -> int:
-    for model in repository.load(
-        chosen.models, intra_threads=chosen.intra_threads, max_pixels=chosen.max_pixels
-    ):
+    if not check:
+        _become_gunicorn()
+    for model in models:
         print(f"{model}: sound")
     return 0
 
 
-def _serve(chosen: settings.Settings) -> NoReturn:
-    repository.scan(chosen.models)  # the cheap half of the check; the workers do the other
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+def _become_gunicorn() -> NoReturn:
+    """Replace this process, and with it the sessions of the check: none is ever forked."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder()
     configuration = Path(__file__).with_name("gunicorn.conf.py")
-    command = [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
-    sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606 - gunicorn takes the place of this process
+    os.execv(  # noqa: S606
+        sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
+    )
 
 
 def _metrics_folder() -> str:

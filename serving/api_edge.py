@@ -34,8 +34,7 @@ def init_app(app: Flask, metrics: Metrics) -> None:
         g.model = None
         sent = request.headers.get("X-Request-ID", "")
         g.request_id = sent if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
-        g.in_flight = metrics.in_flight()
-        g.in_flight.__enter__()
+        metrics.in_flight(1)
 
     def answered(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
@@ -48,7 +47,7 @@ def init_app(app: Flask, metrics: Metrics) -> None:
         return response
 
     def finish(_: BaseException | None) -> None:
-        g.in_flight.__exit__(None, None, None)
+        metrics.in_flight(-1)
 
     def handle(exc: Exception) -> Response:
         error = translate(exc)

@@ -115,10 +115,11 @@ class ModelError(Exception):
     """A published model is missing, unreadable or breaks the contract; stops the start."""
 
 
-def _tree(root: type[ServingError]) -> Iterator[type[ServingError]]:
+def tree(root: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
+    """Every error below ``root``, in the order it is drawn."""
     for child in root.__subclasses__():
         yield child
-        yield from _tree(child)
+        yield from tree(child)
 
 
 def table() -> str:
@@ -126,6 +127,6 @@ def table() -> str:
     rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
     rows += [
         f"| {error.status} | `{error().code}` | {error.__doc__} |"
-        for error in sorted(_tree(ServingError), key=lambda error: error.status)
+        for error in sorted(tree(), key=lambda error: error.status)
     ]
     return "\n".join(rows)

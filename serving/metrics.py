@@ -34,15 +34,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._several = slot is not None
         # The class is global to prometheus-client and read whenever a series is made.
-        before = values.ValueClass
         values.ValueClass = (
-            values.MutexValue if slot is None else values.MultiProcessValue(lambda: slot)
+            values.MutexValue if slot is None else values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         )
-        try:
-            self._make()
-        finally:
-            if slot is None:
-                values.ValueClass = before
+        self._make()
 
     def _make(self) -> None:
         model = ("model", "version")
@@ -93,14 +88,9 @@ class Metrics:
         for label in labels:
             self._image_of(name, version, label)
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """A request is being answered."""
-        self._in_flight.inc()
-        try:
-            yield
-        finally:
-            self._in_flight.dec()
+    def in_flight(self, change: int) -> None:
+        """A request came (1) or went (-1)."""
+        self._in_flight.inc(change)
 
     def request(self, *, route: str, method: str, status: int) -> None:
         """A request was answered."""
@@ -133,5 +123,5 @@ class Metrics:
         if not self._several:
             return generate_latest(self.registry)
         merged = CollectorRegistry()
-        MultiProcessCollector(merged, path=os.environ[DIRECTORY])
+        MultiProcessCollector(merged, path=os.environ[DIRECTORY])  # type: ignore[no-untyped-call]
         return generate_latest(merged)

@@ -6,6 +6,7 @@ Reading is strict: a name that is not here, or a value that cannot be parsed, st
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -87,8 +88,10 @@ class Settings:
             )
         for row in rows():
             value = getattr(self, row.field)
-            if row.about.least is not None and not value >= row.about.least:
-                raise SettingsError(f"{row.name} is {value}. Expected at least {row.about.least}.")
+            if row.about.least is not None and not row.about.least <= value < math.inf:
+                raise SettingsError(
+                    f"{row.name} is {value}. Expected a finite number, at least {row.about.least}."
+                )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

@@ -7,6 +7,7 @@ models. An upload that cannot be had, as from malformed base64, is an error in i
 import base64
 import io
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ Upload = bytes | ServingError
 EXTRA_PARTS = 8
 FIELD_BYTES = 64 * 1024
 DISCARD_STEP = 256 * 1024
+
+_DATA_URL = re.compile(r"\Adata:[^,]*,")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
 
 
 def _whole(request: Request, limit: int) -> bytes:
-    """The body, read at once; werkzeug's limited stream cuts a chunked one at the limit in silence."""
+    """The body, read at once.
+
+    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
+    """
     length = request.content_length
     if length is None and not request.environ.get("wsgi.input_terminated"):
         length = 0
@@ -151,11 +157,9 @@ def _from_json(data: bytes) -> list[Upload]:
 
 
 def _from_base64(text: object) -> Upload:
-    if isinstance(text, str):
-        try:
-            return base64.b64decode(
-                text[text.find(",") + 1 :] if text[:5] == "data:" else text, validate=True
-            )
-        except ValueError:
-            pass
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
+    except ValueError:
+        pass
     return InvalidImage("The image is not base64. Expected a string of standard base64.")

@@ -12,11 +12,14 @@ import struct
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from serving.api import Service
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
 
     slot = 0
+    _service: "Service | None" = None
 
     def load_wsgi(self) -> None:
         """Make the application; a broken model or setting ends the whole service."""
@@ -85,25 +89,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except (SettingsError, ModelError) as exc:
             logger.critical("%s", exc)
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
-        self._service = self.wsgi.extensions[SERVICE]
+        self._service = service = self.wsgi.extensions[SERVICE]
         self._drain_seconds = settings.drain_seconds
         for listener in self.sockets:
             _bound_stalls(listener)
         if self.slot == 0:
-            self._announce(settings.processes)
-
-    def _announce(self, workers: int) -> None:
-        logger.info(
-            "serving",
-            extra={
-                "address": ", ".join(str(listener) for listener in self.sockets),
-                "models": [str(model) for model in self._service.repository],
-                "workers": workers,
-            },
-        )
+            logger.info(
+                "serving",
+                extra={
+                    "address": ", ".join(str(listener) for listener in self.sockets),
+                    "models": [str(model) for model in service.repository],
+                    "workers": settings.processes,
+                },
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice."""
+        if self._service is None:  # still loading
+            super().handle_exit(sig, frame)
+            return
         if self._service.draining.is_set():
             return
         self._service.draining.set()
@@ -121,7 +125,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         their requests may have been sent.
         """
         super().set_accept_enabled(enabled)
-        if self.alive:
+        if enabled or self.alive:
             return
         for listener in self.sockets:
             while select.select([listener], [], [], 0)[0]:
