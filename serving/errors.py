@@ -16,14 +16,20 @@ ServingError
 │   └── Draining      503  this replica is about to stop
 ├── DeadlineExceeded  504  no answer within the request's time
 └── InternalError     500  a bug of ours; the log holds the cause
+
+ModelError stands apart: a published model breaks the contract. No client ever sees it, because it
+stops the start.
 """
 
+# ruff: noqa: N818 - the class names are the codes of the API
+
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 
 class ServingError(Exception):
-    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries too."""
+    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries beside its body."""
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
@@ -103,3 +109,24 @@ class DeadlineExceeded(ServingError):
 
 class InternalError(ServingError):
     """A bug of ours; the log holds the cause."""
+
+
+class ModelError(Exception):
+    """A published model is missing, unreadable or breaks the contract; stops the start."""
+
+
+def tree(root: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
+    """Every error below ``root``, in the order it is drawn."""
+    for child in root.__subclasses__():
+        yield child
+        yield from tree(child)
+
+
+def table() -> str:
+    """The errors as a Markdown table: the one of the README."""
+    rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
+    rows += [
+        f"| {error.status} | `{error().code}` | {error.__doc__} |"
+        for error in sorted(tree(), key=lambda error: error.status)
+    ]
+    return "\n".join(rows)

@@ -1,0 +1,214 @@
+"""The routes and their JSON: images in, classes out; what is served; is it alive; how does it do.
+
+Knows Flask and every module beside it. Views do HTTP and nothing else; ``predict`` is the one way
+from uploads to an answer and knows no route.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Blueprint, Response, g, request
+from numpy.typing import NDArray
+
+from serving import images, metrics, openapi, uploads
+from serving.api_edge import error_body, json_response
+from serving.batcher import Batcher
+from serving.errors import BadRequest, Draining, ServingError
+from serving.model import Model
+from serving.repository import Repository
+from serving.settings import Settings
+
+TOP = 5
+PARAMETERS = frozenset({"model", "version", "top"})
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with, one for each worker."""
+
+    settings: Settings
+    repository: Repository
+    batcher: Batcher
+    metrics: metrics.Metrics
+    draining: threading.Event
+
+
+def predict(
+    service: Service,
+    model: Model,
+    files: Sequence[uploads.Upload],
+    *,
+    top: int,
+    deadline: float,
+) -> list[dict[str, Any]]:
+    """One prediction for each upload, in their order.
+
+    Of several, a bad image fails alone: its place holds the error. A single one raises, however it
+    was sent: as a file, as a form of one part or as a JSON list of one.
+    """
+    key = (model.name, model.version)
+
+    def measure(stage: str, seconds: float) -> None:
+        service.metrics.stage(*key, stage=stage, seconds=seconds)
+
+    with service.batcher.images(len(files)):
+        with service.metrics.timed(*key, stage="decode"):
+            decoded = [_decode(upload, model, service.settings.max_pixels) for upload in files]
+        if len(files) == 1 and isinstance(decoded[0], ServingError):
+            raise decoded[0]
+        pixels = [image for image in decoded if not isinstance(image, ServingError)]
+        rows: list[list[float]] = []
+        if pixels:
+            batch = np.stack(pixels)
+            rows = service.batcher.predict(
+                model, batch, deadline=deadline, measure=measure
+            ).tolist()
+    answers = iter(rows)
+    return [
+        error_body(image, service.metrics)
+        if isinstance(image, ServingError)
+        else _prediction(service, model, next(answers), top)
+        for image in decoded
+    ]
+
+
+def _decode(
+    upload: uploads.Upload, model: Model, max_pixels: int
+) -> NDArray[np.uint8] | ServingError:
+    try:
+        if isinstance(upload, ServingError):
+            return upload
+        return images.read(upload, model.spec, max_pixels=max_pixels)
+    except ServingError as exc:
+        return exc
+
+
+def _prediction(service: Service, model: Model, row: list[float], top: int) -> dict[str, Any]:
+    order = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:top]
+    best = [{"label": model.labels[i], "probability": round(row[i], 6)} for i in order]
+    service.metrics.image(model.name, model.version, label=model.labels[order[0]])
+    return {**best[0], "top": best}
+
+
+def blueprint(service: Service) -> Blueprint:
+    """The routes over one service."""
+    routes = Blueprint("api", __name__)
+    limits = uploads.Limits(service.settings.max_body_bytes, service.settings.max_images)
+    described = openapi.document(service.settings)
+
+    @routes.post("/predict/<name>")
+    @routes.post("/predict")
+    def post_predict(name: str | None = None) -> Response:
+        deadline = _deadline(service.settings.timeout_ms)
+        version, top = _number("version"), _number("top") or TOP
+        _refuse_unknown_parameters()
+        name = name or request.args.get("model")
+        if name is not None:
+            service.repository.get(name, version)
+        with service.batcher.request():
+            body = uploads.read(request, limits)
+            model = service.repository.get(_named(name or body.model, service), version)
+            g.model = (model.name, model.version)
+            predictions = predict(service, model, body.uploads, top=top, deadline=deadline)
+        return json_response(
+            {"model": model.name, "version": model.version, "predictions": predictions}
+        )
+
+    @routes.get("/models")
+    def get_models() -> Response:
+        return json_response(
+            {"models": [_model(service, each) for each in service.repository.names]}
+        )
+
+    @routes.get("/models/<name>")
+    def get_model(name: str) -> Response:
+        return json_response(_model(service, name))
+
+    @routes.get("/healthz")
+    def get_healthz() -> Response:
+        return json_response({"status": "alive"})
+
+    @routes.get("/readyz")
+    def get_readyz() -> Response:
+        # A worker takes no connection before all its models are loaded and tested.
+        if service.draining.is_set():
+            raise Draining("This replica is about to stop.")
+        return json_response({"status": "ready"})
+
+    @routes.get("/metrics")
+    def get_metrics() -> Response:
+        return Response(service.metrics.page(), content_type=metrics.CONTENT_TYPE)
+
+    @routes.get("/openapi.json")
+    def get_openapi() -> Response:
+        return json_response(described)
+
+    return routes
+
+
+def _model(service: Service, name: str) -> dict[str, Any]:
+    versions = service.repository.versions(name)
+    return {
+        "name": name,
+        "default_version": versions[-1],
+        "versions": [_version(service.repository.get(name, version)) for version in versions],
+    }
+
+
+def _version(model: Model) -> dict[str, Any]:
+    spec = model.spec
+    return {
+        "version": model.version,
+        "state": "ready",
+        "labels": list(model.labels),
+        "input": {
+            "height": spec.height,
+            "width": spec.width,
+            "channels": spec.channels,
+            "fit": spec.fit,
+        },
+        "provider": model.provider,
+        **{key: value for key, value in model.about.items() if key != "baseline"},
+    }
+
+
+def _deadline(timeout_ms: int) -> float:
+    """When to give up, as a ``time.monotonic()``; the client may only shorten it."""
+    asked = request.headers.get("X-Request-Timeout-Ms")
+    if asked is not None:
+        timeout_ms = min(timeout_ms, _positive("the header X-Request-Timeout-Ms", asked))
+    return float(g.began) + timeout_ms / 1000
+
+
+def _number(name: str) -> int | None:
+    text = request.args.get(name)
+    return None if text is None else _positive(f"the parameter {name!r}", text)
+
+
+def _positive(what: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise BadRequest(
+            f"{what[0].upper()}{what[1:]} is {text[:40]!r}. Expected a positive integer."
+        )
+    return int(text)
+
+
+def _refuse_unknown_parameters() -> None:
+    # A misspelt ?version= that is ignored would answer with another version.
+    unknown = sorted(set(request.args) - PARAMETERS)
+    if unknown:
+        raise BadRequest(
+            f"No parameter named {unknown[0]!r}. Known parameters: {', '.join(sorted(PARAMETERS))}."
+        )
+
+
+def _named(name: str | None, service: Service) -> str:
+    if name is None:
+        raise BadRequest(
+            "No model is named. Expected /predict/<name>, ?model= or a form field 'model'."
+            f" Known models: {', '.join(service.repository.names)}."
+        )
+    return name

@@ -1,0 +1,50 @@
+"""gunicorn's settings, from ours. Read by the master, which loads no model and imports no Flask."""
+
+# ruff: noqa: N999 - gunicorn looks for this name
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from prometheus_client.multiprocess import mark_process_dead
+
+from serving.settings import Settings
+from serving.worker import Logger, Worker, take_slot
+
+_settings = Settings.from_environ(os.environ)
+_memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
+
+wsgi_app = "serving.app:create_app()"
+bind = _settings.bind
+workers = _settings.processes
+threads = _settings.threads
+worker_class = Worker
+logger_class = Logger
+worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
+worker_connections = 1000 + threads
+preload_app = False
+keepalive = 75  # above the 60 s of most load balancers, or they meet a closed connection
+timeout = 120  # without a heartbeat; covers the loading of models, not a request
+graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
+control_socket_disable = True
+
+_slots: dict[Worker, int] = {}
+
+
+def pre_fork(_: Arbiter, worker: Worker) -> None:
+    """Number the worker; its metrics go on where those of the last holder of the number stopped."""
+    take_slot(worker, set(_slots.values()))
+    _slots[worker] = worker.slot
+
+
+def child_exit(_: Arbiter, worker: Worker) -> None:
+    """Forget the gauges of a worker that is gone, and free its number."""
+    mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]
+    _slots.pop(worker, None)
+
+
+def on_exit(_: Arbiter) -> None:
+    """Remove what only this run needed."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -1,0 +1,165 @@
+"""Take the images out of a request's body: the file itself, a form, or base64 in JSON.
+
+Knows werkzeug's requests and the limits on bytes and parts; knows nothing of Flask, of pixels or of
+models. An upload that cannot be had, as from malformed base64, is an error in its place.
+"""
+
+import base64
+import io
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.wrappers import Request
+
+from serving.errors import (
+    BadRequest,
+    InvalidImage,
+    RequestTooLarge,
+    ServingError,
+    UnsupportedMedia,
+)
+
+Upload = bytes | ServingError
+
+# A form may carry a few fields beside its images; they are short.
+EXTRA_PARTS = 8
+FIELD_BYTES = 64 * 1024
+DISCARD_STEP = 256 * 1024
+
+_DATA_URL = re.compile(r"\Adata:[^,]*,")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of one request."""
+
+    body_bytes: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request carried: its images, and the model if a form field named one."""
+
+    uploads: Sequence[Upload]
+    model: str | None = None
+
+
+def read(request: Request, limits: Limits) -> Body:
+    """The images of a request, in their order.
+
+    Raises:
+        BadRequest: the body is empty, cut short or malformed.
+        RequestTooLarge: it has more bytes, parts or images than ``limits``.
+        UnsupportedMedia: its content type carries no image.
+    """
+    data = _whole(request, limits.body_bytes)
+    kind = request.mimetype
+    if kind == "multipart/form-data":
+        body = _form(request, data, limits)
+    elif kind == "application/json":
+        body = Body(_from_json(data))
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        body = Body([data])
+    else:
+        raise UnsupportedMedia(
+            f"The content type is {kind or 'missing'!r}. Expected image/*,"
+            " application/octet-stream, multipart/form-data or application/json."
+        )
+    if len(body.uploads) > limits.images:
+        raise RequestTooLarge(
+            f"The request has {len(body.uploads)} images. Expected at most {limits.images}."
+        )
+    return body
+
+
+def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
+    """Read what is left of a body, up to ``limit`` bytes and for about so many seconds.
+
+    A client that sends a large body looks at the answer when it has sent it all. Closing the
+    connection before that resets it, and the client never sees why.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        while limit > 0 and time.monotonic() < deadline:
+            step = len(stream.read(min(limit, DISCARD_STEP)))
+            if not step:
+                return
+            limit -= step
+    except OSError:
+        return
+
+
+def _whole(request: Request, limit: int) -> bytes:
+    """The body, read at once.
+
+    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
+    """
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        length = 0
+    if length is not None and length > limit:
+        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
+    try:
+        data: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError as exc:
+        raise BadRequest("The body ended before it was complete.") from exc
+    if len(data) > limit:
+        raise RequestTooLarge(f"The body has more than {limit} bytes.")
+    if not data:
+        raise BadRequest("The body is empty. Expected an image.")
+    if length is not None and len(data) < length:
+        raise BadRequest(f"The body ended after {len(data)} bytes. Expected {length}.")
+    return data
+
+
+def _form(request: Request, data: bytes, limits: Limits) -> Body:
+    parts = limits.images + EXTRA_PARTS
+    parser = FormDataParser(
+        stream_factory=lambda *_, **__: io.BytesIO(),  # bounded by the body; no temporary files
+        max_form_memory_size=FIELD_BYTES,
+        max_form_parts=parts,
+        silent=False,
+    )
+    try:
+        _, fields, files = parser.parse(
+            io.BytesIO(data), request.mimetype, len(data), request.mimetype_params
+        )
+    except RequestEntityTooLarge as exc:
+        raise RequestTooLarge(
+            f"The form is too large. Expected at most {parts} parts, and {FIELD_BYTES} bytes in a"
+            " field that is no file."
+        ) from exc
+    except ValueError as exc:
+        raise BadRequest(f"The multipart body is malformed: {exc}.") from exc
+    uploads = [part.stream.read() for part in files.getlist("image")]
+    if not uploads:
+        found = ", ".join(sorted({*files, *fields})) or "none"
+        raise BadRequest(f"No file part named 'image'. Parts found: {found}.")
+    return Body(uploads, fields.get("model"))
+
+
+def _from_json(data: bytes) -> list[Upload]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"The body is not JSON: {exc}.") from exc
+    images = body.get("images") if isinstance(body, dict) else None
+    if not isinstance(images, list) or not images:
+        raise BadRequest('The JSON has no images. Expected {"images": ["<base64>", …]}.')
+    return [_from_base64(text) for text in images]
+
+
+def _from_base64(text: object) -> Upload:
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
+    except ValueError:
+        pass
+    return InvalidImage("The image is not base64. Expected a string of standard base64.")

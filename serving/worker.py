@@ -1,0 +1,144 @@
+"""What gunicorn must do otherwise: load after the fork, drain without loss, log JSON.
+
+Knows gunicorn; knows nothing of models or of HTTP. The application is imported in the worker alone,
+so that no thread of onnxruntime is ever forked.
+"""
+
+import logging.config
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import glogging  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from serving.api import Service
+
+logger = logging.getLogger(__name__)
+
+# A client that stops in the middle of a request holds a thread for so long, in seconds.
+STALL = 10
+
+
+def logging_config(level: str) -> dict[str, Any]:
+    """The logging of every process: one JSON object a line on standard output."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "json": {
+                "()": "pythonjsonlogger.json.JsonFormatter",
+                "fmt": ["asctime", "levelname", "name", "message", "process"],
+                "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+                "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+            }
+        },
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "formatter": "json",
+                "stream": "ext://sys.stdout",
+            }
+        },
+        "root": {"level": "WARNING", "handlers": ["console"]},
+        "loggers": {"serving": {"level": level.upper()}},
+    }
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's messages through our handler; the access line is the application's."""
+
+    def setup(self, cfg: object) -> None:
+        """Give gunicorn's log no handler and no level of its own."""
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+        logging.config.dictConfig(logging_config(os.environ.get("CONVSERVE_LOG_LEVEL", "info")))
+
+    def access(self, *_: object) -> None:
+        """Nothing: the application logs each request with its id, model and time."""
+
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        """A client that stalled past ``STALL`` is no event; anything else is."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
+
+    slot = 0
+    _service: "Service | None" = None
+
+    def load_wsgi(self) -> None:
+        """Make the application; a broken model or setting ends the whole service."""
+        from serving.app import SERVICE, create_app
+        from serving.errors import ModelError
+        from serving.settings import Settings, SettingsError
+
+        try:
+            settings = Settings.from_environ(os.environ)
+            self.wsgi = create_app(settings, slot=self.slot)
+        except (SettingsError, ModelError) as exc:
+            logger.critical("%s", exc)
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+        self._service = service = self.wsgi.extensions[SERVICE]
+        self._drain_seconds = settings.drain_seconds
+        for listener in self.sockets:
+            _bound_stalls(listener)
+        if self.slot == 0:
+            logger.info(
+                "serving",
+                extra={
+                    "address": ", ".join(str(listener) for listener in self.sockets),
+                    "models": [str(model) for model in service.repository],
+                    "workers": settings.processes,
+                },
+            )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice."""
+        if self._service is None:  # still loading
+            super().handle_exit(sig, frame)
+            return
+        if self._service.draining.is_set():
+            return
+        self._service.draining.set()
+        if self._drain_seconds:
+            timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+            timer.daemon = True
+            timer.start()
+        else:
+            super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Before the listeners close for good, take every connection the kernel accepted.
+
+        gunicorn leaves them in the backlog, where closing the last listener resets them although
+        their requests may have been sent.
+        """
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            while select.select([listener], [], [], 0)[0]:
+                self.accept(listener)
+            listener.close()
+
+
+def _bound_stalls(listener: socket.socket) -> None:
+    """Connections inherit the listener's receive timeout: gthread gives a request none."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL, 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))
+
+
+def take_slot(worker: Worker, others: set[int]) -> None:
+    """Give a worker the lowest number that no living one has."""
+    worker.slot = next(slot for slot in range(len(others) + 1) if slot not in others)

@@ -1,0 +1,41 @@
+"""Three fixtures carry the suite: ``models``, ``app``, ``client``."""
+
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from serving.api import Service
+from serving.app import SERVICE, create_app
+from serving.settings import Settings
+from tests.serving.samples import publish
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models: ``shade`` (grey, versions 1 and 2) and ``tint`` (colour)."""
+    folder = tmp_path_factory.mktemp("models")
+    publish(folder, name="shade", version=1)
+    publish(folder, name="shade", version=2)
+    publish(folder, name="tint", shape=("N", 8, 6, 3))
+    return folder
+
+
+@pytest.fixture
+def app(models: Path) -> Flask:
+    return create_app(
+        Settings(models=models, max_body_bytes=1_000_000, max_images=64, max_pixels=1_000_000)
+    )
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def service(app: Flask) -> Service:
+    found = app.extensions[SERVICE]
+    assert isinstance(found, Service)
+    return found

@@ -1,0 +1,302 @@
+"""The routes, in process: every body, every answer, every error."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from openapi_spec_validator import validate
+
+from serving.api import Service
+from serving.batcher import SLICE
+from tests.serving.samples import assert_error, multipart, png
+
+DARK, LIGHT = png(10), png(240)
+
+
+def post(client: FlaskClient, path: str, data: bytes, kind: str = "image/png", **more: Any) -> Any:
+    return client.post(path, data=data, content_type=kind, **more)
+
+
+def form(*files: bytes, **fields: str) -> dict[str, Any]:
+    return {"image": [(io.BytesIO(file), "a.png") for file in files], **fields}
+
+
+def as_json(*files: bytes) -> dict[str, list[str]]:
+    return {"images": [base64.b64encode(file).decode() for file in files]}
+
+
+def labels(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [each.get("label", "error") for each in answer.json["predictions"]]
+
+
+def test_a_file_is_answered_in_the_documented_shape(client: FlaskClient) -> None:
+    assert post(client, "/predict/shade", LIGHT).json == {
+        "model": "shade",
+        "version": 2,
+        "predictions": [
+            {
+                "label": "light",
+                "probability": 0.941176,
+                "top": [
+                    {"label": "light", "probability": 0.941176},
+                    {"label": "dark", "probability": 0.058824},
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/*", "application/octet-stream"])
+def test_a_file_may_come_as_any_kind_of_image(client: FlaskClient, kind: str) -> None:
+    assert labels(post(client, "/predict/tint", DARK, kind)) == ["dark"]
+
+
+def test_a_form_may_hold_many_images(client: FlaskClient) -> None:
+    assert labels(client.post("/predict/shade", data=form(DARK, LIGHT))) == ["dark", "light"]
+
+
+def test_json_may_hold_many_images(client: FlaskClient) -> None:
+    assert labels(client.post("/predict/shade", json=as_json(DARK, LIGHT))) == ["dark", "light"]
+
+
+def test_json_may_hold_data_urls(client: FlaskClient) -> None:
+    url = "data:image/png;base64," + base64.b64encode(LIGHT).decode()
+    assert labels(client.post("/predict/shade", json={"images": [url]})) == ["light"]
+
+
+def test_more_images_than_one_inference_keep_their_order(client: FlaskClient) -> None:
+    files = [LIGHT if i % 3 else DARK for i in range(2 * SLICE + 1)]
+    expected = ["light" if i % 3 else "dark" for i in range(2 * SLICE + 1)]
+    assert labels(client.post("/predict/shade", json=as_json(*files))) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "model"),
+    [
+        ("/predict?model=tint", {}, "tint"),
+        ("/predict", {"model": "tint"}, "tint"),
+        ("/predict?model=shade", {"model": "tint"}, "shade"),
+        ("/predict/shade", {"model": "tint"}, "shade"),
+    ],
+)
+def test_the_model_is_named_by_path_then_query_then_form(
+    client: FlaskClient, path: str, fields: dict[str, str], model: str
+) -> None:
+    answer = client.post(path, data=form(DARK, **fields))
+    assert answer.json is not None
+    assert answer.json["model"] == model
+
+
+def test_the_version_can_be_chosen(client: FlaskClient) -> None:
+    assert post(client, "/predict/shade?version=1", DARK).json["version"] == 1
+
+
+@pytest.mark.parametrize(("top", "count"), [("", 2), ("?top=1", 1), ("?top=9", 2)])
+def test_top_bounds_the_labels_listed(client: FlaskClient, top: str, count: int) -> None:
+    assert len(post(client, f"/predict/shade{top}", DARK).json["predictions"][0]["top"]) == count
+
+
+def test_of_many_images_a_bad_one_fails_alone_in_its_place(client: FlaskClient) -> None:
+    answer = client.post("/predict/shade", data=form(DARK, b"text", LIGHT, b""))
+    assert labels(answer) == ["dark", "error", "light", "error"]
+    assert answer.json is not None
+    assert answer.json["predictions"][1]["error"]["code"] == "invalid_image"
+
+
+def test_of_many_images_malformed_base64_fails_alone(client: FlaskClient) -> None:
+    images = ["!", base64.b64encode(LIGHT).decode(), 7]
+    assert labels(client.post("/predict/shade", json={"images": images})) == [
+        "error",
+        "light",
+        "error",
+    ]
+
+
+def test_many_images_that_are_all_bad_are_all_answered(client: FlaskClient) -> None:
+    assert labels(client.post("/predict/shade", json=as_json(b"a", b"b"))) == ["error", "error"]
+
+
+BAD_BODIES = [
+    pytest.param(b"", "image/png", 400, "bad_request", id="empty"),
+    pytest.param(b"", None, 400, "bad_request", id="empty without a type"),
+    pytest.param(b"hello", "image/png", 400, "invalid_image", id="text as image"),
+    pytest.param(DARK[: len(DARK) // 2], "image/png", 400, "invalid_image", id="half a PNG"),
+    pytest.param(DARK, "text/plain", 415, "unsupported_media", id="text/plain"),
+    pytest.param(DARK, None, 415, "unsupported_media", id="no type"),
+    pytest.param(
+        b"image=1", "application/x-www-form-urlencoded", 415, "unsupported_media", id="form"
+    ),
+    pytest.param(b"{", "application/json", 400, "bad_request", id="malformed JSON"),
+    pytest.param(b"\xff", "application/json", 400, "bad_request", id="JSON that is no text"),
+    pytest.param(b"[" * 100_000, "application/json", 400, "bad_request", id="deep JSON"),
+    pytest.param(b"[]", "application/json", 400, "bad_request", id="JSON without images"),
+    pytest.param(b'{"images": []}', "application/json", 400, "bad_request", id="no image"),
+    pytest.param(b'{"images": ["*"]}', "application/json", 400, "invalid_image", id="no base64"),
+    pytest.param(
+        b'{"images": ["\xc3\xa9"]}', "application/json", 400, "invalid_image", id="accent"
+    ),
+    pytest.param(b"x", "multipart/form-data", 400, "bad_request", id="no boundary"),
+    pytest.param(b"x", "multipart/form-data; boundary=b", 400, "bad_request", id="no parts"),
+    pytest.param(b" " * 1_000_001, "image/png", 413, "request_too_large", id="too many bytes"),
+    pytest.param(png(9, size=(1001, 1000)), "image/png", 413, "image_too_large", id="pixels"),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "status", "code"), BAD_BODIES)
+def test_a_bad_body_gets_its_error(
+    client: FlaskClient, body: bytes, kind: str, status: int, code: str
+) -> None:
+    assert_error(post(client, "/predict/shade", body, kind), status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/predict/cats", 404, "unknown_model"),
+        ("POST", "/predict?model=cats", 404, "unknown_model"),
+        ("POST", "/predict", 400, "bad_request"),
+        ("POST", "/predict/shade?version=7", 404, "unknown_version"),
+        ("POST", "/predict/shade?version=0", 400, "bad_request"),
+        ("POST", "/predict/shade?version=²", 400, "bad_request"),
+        ("POST", "/predict/shade?top=-1", 400, "bad_request"),
+        ("POST", "/predict/shade?top=" + "9" * 5000, 400, "bad_request"),
+        ("POST", "/predict/shade?verison=1", 400, "bad_request"),
+        ("GET", "/predict/shade", 405, "method_not_allowed"),
+        ("DELETE", "/models", 405, "method_not_allowed"),
+        ("GET", "/models/cats", 404, "unknown_model"),
+        ("GET", "/nothing", 404, "unknown_path"),
+        ("GET", "//models", 404, "unknown_path"),
+        ("GET", "/models/", 404, "unknown_path"),
+    ],
+)
+def test_a_wrong_request_gets_its_error(
+    client: FlaskClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.open(path, method=method, data=DARK, content_type="image/png")
+    assert_error(answer, status, code)
+
+
+def test_messages_say_what_is_known(client: FlaskClient) -> None:
+    message = assert_error(post(client, "/predict/cats", DARK), 404, "unknown_model")
+    assert message == "No model named 'cats'. Known models: shade, tint."
+    message = assert_error(post(client, "/predict/shade?version=7", DARK), 404, "unknown_version")
+    assert message == "Model 'shade' has no version 7. Known versions: 1, 2."
+
+
+def test_a_wrong_method_is_told_the_right_one(client: FlaskClient) -> None:
+    assert "POST" in client.get("/predict/shade").headers["Allow"]
+
+
+@pytest.mark.parametrize("count", [65, 5000])
+def test_too_many_parts_are_refused(client: FlaskClient, count: int) -> None:
+    body, kind = multipart(b"x", count)
+    assert_error(post(client, "/predict/shade", body, kind), 413, "request_too_large")
+
+
+def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
+    assert len(labels(client.post("/predict/shade", data=form(*[DARK] * 64)))) == 64
+
+
+def test_a_form_without_an_image_part_is_told_its_parts(client: FlaskClient) -> None:
+    answer = client.post("/predict/shade", data={"picture": (io.BytesIO(DARK), "a.png")})
+    assert "picture" in assert_error(answer, 400, "bad_request")
+
+
+def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) -> None:
+    app.add_url_rule("/bug", view_func=lambda: {"a": "b"}["secret"])
+    assert "secret" not in assert_error(client.get("/bug"), 500, "internal_error")
+
+
+def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
+    with service.batcher.images(service.batcher.max_images):
+        answer = post(client, "/predict/shade", DARK)
+    assert_error(answer, 503, "overloaded")
+    assert answer.headers["Retry-After"] == "1"
+    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
+    with service.batcher._lane:
+        answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+    assert_error(answer, 504, "deadline_exceeded")
+    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+def test_a_malformed_timeout_is_refused(client: FlaskClient) -> None:
+    answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "soon"})
+    assert "X-Request-Timeout-Ms" in assert_error(answer, 400, "bad_request")
+
+
+def test_a_draining_replica_is_alive_but_not_ready(client: FlaskClient, service: Service) -> None:
+    assert client.get("/readyz").json == {"status": "ready"}
+    service.draining.set()
+    assert_error(client.get("/readyz"), 503, "draining")
+    assert client.get("/healthz").json == {"status": "alive"}
+    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+def test_the_models_describe_themselves(client: FlaskClient) -> None:
+    assert client.get("/models/tint").json == {
+        "name": "tint",
+        "default_version": 1,
+        "versions": [
+            {
+                "version": 1,
+                "state": "ready",
+                "labels": ["dark", "light"],
+                "input": {"height": 8, "width": 6, "channels": 3, "fit": "stretch"},
+                "provider": "CPUExecutionProvider",
+                "title": "Dark or light",
+                "metrics": {"accuracy": 1.0, "images": 2},
+            }
+        ],
+    }
+    listed = client.get("/models").json
+    assert listed is not None
+    assert [each["name"] for each in listed["models"]] == ["shade", "tint"]
+    assert listed["models"][0]["default_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("abc-1", True), ("a b", False), ("x" * 129, False), ("", False)]
+)
+def test_a_sane_request_id_is_kept(client: FlaskClient, sent: str, kept: bool) -> None:
+    answer = client.get("/healthz", headers={"X-Request-ID": sent})
+    assert (answer.headers["X-Request-ID"] == sent) is kept
+
+
+def test_the_description_is_valid_and_names_every_route(app: Flask, client: FlaskClient) -> None:
+    described = client.get("/openapi.json").json
+    assert described is not None
+    validate(described)
+    served = {
+        (rule.rule.replace("<", "{").replace(">", "}"), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert served == {(path, method) for path, ops in described["paths"].items() for method in ops}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "files"),
+    [
+        ("Answer", "/predict/shade", form(DARK, b"bad")),
+        ("Error", "/predict/none", form(DARK)),
+        ("Model", "/models/shade", None),
+    ],
+)
+def test_answers_have_the_described_shape(
+    client: FlaskClient, schema: str, path: str, files: Any
+) -> None:
+    described = json.loads(client.get("/openapi.json").text)
+    answer = client.post(path, data=files) if files else client.get(path)
+    jsonschema.validate(
+        answer.json,
+        {"$ref": f"#/components/schemas/{schema}", "components": described["components"]},
+    )

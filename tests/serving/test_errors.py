@@ -1,0 +1,33 @@
+"""The error tree, its table, and the translation of foreign exceptions."""
+
+import re
+
+import pytest
+from flask import Flask
+from werkzeug.exceptions import HTTPException, default_exceptions
+
+from serving import errors
+from serving.api_edge import translate
+
+
+def test_the_drawn_tree_is_the_written_one() -> None:
+    drawn = re.findall(r"── (\w+) +(\d{3})", errors.__doc__ or "")
+    assert {(name, int(status)) for name, status in drawn} == {
+        (error.__name__, error.status) for error in errors.tree()
+    }
+
+
+def test_codes_are_class_names_in_snake_case() -> None:
+    assert errors.ImageTooLarge().code == "image_too_large"
+
+
+def test_the_table_has_a_row_for_every_error() -> None:
+    for error in errors.tree():
+        assert f"| {error.status} | `{error().code}` |" in errors.table()
+
+
+@pytest.mark.parametrize("foreign", default_exceptions.values(), ids=lambda each: each.__name__)
+def test_no_error_of_the_router_is_unmapped(app: Flask, foreign: type[HTTPException]) -> None:
+    with app.test_request_context():
+        error = translate(foreign())
+    assert isinstance(error, errors.InternalError) is (foreign.code is None or foreign.code >= 500)

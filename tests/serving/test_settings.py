@@ -1,0 +1,87 @@
+"""Settings: strict, but deaf to what Kubernetes injects."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.settings import Settings, SettingsError, cores, rows, table
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.from_environ({"PATH": "/bin"}) == Settings()
+
+
+def test_values_are_read_in_their_type() -> None:
+    settings = Settings.from_environ(
+        {"CONVSERVE_MODELS": "/m", "CONVSERVE_WORKERS": "3", "CONVSERVE_DRAIN_SECONDS": "0.5"}
+    )
+    assert (settings.models, settings.workers, settings.drain_seconds) == (Path("/m"), 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CONVSERVE_THREDS", "4", "Did you mean CONVSERVE_THREADS?"),
+        ("CONVSERVE_PORT", "8000", "No setting named CONVSERVE_PORT"),
+        ("CONVSERVE_THREADS", "many", "CONVSERVE_THREADS is 'many'. Expected a whole number."),
+        ("CONVSERVE_THREADS", "4.5", "Expected a whole number."),
+        ("CONVSERVE_THREADS", "", "Expected a whole number."),
+        ("CONVSERVE_THREADS", "1", "CONVSERVE_THREADS is 1. Expected a finite number, at least 4."),
+        ("CONVSERVE_DRAIN_SECONDS", "nan", "Expected a finite number, at least 0."),
+        ("CONVSERVE_GRACE_SECONDS", "inf", "Expected a finite number"),
+        ("CONVSERVE_BIND", " ", "CONVSERVE_BIND is empty."),
+        ("CONVSERVE_LOG_LEVEL", "loud", "Expected debug, info, warning or error."),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_environ({name: value})
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CONVSERVE_SERVICE_HOST",
+        "CONVSERVE_SERVICE_PORT",
+        "CONVSERVE_SERVICE_PORT_HTTP",
+        "CONVSERVE_PORT_8000_TCP",
+        "CONVSERVE_PORT_8000_TCP_ADDR",
+        "CONVSERVE_CANARY_SERVICE_HOST",
+    ],
+)
+def test_what_kubernetes_injects_is_ignored(name: str) -> None:
+    assert Settings.from_environ({name: "10.0.0.1"}) == Settings()
+
+
+def test_the_port_of_a_kubernetes_service_is_ignored() -> None:
+    assert Settings.from_environ({"CONVSERVE_PORT": "tcp://10.0.0.1:8000"}) == Settings()
+
+
+def test_no_setting_has_a_name_that_kubernetes_may_inject() -> None:
+    for row in rows():
+        with pytest.raises(SettingsError):
+            Settings.from_environ({row.name + "_": "tcp://"})
+
+
+def test_probes_always_have_threads_of_their_own() -> None:
+    assert all(0 < Settings(threads=n).places <= n - 2 for n in (4, 5, 16, 64))
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("150000 100000", 1), ("50000 100000", 1), ("max 100000", None)]
+)
+def test_the_processor_quota_of_the_cgroup_counts(
+    tmp_path: Path, quota: str, expected: int | None
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("1:cpu:/\n0::/pod/container\n")
+    (tmp_path / "pod" / "container").mkdir(parents=True)
+    (tmp_path / "pod" / "cpu.max").write_text(quota + "\n")
+    assert cores(tmp_path, own) == (expected or cores(tmp_path / "none", own))
+
+
+def test_the_table_has_a_sentence_for_every_setting() -> None:
+    for row in rows():
+        assert row.about.sentence.endswith(".")
+        assert f"| `{row.name}` | `{row.default}` | {row.about.sentence} |" in table()
