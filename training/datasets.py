@@ -115,7 +115,7 @@ def _check_size(source: Source, size: int | None) -> None:
 def _folder(source: Source, data_dir: Path) -> Path:
     folder = data_dir / source.folder
     if not folder.is_dir():
-        fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR") or None)
+        fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR"))
     return folder
 
 

@@ -105,7 +105,7 @@ def download(archive: Archive, folder: Path, *, patience: Patience | None = None
 
 
 def _from(mirror: str | None, archive: Archive) -> Archive:
-    if mirror is None:
+    if not mirror:
         return archive
     if not mirror.startswith(("http://", "https://")):
         raise UsageError(f"Cannot fetch from {mirror!r}. Expected: an http or https address.")
