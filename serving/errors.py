@@ -21,7 +21,7 @@ ModelError stands apart: a published model breaks the contract. No client ever s
 stops the start.
 """
 
-# ruff: noqa: N818 - the class names are the codes of the API
+
 
 import re
 from collections.abc import Iterator

@@ -124,7 +124,7 @@ def _session(path: Path, intra_threads: int) -> onnxruntime.InferenceSession:
         raise ModelError(f"{path} cannot be loaded by onnxruntime: {exc}") from exc
 
 
-def _only(side: str, found: list[Any], name: str, kind: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _only(side: str, found: list[Any], name: str, kind: str) -> Any:
     """The one input or output of the graph, named and typed as the contract says."""
     described = [(each.name, each.type) for each in found]
     if described != [(name, kind)]:

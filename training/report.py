@@ -155,7 +155,7 @@ def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
     wrong = np.flatnonzero(answers.argmax(axis=1) != split.labels)
     worst = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")][:MISTAKES]
     figure = Figure(figsize=(8, 8.6), layout="constrained")
-    cells = figure.subplots(4, MISTAKES // 4).flat
+    cells = figure.subplots(4, MISTAKES // 4).ravel()
     for axes in cells:
         axes.set_axis_off()
     for axes, index in zip(cells, worst, strict=False):

@@ -1,0 +1,105 @@
+"""The two halves meet here: what training publishes, serving reads the same way."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.images import PixelSpec, read
+from tests.serving.running import Running, running
+from tests.training import tiny
+from training import evaluate
+from training.datasets import Upload, load
+from training.fit import fit
+from training.pixels import encode_png, stretch
+from training.publish import publish
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    image.save(target, form, **options)
+    return target.getvalue()
+
+
+def photograph(mode: str = "RGB", size: tuple[int, int] = (90, 60)) -> Image.Image:
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    return Image.fromarray(noise, "RGBA").convert(mode)
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+PICTURES = {
+    "jpeg": encoded(photograph(), "JPEG"),
+    "turned jpeg": encoded(photograph(), "JPEG", exif=turned()),
+    "grey jpeg": encoded(photograph("L"), "JPEG"),
+    "transparent png": encoded(photograph("RGBA"), "PNG"),
+    "grey transparent png": encoded(photograph("LA"), "PNG"),
+    "palette gif": encoded(photograph("P"), "GIF"),
+    "bilevel png": encoded(photograph("1"), "PNG"),
+    "cmyk jpeg": encoded(photograph("CMYK"), "JPEG"),
+    "small webp": encoded(photograph(size=(10, 7)), "WEBP"),
+    "exact size": encoded(photograph(size=(32, 32)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
+def test_both_halves_see_the_same_pixels(data: bytes) -> None:
+    spec = PixelSpec(height=32, width=32, channels=3, fit="stretch")
+    np.testing.assert_array_equal(read(data, spec, max_pixels=10**6), stretch(data, 32))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run, folder = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("models")
+    fit(tiny.RECIPE, tiny.dataset(), run=run, precision="float32", verbose=0)
+    publish(tiny.RECIPE, tiny.dataset(), run=run, models=folder, command="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(models: Path) -> Iterator[Running]:
+    with running(models, log_level="warning") as started:
+        yield started
+
+
+def test_what_training_publishes_is_served(service: Running) -> None:
+    told = service.json("GET", "/models/brightness")
+    version = told["versions"][0]
+    assert version["labels"] == ["dark", "light"]
+    assert version["input"] == {"height": 8, "width": 8, "channels": 3, "fit": "stretch"}
+    assert version["metrics"]["images"] == 300
+
+
+def test_the_service_answers_as_the_file_does(service: Running, models: Path) -> None:
+    data = tiny.dataset()
+    uploads = [
+        Upload("tiny.png", encode_png(image), "image/png", data.labels[label])
+        for image, label in zip(data.test.images, data.test.labels, strict=True)
+    ]
+    answers = evaluate.probabilities(models / "brightness/1/model.onnx", data.test.images)
+    expected = evaluate.score(answers, data.test.labels)
+    assert evaluate.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, 128])
+def test_both_halves_see_the_same_pets(size: int, data_dir: Path) -> None:
+    spec = PixelSpec(height=size, width=size, channels=3, fit="stretch")
+    for path in sorted((data_dir / "PetImages" / "Dog").glob("*7.jpg"))[:200]:
+        data = path.read_bytes()
+        np.testing.assert_array_equal(read(data, spec, max_pixels=10**7), stretch(data, size))
+
+
+@pytest.mark.real_data
+def test_mnist_passes_the_digit_policy_unchanged(data_dir: Path) -> None:
+    spec = PixelSpec(height=28, width=28, channels=1, fit="digit")
+    for image in load("mnist", data_dir=data_dir).test.images:
+        np.testing.assert_array_equal(read(encode_png(image), spec, max_pixels=10**6), image)
