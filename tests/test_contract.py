@@ -1,6 +1,7 @@
 """The two halves meet here: what training publishes, serving reads the same way."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from PIL import Image
 
 from serving.images import PixelSpec, read
 from tests.serving.running import Running, running
+from tests.tables import ROOT, described
 from tests.training import tiny
 from training import evaluate
 from training.datasets import Upload, load
+from training.datasets import test_uploads as uploads_of
 from training.fit import fit
 from training.pixels import encode_png, stretch
 from training.publish import publish
@@ -91,15 +94,52 @@ def test_the_service_answers_as_the_file_does(service: Running, models: Path) ->
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 128])
-def test_both_halves_see_the_same_pets(size: int, data_dir: Path) -> None:
+def test_both_halves_see_the_same_pets(size: int, real_dir: Path) -> None:
     spec = PixelSpec(height=size, width=size, channels=3, fit="stretch")
-    for path in sorted((data_dir / "PetImages" / "Dog").glob("*7.jpg"))[:200]:
+    for path in sorted((real_dir / "PetImages" / "Dog").glob("*7.jpg"))[:200]:
         data = path.read_bytes()
         np.testing.assert_array_equal(read(data, spec, max_pixels=10**7), stretch(data, size))
 
 
 @pytest.mark.real_data
-def test_mnist_passes_the_digit_policy_unchanged(data_dir: Path) -> None:
+def test_mnist_passes_the_digit_policy_unchanged(real_dir: Path) -> None:
     spec = PixelSpec(height=28, width=28, channels=1, fit="digit")
-    for image in load("mnist", data_dir=data_dir).test.images:
+    for image in load("mnist", data_dir=real_dir).test.images:
         np.testing.assert_array_equal(read(encode_png(image), spec, max_pixels=10**6), image)
+
+
+PUBLISHED = sorted(ROOT.glob("models/*/*/model.onnx"))
+every_model = pytest.mark.parametrize(
+    "file", PUBLISHED, ids=[f"{file.parts[-3]}/{file.parts[-2]}" for file in PUBLISHED]
+)
+
+
+@every_model
+@pytest.mark.real_data
+def test_a_published_file_is_as_accurate_as_its_metadata_say(file: Path, real_dir: Path) -> None:
+    held = described(file)
+    result = evaluate.file(file, json.loads(held["dataset"])["name"], data_dir=real_dir)
+    metrics = json.loads(held["metrics"])
+    assert (result.correct, result.images) == (metrics["correct"], metrics["images"])
+
+
+@every_model
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_the_service_is_as_accurate_as_the_file(file: Path, real_dir: Path) -> None:
+    held = described(file)
+    metrics, dataset = json.loads(held["metrics"]), json.loads(held["dataset"])["name"]
+    uploads = uploads_of(dataset, data_dir=real_dir)
+    with running(ROOT / "models", log_level="warning") as service:
+        url = f"http://127.0.0.1:{service.port}"
+        result = evaluate.over_http(url, held["name"], uploads, version=int(held["version"]))
+    assert (result.correct, result.images) == (metrics["correct"], metrics["images"])
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_photographed_digits_are_read(real_dir: Path) -> None:
+    uploads = list(evaluate.photographed(uploads_of("mnist", data_dir=real_dir)))[::5]
+    with running(ROOT / "models", log_level="warning") as service:
+        result = evaluate.over_http(f"http://127.0.0.1:{service.port}", "digits", uploads)
+    assert result.accuracy >= 0.985

@@ -1,4 +1,4 @@
-"""Imports point one way: DESIGN section 3, read from the source.
+"""Imports point one way, read from the source.
 
 Training and serving never import each other; each foreign library has the few modules that know it.
 """

@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import logging
-import os
 import shutil
 from collections import Counter
 from io import BytesIO
@@ -326,13 +325,6 @@ def test_the_data_folder_is_data_dir_else_the_cache(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert default_data_dir() == Path(expected)
-
-
-@pytest.fixture(scope="module")
-def real_dir() -> Path:
-    if not os.environ.get("DATA_DIR"):
-        pytest.skip("needs the real archives: DATA_DIR is not set")
-    return default_data_dir()
 
 
 @pytest.mark.real_data

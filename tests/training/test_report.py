@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from tests.training import tiny
 from training import report
@@ -36,12 +37,16 @@ def test_the_most_confident_mistakes_are_shown_as_pictures(wrong: int, shown: in
         assert "99.0%" in pictures[0].get_title()
 
 
+def heights(axes: Axes) -> list[list[float]]:
+    return [np.asarray(line.get_ydata()).tolist() for line in axes.lines]
+
+
 def test_the_learning_curves_show_training_and_validation() -> None:
     history = {"loss": [1.0, 0.5], "val_loss": [1.1, 0.7], "accuracy": [0.5, 0.7]}
     figure = report.learning_curves({**history, "val_accuracy": [0.5, 0.6]})
     loss, accuracy = figure.axes
-    assert [np.asarray(line.get_ydata()).tolist() for line in loss.lines] == [[1.0, 0.5], [1.1, 0.7]]
-    assert [np.asarray(line.get_ydata()).tolist() for line in accuracy.lines] == [[0.5, 0.7], [0.5, 0.6]]
+    assert heights(loss) == [[1.0, 0.5], [1.1, 0.7]]
+    assert heights(accuracy) == [[0.5, 0.7], [0.5, 0.6]]
 
 
 def test_the_reliability_diagram_leaves_empty_bins_out() -> None:

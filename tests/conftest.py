@@ -1,0 +1,14 @@
+"""What every test folder shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_dir() -> Path:
+    """The folder of the real archives; without it the test is skipped."""
+    if not os.environ.get("DATA_DIR"):
+        pytest.skip("needs the real archives: DATA_DIR is not set")
+    return Path(os.environ["DATA_DIR"])

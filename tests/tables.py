@@ -1,0 +1,54 @@
+"""The tables and the first answer in README.md, made from the code and the published models.
+
+``python -m tests.tables`` writes them; a test compares.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from serving import errors, settings
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def described(file: Path) -> dict[str, Any]:
+    """The metadata of a published file."""
+    model = onnx.load(file, load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def models() -> str:
+    """Every published version: what it is, what it reached, what made it."""
+    lines = ["| Model | Version | What it tells | Test accuracy | Recipe | File |"]
+    lines += ["| --- | ---: | --- | ---: | --- | ---: |"]
+    for file in sorted((ROOT / "models").glob("*/*/model.onnx")):
+        held, card = described(file), file.parent.relative_to(ROOT).as_posix()
+        metrics = json.loads(held["metrics"])
+        lines.append(
+            f"| `{held['name']}` | [{held['version']}]({card}/README.md) | {held['title']} "
+            f"| {metrics['accuracy']:.2%} of {metrics['images']:,} | `{held['recipe']}` "
+            f"| {file.stat().st_size / 1e6:.1f} MB |"
+        )
+    return "\n".join(lines)
+
+
+TABLES = {"models": models, "settings": settings.table, "errors": errors.table}
+
+
+def written(text: str) -> str:
+    """The text with every table between its marks made anew."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
+        text, count = re.subn(pattern, lambda m, t=table: m[1] + t() + m[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"README.md has {count} places for the table {name!r}, not one.")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text("utf-8")), "utf-8")
