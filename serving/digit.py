@@ -18,7 +18,7 @@ SIDE, BOX = 28, 20
 
 _WORK = 256  # longest side that is looked at: finer detail is far below the 20 pixels of the box
 _BLACK = 16  # a ground up to this is MNIST's black, give or take an artefact of JPEG
-_BLANK = 8  # a contrast below this many of 256 levels is paper without ink
+BLANK = 8  # a contrast below this many of 256 levels is paper without ink
 _EVEN = 0.08  # of the contrast: what most of an evenly lit border stays within
 _INK = 0.2  # of the full ink: where a stroke begins
 _NOISE = 4.0  # deviations of the paper that ink must exceed, up to _INK_AT_MOST
@@ -43,7 +43,7 @@ def normalise(image: Image.Image) -> NDArray[np.uint8]:
         return pixels
     ink, noise = _lifted(_reduced(image))
     peak = float(ink.max())
-    if peak < _BLANK:
+    if peak < BLANK:
         return np.zeros((SIDE, SIDE), np.uint8)
     full = float(ink[ink > _INK_AT_MOST * peak].mean())
     begins = max(_INK * full, min(_NOISE * noise, _INK_AT_MOST * full))
@@ -60,10 +60,10 @@ def _reduced(image: Image.Image) -> _Floats:
 
 
 def _lifted(pixels: _Floats) -> tuple[_Floats, float]:
-    """Take the paper away: the ink, positive and light on dark, and the deviation of the paper."""
+    """Take the paper away: ink is positive, paper 0; and tell how far the paper deviates."""
     paper, noise = _paper(pixels)
     ink = pixels - paper
-    return (ink if ink.max() >= -ink.min() else -ink), noise
+    return np.maximum(ink if ink.max() >= -ink.min() else -ink, 0), noise
 
 
 def _paper(pixels: _Floats) -> tuple[_Floats, float]:
@@ -143,8 +143,9 @@ def _boxed(ink: _Floats, box: _Box) -> _Floats:
     width, height = box[2] - box[0], box[3] - box[1]
     scale = BOX / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING, box))
-    return ((small / small.max() - _LOW) / (_HIGH - _LOW)).clip(0, 1)
+    small: _Floats = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING, box))
+    shares: _Floats = (small / small.max() - _LOW) / (_HIGH - _LOW)
+    return shares.clip(0, 1)
 
 
 def _centred(small: _Floats) -> NDArray[np.uint8]:

@@ -1,12 +1,12 @@
-"""Turn the bytes of an upload into the pixels that a model expects: ``models/README.md``, "The pixel policy".
+"""Turn the bytes of an upload into the pixels that a model expects.
 
-Knows Pillow and NumPy; knows nothing of HTTP or of any particular model.
+The steps are those of ``models/README.md``, "The pixel policy". Knows Pillow and NumPy; knows
+nothing of HTTP or of any particular model.
 """
 
 import re
 import struct
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from serving import digit
-from serving.errors import ImageTooLarge, InvalidImage, ServingError
+from serving.errors import ImageTooLarge, InvalidImage
 
 FITS = ("stretch", "digit")
 
@@ -70,21 +70,33 @@ def read(data: bytes, spec: PixelSpec, *, max_pixels: int) -> NDArray[np.uint8]:
     ``ImageTooLarge`` for more than ``max_pixels``, before any of them is decoded. Pillow itself
     opens nothing above 178,956,970 pixels, whatever ``max_pixels`` says.
     """
+    image = _decoded(data, spec, max_pixels)
+    if spec.fit == "digit":
+        pixels = digit.normalise(image)
+    else:
+        pixels = np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+    return pixels.reshape(spec.height, spec.width, spec.channels)
+
+
+def _decoded(data: bytes, spec: PixelSpec, max_pixels: int) -> Image.Image:
     _silence_pillow()
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_large(max_pixels)
+            _check_size(image, max_pixels)
             image.load()
-            pixels = _FIT[spec.fit](_eight_bits(_upright(image)), spec)
-    except ServingError:
+            return _opaque(_eight_bits(_upright(image)), spec)
+    except ImageTooLarge:
         raise
     except (Image.DecompressionBombError, MemoryError) as exc:
         raise _too_large(max_pixels) from exc
     except Exception as exc:  # the decoders raise whatever their parsing runs into
         known = ", ".join(FORMATS)
         raise InvalidImage(f"The bytes are not a readable image. Known formats: {known}.") from exc
-    return pixels.reshape(spec.height, spec.width, spec.channels)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise _too_large(max_pixels)
 
 
 def _too_large(max_pixels: int) -> ImageTooLarge:
@@ -104,10 +116,9 @@ def _silence_pillow() -> None:
 def _upright(image: Image.Image) -> Image.Image:
     """Turn as EXIF says, and not at all where EXIF is broken."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN_EXIF:
         return image
-    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
@@ -123,30 +134,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _on(ground: str, image: Image.Image, mode: str) -> Image.Image:
-    """Composite on one colour and convert to ``mode``."""
+def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
+    """Composite on white and convert to the colours of ``spec``.
+
+    White ink on nothing would vanish: a picture for ``digit`` that comes out blank gets black.
+    """
+    mode = "L" if spec.channels == 1 else "RGB"
     if not image.has_transparency_data:
         return image.convert(mode)
-    paper = Image.new("RGBA", image.size, ground)
-    paper.alpha_composite(image.convert("RGBA"))
-    return paper.convert(mode)
+    opaque = _on("white", image).convert(mode)
+    if spec.fit == "digit" and np.ptp(np.asarray(opaque)) < digit.BLANK:
+        return _on("black", image).convert(mode)
+    return opaque
 
 
-def _stretch(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
-    flat = _on("white", image, "L" if spec.channels == 1 else "RGB")
-    return np.asarray(flat.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
-
-
-def _digit(image: Image.Image, _: PixelSpec) -> NDArray[np.uint8]:
-    """White ink on nothing would vanish on white, so a picture that turns out flat gets black."""
-    grey = _on("white", image, "L")
-    low, high = grey.getextrema()
-    if low == high and image.has_transparency_data:
-        grey = _on("black", image, "L")
-    return digit.normalise(grey)
-
-
-_FIT: dict[str, Callable[[Image.Image, PixelSpec], NDArray[np.uint8]]] = {
-    "stretch": _stretch,
-    "digit": _digit,
-}
+def _on(paper: str, image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, paper), image.convert("RGBA"))
