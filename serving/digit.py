@@ -1,0 +1,159 @@
+"""Make a picture of one digit look like the pictures of MNIST: light on dark, 28x28, centred.
+
+The procedure is the one published with MNIST: the ink is scaled into 20x20 keeping its aspect,
+antialiased, and placed in 28x28 with its centre of mass in the middle. Before it the paper, its
+shadows and its specks are taken away, so that what is left has the black ground of the data set.
+Knows Pillow and NumPy; knows nothing of files, of transparency or of any model.
+
+The figures below were chosen by accuracy on transformed training images, never on test images.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE, BOX = 28, 20
+
+_WORK = 256  # longest side that is looked at: finer detail is far below the 20 pixels of the box
+_BLACK = 16  # a ground up to this is MNIST's black, give or take an artefact of JPEG
+BLANK = 8  # a contrast below this many of 256 levels is paper without ink
+_EVEN = 0.08  # of the contrast: what most of an evenly lit border stays within
+_INK = 0.2  # of the full ink: where a stroke begins
+_NOISE = 4.0  # deviations of the paper that ink must exceed, up to _INK_AT_MOST
+_INK_AT_MOST = 0.6
+_SPECK = 0.03  # of the largest part: smaller parts are dust, not strokes
+_CELLS = 96  # longest side of the grid that parts are told apart on
+_LOW, _HIGH = 0.05, 0.95  # of the full ink: what becomes 0 and 255
+
+_Floats = NDArray[np.float32]
+_Mask = NDArray[np.bool_]
+_Box = tuple[int, int, int, int]
+
+
+def normalise(image: Image.Image) -> NDArray[np.uint8]:
+    """Return ``image``, of mode L, as uint8 ``(28, 28)``.
+
+    A 28x28 picture on a black ground, as all of MNIST, is returned unchanged; one without any
+    contrast comes back black.
+    """
+    pixels = np.asarray(image)
+    if pixels.shape == (SIDE, SIDE) and np.median(_border(pixels)) <= _BLACK:
+        return pixels
+    ink, noise = _lifted(_reduced(image))
+    peak = float(ink.max())
+    if peak < BLANK:
+        return np.zeros((SIDE, SIDE), np.uint8)
+    full = float(ink[ink > _INK_AT_MOST * peak].mean())
+    begins = max(_INK * full, min(_NOISE * noise, _INK_AT_MOST * full))
+    return _centred(_boxed(*_cropped(ink, ink > begins)))
+
+
+def _border(pixels: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate((pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]))
+
+
+def _reduced(image: Image.Image) -> _Floats:
+    factor = -(-max(image.size) // _WORK)
+    return np.asarray(image.reduce(factor) if factor > 1 else image).astype(np.float32)
+
+
+def _lifted(pixels: _Floats) -> tuple[_Floats, float]:
+    """Take the paper away: ink is positive, paper 0; and tell how far the paper deviates."""
+    paper, noise = _paper(pixels)
+    ink = pixels - paper
+    return np.maximum(ink if ink.max() >= -ink.min() else -ink, 0), noise
+
+
+def _paper(pixels: _Floats) -> tuple[_Floats, float]:
+    """Tell the brightness of the paper from the border: its median where the light is even.
+
+    Elsewhere a quadratic surface, refitted to those pixels of the border that lie near it, for
+    ink may touch the border.
+    """
+    border = _border(pixels)
+    middle = np.median(border)
+    off = np.abs(border - middle)
+    if np.median(off) <= _EVEN * np.ptp(pixels):
+        return np.asarray(middle, np.float32), 1.5 * float(np.median(off))
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in pixels.shape), indexing="ij")
+    terms = np.stack((np.ones_like(x), x, y, x * x, x * y, y * y), -1)
+    edge = np.concatenate((terms[0], terms[-1], terms[1:-1, 0], terms[1:-1, -1]))
+    for _ in range(5):
+        near = off <= max(2.0, 4.5 * float(np.median(off)))
+        surface = np.linalg.lstsq(edge[near], border[near], rcond=None)[0]
+        off = np.abs(border - edge @ surface)
+    seen = (terms @ surface).clip(border.min(), border.max()).astype(np.float32)
+    return seen, 1.5 * float(np.median(off))
+
+
+def _cropped(ink: _Floats, mask: _Mask) -> tuple[_Floats, _Box]:
+    """Blot out the specks; return the ink and the box around what is left of ``mask``."""
+    left, top, right, bottom = _bounds(mask)
+    ink, mask = ink[top:bottom, left:right], mask[top:bottom, left:right]
+    strokes = _strokes(mask)
+    return np.where(strokes, ink, 0), _bounds(mask & strokes)
+
+
+def _bounds(mask: _Mask) -> _Box:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _strokes(mask: _Mask) -> _Mask:
+    """Mark the parts of ``mask`` that are no specks, with a margin for their soft edges.
+
+    The grid is one integer, a bit a cell, so that growing a part over all its neighbours is a few
+    shifts: a tenth of the time of a flood fill over cells.
+    """
+    factor = -(-max(mask.shape) // _CELLS)
+    cells = np.pad(np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(factor)) > 0, 2)
+    packed = np.packbits(cells)
+    grid = int.from_bytes(packed.tobytes())
+    parts = _parts(grid, cells.shape[1])
+    largest = max(part.bit_count() for part in parts)
+    kept = sum(part for part in parts if part.bit_count() >= _SPECK * largest)
+    if kept == grid:
+        return np.ones_like(mask)
+    kept = _grown(_grown(kept, cells.shape[1]), cells.shape[1])
+    bits = np.unpackbits(np.frombuffer(kept.to_bytes(packed.size), np.uint8), count=cells.size)
+    fine = bits.reshape(cells.shape)[2:-2, 2:-2].repeat(factor, 0).repeat(factor, 1)
+    return fine[: mask.shape[0], : mask.shape[1]].astype(bool)
+
+
+def _parts(grid: int, width: int) -> list[int]:
+    parts = []
+    while grid:
+        part, grown = 0, grid & -grid
+        while grown != part:
+            part, grown = grown, _grown(grown, width) & grid
+        parts.append(part)
+        grid ^= part
+    return parts
+
+
+def _grown(bits: int, width: int) -> int:
+    bits |= bits << 1 | bits >> 1
+    return bits | bits << width | bits >> width
+
+
+def _boxed(ink: _Floats, box: _Box) -> _Floats:
+    """Scale what is in ``box`` into 20x20, and its ink into 0 to 1."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = BOX / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small: _Floats = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING, box))
+    shares: _Floats = (small / small.max() - _LOW) / (_HIGH - _LOW)
+    return shares.clip(0, 1)
+
+
+def _centred(small: _Floats) -> NDArray[np.uint8]:
+    """Place by the centre of mass, whose index is 14 in MNIST, as far as the frame allows."""
+    top, left = (
+        min(max(round(SIDE / 2 - float(np.average(np.arange(n), weights=ink))), 0), SIDE - n)
+        for n, ink in zip(small.shape, (small.sum(1), small.sum(0)), strict=True)
+    )
+    framed = np.zeros((SIDE, SIDE), np.uint8)
+    framed[top : top + small.shape[0], left : left + small.shape[1]] = np.rint(small * 255)
+    return framed
