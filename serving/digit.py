@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE, BOX = 28, 20
+BLANK = 8  # a contrast below this many of 256 levels is paper without ink
 
 _WORK = 256  # longest side that is looked at: finer detail is far below the 20 pixels of the box
 _BLACK = 16  # a ground up to this is MNIST's black, give or take an artefact of JPEG
-BLANK = 8  # a contrast below this many of 256 levels is paper without ink
-_EVEN = 0.08  # of the contrast: what most of an evenly lit border stays within
+_TONE = 0.15  # of the contrast: a border this near to pure paper or pure ink ...
+_TONES = 0.5  # ... for this share of it has two tones, not uneven light
+_EVEN = 0.04  # of the contrast: what half of an evenly lit border stays within
 _INK = 0.2  # of the full ink: where a stroke begins
-_NOISE = 4.0  # deviations of the paper that ink must exceed, up to _INK_AT_MOST
-_INK_AT_MOST = 0.6
+_NOISE = 4.0  # deviations of the paper that ink must exceed, up to _SURE
+_SURE = 0.6  # of the peak: ink for sure
 _SPECK = 0.03  # of the largest part: smaller parts are dust, not strokes
 _CELLS = 96  # longest side of the grid that parts are told apart on
+_FULL = 0.75  # quantile of the scaled ink that is full: the peak alone may be one dark crossing
 _LOW, _HIGH = 0.05, 0.95  # of the full ink: what becomes 0 and 255
 
 _Floats = NDArray[np.float32]
@@ -45,8 +48,8 @@ def normalise(image: Image.Image) -> NDArray[np.uint8]:
     peak = float(ink.max())
     if peak < BLANK:
         return np.zeros((SIDE, SIDE), np.uint8)
-    full = float(ink[ink > _INK_AT_MOST * peak].mean())
-    begins = max(_INK * full, min(_NOISE * noise, _INK_AT_MOST * full))
+    full = float(ink[ink > _SURE * peak].mean())
+    begins = max(_INK * full, min(_NOISE * noise, _SURE * full))
     return _centred(_boxed(*_cropped(ink, ink > begins)))
 
 
@@ -63,20 +66,29 @@ def _lifted(pixels: _Floats) -> tuple[_Floats, float]:
     """Take the paper away: ink is positive, paper 0; and tell how far the paper deviates."""
     paper, noise = _paper(pixels)
     ink = pixels - paper
-    return np.maximum(ink if ink.max() >= -ink.min() else -ink, 0), noise
+    if ink.max() < -ink.min():
+        ink = -ink * (paper.max() / np.maximum(paper, paper.max() / 4))  # shadow dims contrast
+    return np.maximum(ink, 0), noise
 
 
 def _paper(pixels: _Floats) -> tuple[_Floats, float]:
-    """Tell the brightness of the paper from the border: its median where the light is even.
+    """Tell the brightness of the paper, and its deviation, from the border of the picture.
 
-    Elsewhere a quadratic surface, refitted to those pixels of the border that lie near it, for
-    ink may touch the border.
+    A crop may be so tight that ink and paper share the border; then the corners are paper. In even
+    light the paper is one level, elsewhere a quadratic surface, refitted to those pixels of the
+    border that lie near it, for ink may touch the border there, too.
     """
     border = _border(pixels)
-    middle = np.median(border)
+    low, high = pixels.min(), pixels.max()
+    tones = np.minimum(border - low, high - border) <= _TONE * (high - low)
+    if tones.mean() >= _TONES:
+        half = (low + high) / 2
+        corners = np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]])
+        return _level(border[(border > half) == (corners > half)])
+    middle, noise = _level(border)
     off = np.abs(border - middle)
-    if np.median(off) <= _EVEN * np.ptp(pixels):
-        return np.asarray(middle, np.float32), 1.5 * float(np.median(off))
+    if np.median(off) <= _EVEN * (high - low):
+        return middle, noise
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in pixels.shape), indexing="ij")
     terms = np.stack((np.ones_like(x), x, y, x * x, x * y, y * y), -1)
     edge = np.concatenate((terms[0], terms[-1], terms[1:-1, 0], terms[1:-1, -1]))
@@ -84,8 +96,13 @@ def _paper(pixels: _Floats) -> tuple[_Floats, float]:
         near = off <= max(2.0, 4.5 * float(np.median(off)))
         surface = np.linalg.lstsq(edge[near], border[near], rcond=None)[0]
         off = np.abs(border - edge @ surface)
-    seen = (terms @ surface).clip(border.min(), border.max()).astype(np.float32)
+    seen = (terms @ surface).clip(pixels.min(), pixels.max()).astype(np.float32)
     return seen, 1.5 * float(np.median(off))
+
+
+def _level(border: _Floats) -> tuple[_Floats, float]:
+    middle = np.asarray(np.median(border), np.float32)
+    return middle, 1.5 * float(np.median(np.abs(border - middle)))
 
 
 def _cropped(ink: _Floats, mask: _Mask) -> tuple[_Floats, _Box]:
@@ -144,7 +161,8 @@ def _boxed(ink: _Floats, box: _Box) -> _Floats:
     scale = BOX / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small: _Floats = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING, box))
-    shares: _Floats = (small / small.max() - _LOW) / (_HIGH - _LOW)
+    full = np.quantile(small[small > _INK * small.max()], _FULL)
+    shares: _Floats = (small / full - _LOW) / (_HIGH - _LOW)
     return shares.clip(0, 1)
 
 

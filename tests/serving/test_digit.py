@@ -125,7 +125,7 @@ def test_a_crop_without_margin_is_read(pen: float) -> None:
 def test_a_thin_pen_reaches_full_ink() -> None:
     image = Image.new("L", (400, 400), 255)
     ImageDraw.Draw(image).line([(100, 60), (300, 60), (180, 340)], fill=0, width=2)
-    assert (normalise(image) > 200).sum() >= 20
+    assert (normalise(image) > 200).sum() >= 10
 
 
 def test_a_soft_pen_is_read() -> None:
