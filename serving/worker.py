@@ -4,6 +4,8 @@ Knows gunicorn; knows nothing of models or of HTTP. The application is imported 
 so that no thread of onnxruntime is ever forked.
 """
 
+import contextlib
+import ctypes
 import logging.config
 import os
 import select
@@ -11,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,19 @@ logger = logging.getLogger(__name__)
 
 # A client that stops in the middle of a request holds a thread for so long, in seconds.
 STALL = 10
+
+# Seconds for a connection half made to be made, while no new one is begun.
+HANDSHAKE = 0.2
+
+# A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+_SO_ATTACH_FILTER = 26
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -122,13 +138,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Before the listeners close for good, take every connection the kernel accepted.
 
         gunicorn leaves them in the backlog, where closing the last listener resets them although
-        their requests may have been sent.
+        their requests may have been sent. New ones are kept out first, or there would always be
+        one between the last look and the close; those half made get a moment to arrive.
         """
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return
         for listener in self.sockets:
-            while select.select([listener], [], [], 0)[0]:
+            _refuse_connections(listener)
+            deadline = time.monotonic() + HANDSHAKE
+            while select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
                 self.accept(listener)
             listener.close()
 
@@ -137,6 +156,15 @@ def _bound_stalls(listener: socket.socket) -> None:
     """Connections inherit the listener's receive timeout: gthread gives a request none."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL, 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))
+
+
+def _refuse_connections(listener: socket.socket) -> None:
+    """Let the kernel drop what would begin a connection; the client tries again, and is refused."""
+    code = b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
+    with contextlib.suppress(OSError):  # not Linux, or not TCP: the close is a little less clean
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def take_slot(worker: Worker, others: set[int]) -> None:
