@@ -11,7 +11,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from prometheus_client.multiprocess import mark_process_dead
 
 from serving.settings import Settings
-from serving.worker import Logger, Worker, take_slot
+from serving.worker import Logger, Worker, free_slot, take_slot
 
 _settings = Settings.from_environ(os.environ)
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
@@ -30,19 +30,21 @@ timeout = 120  # without a heartbeat; covers the loading of models, not a reques
 graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
 control_socket_disable = True
 
-_slots: dict[Worker, int] = {}
-
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:
     """Number the worker; its metrics go on where those of the last holder of the number stopped."""
-    take_slot(worker, set(_slots.values()))
-    _slots[worker] = worker.slot
+    take_slot(worker)
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:
     """Forget the gauges of a worker that is gone, and free its number."""
     mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]
-    _slots.pop(worker, None)
+    free_slot(worker)
+
+
+def pre_exec(_: Arbiter) -> None:
+    """Refuse SIGUSR2: a second master would share sockets and metrics that the first one closes."""
+    os._exit(1)
 
 
 def on_exit(_: Arbiter) -> None:

@@ -4,6 +4,9 @@ Knows gunicorn; knows nothing of models or of HTTP. The application is imported 
 so that no thread of onnxruntime is ever forked.
 """
 
+import contextlib
+import ctypes
+import json
 import logging.config
 import os
 import select
@@ -11,10 +14,12 @@ import socket
 import struct
 import sys
 import threading
+import time
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gunicorn import glogging  # type: ignore[import-untyped]
+from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
@@ -25,6 +30,19 @@ logger = logging.getLogger(__name__)
 
 # A client that stops in the middle of a request holds a thread for so long, in seconds.
 STALL = 10
+
+# Seconds for a connection half made to be made, while no new one is begun.
+HANDSHAKE = 0.2
+
+# A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+_SO_ATTACH_FILTER = 26
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -74,6 +92,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
 
+    taken: ClassVar[set[int]] = set()  # the master's; here, as a reload reads gunicorn.conf.py anew
     slot = 0
     _service: "Service | None" = None
 
@@ -91,6 +110,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
         self._service = service = self.wsgi.extensions[SERVICE]
         self._drain_seconds = settings.drain_seconds
+        util.write_error = json_error
         for listener in self.sockets:
             _bound_stalls(listener)
         if self.slot == 0:
@@ -122,13 +142,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Before the listeners close for good, take every connection the kernel accepted.
 
         gunicorn leaves them in the backlog, where closing the last listener resets them although
-        their requests may have been sent.
+        their requests may have been sent. New ones are kept out first, or there would always be
+        one between the last look and the close; those half made get a moment to arrive.
         """
         super().set_accept_enabled(enabled)
-        if enabled or self.alive:
+        if enabled or self.alive or _master_listens(self.sockets[0]):
             return
         for listener in self.sockets:
-            while select.select([listener], [], [], 0)[0]:
+            _refuse_connections(listener)
+            deadline = time.monotonic() + HANDSHAKE
+            while select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
                 self.accept(listener)
             listener.close()
 
@@ -139,6 +162,49 @@ def _bound_stalls(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))
 
 
-def take_slot(worker: Worker, others: set[int]) -> None:
-    """Give a worker the lowest number that no living one has."""
-    worker.slot = next(slot for slot in range(len(others) + 1) if slot not in others)
+def _refuse_connections(listener: socket.socket) -> None:
+    """Let the kernel drop what would begin a connection; the client tries again, and is refused."""
+    code = b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
+    with contextlib.suppress(OSError):  # not Linux, or not TCP: the close is a little less clean
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _master_listens(listener: socket.socket) -> bool:
+    """Whether only this worker stops (reload, replacement) and not the service.
+
+    The master closes its listeners before it stops the workers; nothing else tells them.
+    """
+    try:
+        ours = Path(f"/proc/self/fd/{listener.fileno()}").readlink()
+        files = list(Path(f"/proc/{os.getppid()}/fd").iterdir())
+    except OSError:
+        return True
+    for file in files:
+        with contextlib.suppress(OSError):  # closed since it was listed
+            if file.readlink() == ours:
+                return True
+    return False
+
+
+def take_slot(worker: Worker) -> None:
+    """Give a worker the lowest number that no living one has; called by the master."""
+    taken = Worker.taken
+    worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    taken.add(worker.slot)
+
+
+def free_slot(worker: Worker) -> None:
+    """Take the number back from a worker that is gone."""
+    Worker.taken.discard(worker.slot)
+
+
+def json_error(client: socket.socket, status: int, reason: str, message: str) -> None:
+    """Answer what is not HTTP at all in the one shape of errors; gunicorn's own is a page."""
+    code = "internal_error" if status >= 500 else "bad_request"
+    body = json.dumps({"error": {"code": code, "message": message or reason}}) + "\n"
+    client.sendall(
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1")
+    )

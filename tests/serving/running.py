@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +24,7 @@ class Running:
 
     process: subprocess.Popen[str]
     port: int
+    log: IO[str]
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -42,11 +44,20 @@ class Running:
     def json(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
         return json.loads(self.request(method, path, body, **headers)[2])
 
+    def children(self) -> set[str]:
+        """The process ids of the workers."""
+        pid = self.process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
     def terminate(self) -> tuple[int, str]:
         """SIGTERM, and wait; the exit code and all that was logged."""
         self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, output
+        self.process.wait(timeout=60)
+        return self.process.returncode, self.output()
+
+    def output(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
 
 
 def environment(models: Path, **settings: object) -> dict[str, str]:
@@ -76,28 +87,29 @@ def running(models: Path, **settings: object) -> Iterator[Running]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving"],
-        cwd=ROOT,
-        env=environment(models, bind=f"127.0.0.1:{port}", **settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    service = Running(process, port)
-    try:
-        _wait_until_ready(service)
-        yield service
-    finally:
-        if process.poll() is None:
+    # A file for the log: a pipe that nobody reads would fill and stop the service.
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            cwd=ROOT,
+            env=environment(models, bind=f"127.0.0.1:{port}", **settings),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        service = Running(process, port, log)
+        try:
+            _wait_until_ready(service)
+            yield service
+        finally:
             process.terminate()
-        process.communicate(timeout=60)
+            process.wait(timeout=60)
 
 
 def _wait_until_ready(service: Running) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert service.process.poll() is None, service.process.communicate()[0]
+        assert service.process.poll() is None, service.output()
         try:
             if service.request("GET", "/readyz")[0] == 200:
                 return

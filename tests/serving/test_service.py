@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def hammer(service: Running, seen: list[int | str], stop: threading.Event) -> No
         except ConnectionRefusedError:
             return
         reusable = True
-        while reusable:
+        while reusable and not stop.is_set():
             try:
                 connection.request("POST", "/predict/shade", DARK, {"Content-Type": "image/png"})
                 response = connection.getresponse()
@@ -150,6 +151,37 @@ def test_every_accepted_request_is_answered_while_the_service_stops(
             client.join()
     assert code == 0, output
     assert set(seen) == {200}
+
+
+def test_a_reload_loses_no_request_and_no_count(models: Path) -> None:
+    with running(models, workers=2) as service:
+        seen: list[int | str] = []
+        stop = threading.Event()
+        clients = [threading.Thread(target=hammer, args=(service, seen, stop)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        old = service.children()
+        service.process.send_signal(signal.SIGHUP)
+        while old & service.children():
+            stop.wait(0.05)
+        answered = len(seen)
+        while len(seen) < answered + 100:
+            stop.wait(0.01)
+        stop.set()
+        for client in clients:
+            client.join()
+        assert set(seen) == {200}
+        page = service.request("GET", "/metrics")[2].decode()
+        assert value(page, "convserve_images_total", model="shade") == len(seen)
+
+
+def test_what_is_not_http_gets_the_one_error_shape(service: Running) -> None:
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(b"GARBAGE\r\n\r\n")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 400
+        assert json.loads(answer.read())["error"]["code"] == "bad_request"
 
 
 def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
