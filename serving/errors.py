@@ -21,8 +21,6 @@ ModelError stands apart: a published model breaks the contract. No client ever s
 stops the start.
 """
 
-
-
 import re
 from collections.abc import Iterator
 from typing import ClassVar

@@ -4,7 +4,6 @@
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,11 @@ TABLES = {"models": models, "settings": settings.table, "errors": errors.table}
 def written(text: str) -> str:
     """The text with every table between its marks made anew."""
     for name, table in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
-        text, count = re.subn(pattern, lambda m, t=table: m[1] + t() + m[2], text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"README.md has {count} places for the table {name!r}, not one.")
+        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise ValueError(f"README.md needs one place for the table {name!r}: {start}…{end}")
+        before, rest = text.split(start)
+        text = before + start + table() + end + rest.split(end)[1]
     return text
 
 

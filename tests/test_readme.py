@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,17 @@ def test_its_tables_are_made_from_the_code_and_the_models() -> None:
     assert tables.written(README) == README, "Run `make docs`."
 
 
+def same(got: Any, told: Any) -> bool:
+    """Equal, but for the last digits of a probability, which depend on the processor."""
+    if isinstance(told, float):
+        return bool(got == pytest.approx(told, abs=1e-4))
+    if isinstance(told, dict):
+        return list(got) == list(told) and all(same(got[key], told[key]) for key in told)
+    if isinstance(told, list):
+        return len(got) == len(told) and all(map(same, got, told))
+    return bool(got == told)
+
+
 def test_its_first_request_gets_the_answer_that_it_prints() -> None:
     client = create_app(Settings(models=tables.ROOT / "models")).test_client()
     sent = re.search(
@@ -29,12 +41,7 @@ def test_its_first_request_gets_the_answer_that_it_prints() -> None:
     answer = client.post(path, data=(tables.ROOT / picture).read_bytes(), content_type=kind)
     expected = json.loads(printed[1])
     assert answer.status_code == 200
-    for got, told in zip(
-        answer.json["predictions"][0].pop("top"), expected["predictions"][0].pop("top"), strict=True
-    ):
-        assert got["label"] == told["label"]
-        assert got["probability"] == pytest.approx(told["probability"], abs=1e-4)
-    assert answer.json == expected
+    assert same(json.loads(answer.data), expected), answer.data
 
 
 def test_its_error_is_one_that_the_service_gives() -> None:
