@@ -1,5 +1,7 @@
 """CIFAR-10, three blocks of two convolutions and RMSprop: the example that Keras shipped for years.
 
+Measured: 80.95 % of the 10,000 test images, seed 1, in 30 minutes on two busy cores with bfloat16:
+    python -m training train cifar10_sixconv
 Published: 75.48 % on the test set at the last of 50 epochs, 81.15 % at the best one. We keep the
 epoch that is best on our validation split.
 """

@@ -1,5 +1,7 @@
 """MNIST, two convolutions and Adadelta: the example that Keras shipped for years.
 
+Measured: 99.16 % of the 10,000 test images, seed 1, in 3 minutes on two cores with bfloat16:
+    python -m training train digits_adadelta
 Published: 99.23 % on the test set, loss 0.0379, after 12 epochs. Published text flattens before
 the second convolution, which cannot run; flatten stands after the pooling here. Adadelta's
 learning rate was 1.0 by default then (0.001 today, which would not train in 12 epochs), so it is
