@@ -3,13 +3,14 @@
 Keras is imported by the commands that need it, so that a wrong option is told at once.
 
 Exit codes: 0 done, 1 a failure of ours or of the machine, 2 wrong usage, 3 the data, 4 below the
-recipe's accuracy gate.
+recipe's accuracy gate, 75 stopped by SIGTERM: the same command goes on.
 """
 
 import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
 from training.datasets import Dataset, default_data_dir, load, test_uploads
-from training.errors import TrainingError, UsageError
+from training.errors import Preempted, PublishFailed, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -32,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except TrainingError as exc:
-        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on after the last whole epoch.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("runs"),
         help="where checkpoints are kept (default: %(default)s)",
     )
+    runs.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
 
     command = commands.add_parser("list", help="every recipe, its model and its gate")
     command.set_defaults(run=_list)
@@ -68,13 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended recipe"
     )
-    command.add_argument("--seed", type=int, default=1)
-    command.add_argument("--epochs", type=int, help="instead of the recipe's own number")
+    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
     command.add_argument(
         "--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto"
     )
     command.add_argument(
-        "--no-publish", action="store_true", help="train only; `export` publishes later"
+        "--no-publish",
+        dest="publish",
+        action="store_false",
+        help="train only; `export` publishes later",
     )
     command.set_defaults(run=_train)
 
@@ -92,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--url",
-        help="POST the test files to this service instead of reading the file, e.g. http://localhost:8000",
+        help="POST the test files to this service, e.g. http://localhost:8000",
     )
     command.add_argument(
         "--photographed",
@@ -122,13 +129,14 @@ def _train(options: argparse.Namespace) -> None:
     from training import recipe
     from training.fit import fit
 
-    for entry in [
-        recipe.find(name) for name in options.names
-    ]:  # a misspelt name stops before hours of work
+    entries = [recipe.find(name) for name in options.names]
+    if options.publish:
+        _check_publishing(options.models)  # now, not after hours of training
+    for entry in entries:
         data = _data(options, entry)
         for note in data.notes:
             print(note)
-        run = options.runs / entry.name
+        run = _run_folder(options, entry)
         state = fit(
             entry,
             data,
@@ -136,14 +144,30 @@ def _train(options: argparse.Namespace) -> None:
             seed=options.seed,
             epochs=options.epochs,
             precision=options.precision,
+            command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
             verbose=1 if sys.stdout.isatty() else 2,
         )
         print(
             f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
             f"{state.best_accuracy:.2%}"
         )
-        if not options.no_publish:
+        if state.published and Path(state.published).exists():
+            print(f"{state.published} holds this run already; `export` publishes it once more")
+        elif options.publish:
             _publish(options, entry, data)
+
+
+def _check_publishing(models: Path) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            "Only the TensorFlow backend can export. Train with --no-publish, then run `export` "
+            "with KERAS_BACKEND=tensorflow."
+        )
+    writable = next(path for path in (models, *models.absolute().parents) if path.exists())
+    if not os.access(writable, os.W_OK):
+        raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -151,8 +175,14 @@ def _export(options: argparse.Namespace) -> None:
     from training.fit import read_state
 
     for entry in [recipe.find(name) for name in options.names]:
-        read_state(options.runs / entry.name)  # before minutes of reading data
+        read_state(_run_folder(options, entry))  # before minutes of reading data
+        _check_publishing(options.models)
         _publish(options, entry, _data(options, entry))
+
+
+def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
+    folder: Path = options.runs / f"{entry.name}-seed{options.seed}"
+    return folder
 
 
 def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
@@ -162,8 +192,7 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
 def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
     from training.publish import publish
 
-    run = options.runs / entry.name
-    folder = publish(entry, data, run=run, models=options.models, command=_command())
+    folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
 
 
@@ -175,6 +204,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UsageError(f"A version is a positive integer, not {version!r}.")
     if options.photographed and not (options.url and name == "digits"):
         raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
+    if options.url and not options.url.startswith(("http://", "https://")):
+        raise UsageError(f"Expected an address that begins with http://, not {options.url!r}.")
     dataset, data_dir = recipe.find(name).dataset, _data_dir(options)
     if options.url:
         uploads = test_uploads(dataset, data_dir=data_dir)
@@ -192,16 +223,29 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _published(folder: Path, version: str) -> Path:
     """The file of that version of a model, or of its highest."""
     known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
-    if not known or (version and int(version) not in known):
-        raise UsageError(
-            f"No version {version or 1} in {folder}. Known versions: {known or 'none'}."
-        )
+    if not known:
+        raise UsageError(f"Nothing is published in {folder}.")
+    if version and int(version) not in known:
+        raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
     return folder / str(version or known[-1]) / "model.onnx"
 
 
-def _command() -> str:
-    return shlex.join(["python", "-m", "training", *sys.argv[1:]])
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _seed(text):
+        raise argparse.ArgumentTypeError("expected a positive number, not 0")
+    return int(text)
+
+
+def _stop(*_: object) -> None:
+    raise Preempted("Stopped by SIGTERM. The same command goes on after the last whole epoch.")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -133,7 +133,8 @@ def _complete(archive: Archive, part: Path, patience: Patience) -> None:
             if vain >= patience.tries:
                 raise DataError(
                     f"Cannot fetch {archive.file}: {address} {exc}, {vain} times in a row. "
-                    f"{_size(part):,} bytes are kept in {part}; the same command goes on."
+                    f"{_size(part):,} bytes are kept in {part}; the same command goes on. "
+                    "DATA_DIR names a folder that has the data, DATA_MIRROR another address."
                 ) from exc
             time.sleep(patience.pause * 2 ** max(vain - 1, 0))
             continue

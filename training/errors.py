@@ -11,7 +11,7 @@ TrainingError           1   the root
 ├── PublishFailed       1   a version that cannot be written
 ├── ServiceFailed       1   a running service that does not answer
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
-└── Preempted           75  stopped by a signal; the same command resumes
+└── Preempted           75  stopped by SIGTERM; the same command resumes
 """
 
 from typing import ClassVar

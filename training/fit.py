@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from training.datasets import Dataset
 from training.errors import RunMismatch, UsageError
+from training.network import build, seed_layers, trainable
 from training.recipe import Recipe
 from training.splits import Split
 
@@ -36,14 +37,17 @@ class State:
     """What a run has reached: all that a resumed run must know besides the weights."""
 
     recipe: str
+    page: str  # the recipe's fingerprint: what it said when the run began
     seed: int
     epochs: int
+    precision: str
     data: str  # the content hash of the data set
+    command: str  # what started the run
     epoch: int = 0  # whole epochs done
     best_epoch: int = 0
     best_accuracy: float = -1.0
     seconds: float = 0.0  # of training, validation included
-    precision: str = ""
+    published: str = ""  # the folder
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -88,7 +92,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, *_: Any) -> None:
         """Shuffle, seed, and start the clock."""
         self._batches.start_epoch(epoch)
-        _seed_layers(self.model, (self._state.seed, epoch))
+        seed_layers(self.model, (self._state.seed, epoch))
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -105,15 +109,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             state.best_accuracy, state.best_epoch = float(logs["val_accuracy"]), epoch + 1
             save_weights(self._network, self._run / "best.weights.h5")
         save_weights(self.model, checkpoint(self._run, state.epoch))
-        _write(self._run / "state.json", json.dumps(asdict(state), indent=1))
+        write_state(self._run, state)
         checkpoint(self._run, epoch).unlink(missing_ok=True)
-
-
-def build(recipe: Recipe, classes: int) -> keras.Model:
-    """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
-    float32 logits ``(N, classes)``."""
-    image = keras.Input(recipe.shape, dtype="uint8", name="image")
-    return keras.Model(image, recipe.network(image, classes), name=recipe.name)
 
 
 def fit(
@@ -124,21 +121,29 @@ def fit(
     seed: int = 1,
     epochs: int | None = None,
     precision: str = "auto",
+    command: str = "",
     verbose: int = 1,
 ) -> State:
     """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result.
 
     Raises:
-        RunMismatch: the run folder holds another recipe, seed, length or data.
+        RunMismatch: the run folder holds another recipe, seed, length, precision or data.
     """
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(_policy(precision))
-    state = State(recipe.name, seed, epochs or recipe.epochs, data.content_hash)
-    state.precision = keras.config.dtype_policy().name
+    state = State(
+        recipe=recipe.name,
+        page=recipe.fingerprint(),
+        seed=seed,
+        epochs=epochs or recipe.epochs,
+        precision=keras.config.dtype_policy().name,
+        data=data.content_hash,
+        command=command,
+    )
     network = build(recipe, len(data.labels))
     batches = Batches(data.train, recipe.batch_size, seed=seed)
-    model = _trainable(recipe, network, steps=len(batches) * state.epochs)
+    model = trainable(recipe, network, steps=len(batches) * state.epochs)
     state = _resume(run, state, model)
     if state.epoch < state.epochs:
         model.fit(
@@ -154,67 +159,11 @@ def fit(
     return state
 
 
-def _trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
-    """The network behind its augmentation, compiled; its weights are the network's own."""
-    image = keras.Input(recipe.shape, dtype="uint8", name="image")
-    model = keras.Model(image, network(_augmented(recipe, image)))
-    optimizer = recipe.optimizer(steps)
-    model.compile(
-        optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile="auto"
-        if keras.backend.backend() == "jax"
-        else False,  # XLA on a CPU: 14 times slower
-    )
-    optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
-    return model
-
-
-def _seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
-    """Give dropout and augmentation the random state of this epoch: Keras saves it with no weights,
-    and a resumed run must draw as an uninterrupted one."""
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
-    words = np.random.SeedSequence(seed).generate_state(2 * len(states))
-    for variable, state in zip(states, words.reshape(-1, 2), strict=True):
-        variable.assign(state)
-
-
-def _augmented(recipe: Recipe, image: Any) -> Any:
-    steps = recipe.augment()
-    if not steps:
-        return image
-    x = keras.ops.cast(image, "float32")
-    for layer in steps:
-        layer.dtype_policy = "float32"
-        x = layer(x)
-    return keras.ops.cast(keras.ops.clip(keras.ops.round(x), 0, 255), "uint8")
-
-
-@keras.saving.register_keras_serializable("convserve")
-class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy of integer labels and logits, the target mixed with the uniform distribution
-    (Szegedy et al., 2016)."""
-
-    def __init__(self, smoothing: float = 0.0) -> None:
-        super().__init__(name="cross_entropy")
-        self.smoothing = smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
-        logs = keras.ops.log_softmax(y_pred)
-        target = keras.ops.one_hot(
-            keras.ops.reshape(y_true, (-1,)), logs.shape[-1], dtype=logs.dtype
-        )
-        hit = keras.ops.sum(target * logs, axis=-1)
-        return -(1 - self.smoothing) * hit - self.smoothing * keras.ops.mean(logs, axis=-1)
-
-
 def _resume(run: Path, fresh: State, model: keras.Model) -> State:
     if not (run / "state.json").exists():
         return fresh
     state = read_state(run)
-    for key in ("recipe", "seed", "epochs", "data"):
+    for key in ("recipe", "page", "seed", "epochs", "precision", "data"):
         if getattr(state, key) != getattr(fresh, key):
             raise RunMismatch(
                 f"{run} holds a run with {key} {getattr(state, key)!r}, "
@@ -234,11 +183,21 @@ def read_state(run: Path) -> State:
     """What the run in this folder has reached.
 
     Raises:
-        UsageError: there is no run, or it has not ended its first epoch.
+        UsageError: there is no run, it has not ended its first epoch, or it cannot be read.
     """
     if not (run / "state.json").exists():
         raise UsageError(f"No run in {run}: `train` makes it.")
-    return State(**json.loads((run / "state.json").read_text()))
+    try:
+        return State(**json.loads((run / "state.json").read_text()))
+    except (ValueError, TypeError) as exc:
+        raise UsageError(f"{run} holds no readable run: {exc}. Remove that folder.") from exc
+
+
+def write_state(run: Path, state: State) -> None:
+    """Note what a run has reached, in one step that cannot be seen half done."""
+    partial = run / f"partial-{os.getpid()}-state.json"
+    partial.write_text(json.dumps(asdict(state), indent=1))
+    partial.replace(run / "state.json")
 
 
 def _policy(precision: str) -> str:
@@ -255,10 +214,4 @@ def save_weights(model: keras.Model, path: Path) -> None:
     done."""
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     model.save_weights(partial)
-    partial.replace(path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
-    partial.write_text(text)
     partial.replace(path)

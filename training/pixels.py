@@ -35,7 +35,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(BytesIO(data)) as opened:
             opened.load()
-            return _flatten(ImageOps.exif_transpose(opened))
+            return _flatten(_eight_bits(_upright(opened)))
     except _DAMAGED as exc:
         raise UnreadableImage(f"not a readable picture: {exc}") from exc
 
@@ -63,6 +63,22 @@ def media_type(data: bytes) -> str:
     """Name the format that the bytes really have: some published ``.jpg`` files are none."""
     with Image.open(BytesIO(data)) as image:
         return image.get_format_mimetype() or "application/octet-stream"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn as EXIF says, and not at all where EXIF is broken."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (*_DAMAGED, LookupError, TypeError, OverflowError):
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey, which ``convert`` would clip."""
+    if not image.mode.startswith("I;16"):
+        return image
+    deep = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
 
 
 def _flatten(image: Image.Image) -> Image.Image:

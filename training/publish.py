@@ -6,6 +6,7 @@ once, and nothing that it says goes back into training.
 """
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ import keras
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from PIL import Image
 
 from training import calibrate, export, report
 from training.datasets import Dataset
-from training.errors import BelowGate
+from training.errors import BelowGate, RunMismatch
 from training.evaluate import Score, probabilities, score
-from training.fit import State, build, read_state
+from training.fit import State, read_state, write_state
+from training.network import build
+from training.pixels import encode_png
 from training.recipe import Recipe
 from training.splits import Split
 
@@ -44,15 +46,18 @@ class Judgement:
     answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
 
 
-def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path, command: str) -> Path:
+def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
     """Publish a run's best weights as the next version of its model; returns the new folder.
 
     Raises:
         BelowGate: the file's test accuracy is under ``min_accuracy``; nothing is published.
         ExportMismatch: the file does not answer as the network does.
         PublishFailed: the folder cannot be written.
+        RunMismatch: the recipe has changed since the run began.
     """
     state = read_state(run)
+    if state.page != recipe.fingerprint():
+        raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
     network = build(recipe, len(data.labels))
     network.load_weights(run / "best.weights.h5")
     temperature = calibrate.temperature(_logits(network, data.validation), data.validation.labels)
@@ -61,14 +66,17 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path, command: 
     with export.publication(models, recipe.model, version) as folder:
         graph = export.to_onnx(model, {})
         judgement = _judge(recipe, model, graph, data.test, folder / "model.onnx")
-        properties = _describe(recipe, data, version, judgement, command)
+        properties = _describe(recipe, data, version, judgement, state.command)
         onnx.helper.set_model_props(graph, export.properties(properties))
         onnx.save(graph, folder / "model.onnx")
         export.compare(model, folder / "model.onnx", data.test.images[: export.MIN_COMPARED])
         _write_golden(folder / "golden", data, judgement.answers)
         facts = _facts(recipe, state, network, temperature)
         report.write(folder, properties, facts, data, state.history, judgement.answers)
-    return models / recipe.model / str(version)
+    published = models / recipe.model / str(version)
+    state.published = str(published)
+    write_state(run, state)
+    return published
 
 
 def _logits(network: keras.Model, split: Split) -> NDArray[np.float32]:
@@ -143,8 +151,10 @@ def _facts(
 
 
 def _revision() -> str:
-    """The git revision of the working tree, `-dirty` where it differs from it, empty outside a
-    checkout."""
+    """The git revision of the code: ``SOURCE_REVISION`` where an image was built from it, else the
+    working tree's, `-dirty` where it differs; empty where there is neither."""
+    if given := os.environ.get("SOURCE_REVISION"):
+        return given
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
@@ -154,19 +164,18 @@ def _revision() -> str:
 
 
 def _write_golden(folder: Path, data: Dataset, answers: NDArray[np.float32]) -> None:
-    """Save test images that the file answers right, taking turns between the classes, as
-    `<label>-<n>.png`."""
+    """Save test images that the file answers right, as `<label>-<n>.png`."""
     folder.mkdir()
-    for n, index in zip(range(GOLDEN_IMAGES), _in_turns(data.test, answers), strict=False):
+    for n, index in zip(range(GOLDEN_IMAGES), _surest(data.test, answers), strict=False):
         label = data.labels[data.test.labels[index]]
-        picture = data.test.images[index]
-        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
-            folder / f"{label}-{n}.png"
-        )
+        (folder / f"{label}-{n}.png").write_bytes(encode_png(data.test.images[index]))
 
 
-def _in_turns(test: Split, answers: NDArray[np.float32]) -> Iterator[int]:
+def _surest(test: Split, answers: NDArray[np.float32]) -> Iterator[int]:
+    """Right answers, the classes taking turns, each with its surest first: no other processor's
+    rounding may turn one of them."""
     right = np.flatnonzero(answers.argmax(axis=1) == test.labels)
+    right = right[np.argsort(-answers[right].max(axis=1), kind="stable")]
     labels = test.labels[right]
     turn = np.array([np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)])
     yield from (int(right[place]) for place in np.lexsort((labels, turn)))

@@ -5,8 +5,12 @@ Knows where recipes live (``training/recipes/<name>.py``, each with one ``RECIPE
 of any particular one, nor of how training runs.
 """
 
+import ast
+import hashlib
 import importlib
+import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +57,18 @@ class Recipe:
         """Height, width and channels of one image."""
         return self.size, self.size, self.channels
 
+    def fingerprint(self) -> str:
+        """A hash of all that the recipe's page says but for its header and comments.
+
+        A run is resumed only under the page that it began with.
+        """
+        source = inspect.getsource(sys.modules[self.network.__module__])
+        page = ast.parse(source)
+        if ast.get_docstring(page):
+            del page.body[0]
+        values = [(key, value) for key, value in vars(self).items() if not callable(value)]
+        return hashlib.sha256(f"{ast.unparse(page)}{values}".encode()).hexdigest()[:16]
+
 
 def names() -> list[str]:
     """Every recipe, sorted: the modules of ``training.recipes``."""
@@ -67,10 +83,13 @@ def find(name: str) -> Recipe:
     """
     if name in names():
         return _load(name)
-    for recipe in map(_load, names()):
-        if recipe.recommended and recipe.model == name:
-            return recipe
-    raise UsageError(f"No recipe or model named {name!r}. Known recipes: {', '.join(names())}.")
+    recommended = {each.model: each for each in map(_load, names()) if each.recommended}
+    if name in recommended:
+        return recommended[name]
+    raise UsageError(
+        f"No recipe or model named {name!r}. Known recipes: {', '.join(names())}; "
+        f"models: {', '.join(recommended)}."
+    )
 
 
 def _load(name: str) -> Recipe:

@@ -16,7 +16,7 @@ from training.evaluate import Score
 
 
 @contextmanager
-def service(status: int = 200) -> Iterator[tuple[str, list[str]]]:
+def service(status: int = 200, *, body: bytes | None = None) -> Iterator[tuple[str, list[str]]]:
     """A server that answers with the body as the label, and what it was asked for."""
     asked: list[str] = []
 
@@ -26,11 +26,11 @@ def service(status: int = 200) -> Iterator[tuple[str, list[str]]]:
         def do_POST(self) -> None:
             asked.append(f"{self.path} {self.headers['Content-Type']}")
             label = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            body = json.dumps({"predictions": [{"label": label}]}).encode()
+            answer = body or json.dumps({"predictions": [{"label": label}]}).encode()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -88,6 +88,21 @@ def test_an_error_of_the_service_stops_the_evaluation() -> None:
         pytest.raises(ServiceFailed, match=r"answered 503 to 0\.png: \{"),
     ):
         evaluate.over_http(url, "pets", uploads("cat"))
+
+
+def test_an_answer_that_is_not_ours_is_told() -> None:
+    with (
+        service(body=b'{"results": []}') as (url, _),
+        pytest.raises(ServiceFailed, match="gave no prediction"),
+    ):
+        evaluate.over_http(url, "pets", uploads("cat"))
+
+
+def test_a_proxy_for_the_internet_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with service() as (url, _):
+        assert evaluate.over_http(url, "pets", uploads("cat")).correct == 1
 
 
 def test_a_service_that_is_not_there_is_told() -> None:

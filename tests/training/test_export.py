@@ -9,7 +9,7 @@ from tests.training import tiny
 from training import export
 from training.errors import ExportMismatch, PublishFailed
 from training.evaluate import probabilities
-from training.fit import build
+from training.network import build
 
 
 @pytest.fixture(scope="module")

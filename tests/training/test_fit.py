@@ -8,8 +8,10 @@ import pytest
 
 from tests.training import tiny
 from training import fit as fitting
-from training.errors import RunMismatch
-from training.fit import Batches, SmoothedCrossEntropy, State, build, fit
+from training.errors import RunMismatch, UsageError
+from training.fit import Batches, State, fit
+from training.network import SmoothedCrossEntropy, build
+from training.recipe import Recipe
 
 
 def train(run: Path, *, epochs: int = 3) -> State:
@@ -84,6 +86,28 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunMismatch, match="holds a run with epochs 1, not 2"):
         train(tmp_path, epochs=2)
     assert (tmp_path / "state.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "edited", [replace(tiny.RECIPE, batch_size=16), replace(tiny.RECIPE, label_smoothing=0.1)]
+)
+def test_a_run_is_not_resumed_under_an_edited_recipe(tmp_path: Path, edited: Recipe) -> None:
+    train(tmp_path, epochs=1)
+    with pytest.raises(RunMismatch, match="holds a run with page"):
+        fit(edited, tiny.dataset(), run=tmp_path, epochs=1, precision="float32", verbose=0)
+
+
+def test_a_run_is_not_resumed_in_another_precision(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    with pytest.raises(RunMismatch, match="precision 'float32', not 'mixed_bfloat16'"):
+        fit(tiny.RECIPE, tiny.dataset(), run=tmp_path, epochs=1, precision="mixed_bfloat16")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": "tiny"}'])
+def test_a_state_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(UsageError, match="holds no readable run"):
+        train(tmp_path)
 
 
 def test_the_state_is_readable_json(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
+import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import keras
 import pytest
 
+from tests.tiny_data import squares, write_idx, write_tiny_data
 from training.__main__ import main
 
 
@@ -22,8 +27,13 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
         (["evaluate", "dogs"], "No recipe or model named 'dogs'"),
         (["evaluate", "digits/first"], "A version is a positive integer, not 'first'"),
         (["evaluate", "cifar10", "--photographed"], "--photographed is for digits over HTTP"),
-        (["evaluate", "digits", "--models", "nowhere"], "No version 1 in nowhere/digits"),
-        (["export", "digits", "--runs", "nowhere"], "No run in nowhere/digits_adadelta"),
+        (["evaluate", "digits", "--models", "nowhere"], "Nothing is published in nowhere"),
+        (
+            ["evaluate", "digits/9", "--models", "nowhere"],
+            "Nothing is published in nowhere",
+        ),
+        (["evaluate", "digits", "--url", "localhost:8000"], "Expected an address that begins with"),
+        (["export", "digits", "--runs", "nowhere"], "No run in nowhere/digits_adadelta-seed1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -41,11 +51,82 @@ def test_wrong_usage_is_told_and_exits_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_option_that_does_not_exist_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fast"], "--fast"),
+        (["--epochs", "0"], "expected a positive number, not 0"),
+        (["--epochs", "many"], "expected a whole number from 0, not 'many'"),
+        (["--seed=-1"], "expected a whole number from 0, not '-1'"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_exits_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
-        main(["train", "digits", "--fast"])
+        main(["train", "digits", *options])
     assert raised.value.code == 2
-    assert "--fast" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_another_backend_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert main(["train", "digits", "--models", str(tmp_path)]) == 2
+    assert "Only the TensorFlow backend can export" in capsys.readouterr().err
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    """``train digits`` with its data and all that it writes in ``folder``."""
+    places = [f"--{name}={folder / name}" for name in ("data-dir", "models", "runs")]
+    return [sys.executable, "-m", "training", "train", "digits", *arguments, *places]
+
+
+def test_a_run_below_the_gate_exits_4_and_publishes_nothing(tmp_path: Path) -> None:
+    mnist = write_tiny_data(tmp_path / "data-dir") / "mnist"
+    images, labels = squares(26, side=28, channels=1, seed=9)  # 260: enough to compare an export
+    write_idx(mnist / "t10k-images-idx3-ubyte.gz", images[..., 0])
+    write_idx(mnist / "t10k-labels-idx1-ubyte.gz", labels)
+    arguments = command(tmp_path, "--epochs=1")
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "below its min_accuracy of 98.80%" in done.stderr
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_missing_data_without_a_network_exit_3(tmp_path: Path) -> None:
+    environment = {**os.environ, "DATA_MIRROR": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        command(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 3
+    assert "training: Cannot fetch" in done.stderr.splitlines()[-1]
+
+
+def test_sigterm_exits_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data-dir")
+    arguments = command(tmp_path, "--epochs=2000", "--no-publish")
+    state = tmp_path / "runs/digits_adadelta-seed1/state.json"
+    reached = []
+    for _ in range(2):
+        before = state.read_text() if state.exists() else ""
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and (not state.exists() or state.read_text() == before):
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 75, errors
+        assert "Stopped by SIGTERM. The same command goes on" in errors
+        reached.append(json.loads(state.read_text())["epoch"])
+    assert reached[1] > reached[0] > 0
 
 
 def test_the_help_comes_without_loading_keras() -> None:

@@ -2,27 +2,35 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
 from tests.training import tiny
-from training.errors import BelowGate
+from training.errors import BelowGate, RunMismatch
 from training.fit import fit
-from training.publish import publish
+from training.publish import _surest, publish
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    fit(tiny.RECIPE, tiny.dataset(), run=folder, precision="float32", verbose=0)
+    fit(
+        tiny.RECIPE,
+        tiny.dataset(),
+        run=folder,
+        precision="float32",
+        command="a command",
+        verbose=0,
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
-    return publish(tiny.RECIPE, tiny.dataset(), run=run, models=models, command="a command")
+    return publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
 
 
 def properties(folder: Path) -> dict[str, str]:
@@ -47,10 +55,9 @@ def test_the_metadata_tell_how_the_file_was_made_and_judged(published: Path) -> 
 
 
 def test_the_golden_images_are_test_images_named_by_label(published: Path) -> None:
-    names = sorted(path.name for path in (published / "golden").iterdir())
-    assert names == [f"{'dark' if n % 2 == 0 else 'light'}-{n}.png" for n in (0, 2, 4, 6, 8)] + [
-        f"light-{n}.png" for n in (1, 3, 5, 7, 9)
-    ]
+    names = sorted(path.stem.split("-") for path in (published / "golden").iterdir())
+    assert sorted(int(n) for _, n in names) == list(range(10))
+    assert [label for label, _ in names] == ["dark"] * 5 + ["light"] * 5
     with Image.open(published / "golden" / "dark-0.png") as picture:
         assert picture.size == (8, 8)
 
@@ -65,16 +72,38 @@ def test_the_card_has_the_figures_and_all_its_pictures(published: Path) -> None:
 
 
 def test_a_second_publication_is_the_next_version(run: Path, tmp_path: Path) -> None:
-    folders = [
-        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path, command="") for _ in range(2)
-    ]
+    folders = [publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path) for _ in range(2)]
     assert [folder.name for folder in folders] == ["1", "2"]
     assert properties(folders[1])["version"] == "2"
 
 
-def test_a_run_below_its_gate_publishes_nothing(run: Path, tmp_path: Path) -> None:
-    strict = replace(tiny.RECIPE, min_accuracy=1.01)
-    with pytest.raises(BelowGate, match=r"below its min_accuracy of 101.00%") as raised:
-        publish(strict, tiny.dataset(), run=run, models=tmp_path, command="")
-    assert raised.value.exit_code == 4
+def test_the_golden_images_are_the_surest_right_answers_of_each_class() -> None:
+    test = tiny.split(6, 1)  # dark, light, dark, light, dark, light
+    sure = np.array([0.9, 0.6, 0.99, 0.7, 0.2, 0.8], np.float32)  # of the true label
+    answers = np.where(np.eye(2)[test.labels] > 0, sure[:, None], 1 - sure[:, None])
+    assert list(_surest(test, answers.astype(np.float32))) == [2, 5, 0, 3, 1]
+
+
+def test_a_run_of_an_older_page_is_not_published_as_the_new_one(run: Path, tmp_path: Path) -> None:
+    edited = replace(tiny.RECIPE, batch_size=16)
+    with pytest.raises(RunMismatch, match="was trained when tiny said something else"):
+        publish(edited, tiny.dataset(), run=run, models=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_knows_the_revision_that_it_was_built_from(
+    monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOURCE_REVISION", "v1.2.3")
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert json.loads(properties(folder)["source"])["revision"] == "v1.2.3"
+
+
+def test_a_run_below_its_gate_publishes_nothing(tmp_path: Path) -> None:
+    strict = replace(tiny.RECIPE, min_accuracy=1.01)
+    run, models = tmp_path / "run", tmp_path / "models"
+    fit(strict, tiny.dataset(), run=run, epochs=1, precision="float32", verbose=0)
+    with pytest.raises(BelowGate, match=r"below its min_accuracy of 101.00%") as raised:
+        publish(strict, tiny.dataset(), run=run, models=models)
+    assert raised.value.exit_code == 4
+    assert list(models.iterdir()) == []

@@ -1,5 +1,7 @@
 import importlib
+import inspect
 from collections import Counter
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from training import recipe
 from training.errors import UsageError
-from training.fit import build
+from training.network import build
 from training.recipe import Recipe
 from training.sources import SOURCES
 
@@ -34,6 +36,25 @@ def test_a_recipe_says_how_its_training_went(entry: Recipe) -> None:
     page = str(importlib.import_module(f"training.recipes.{entry.name}").__doc__)
     for word in ("Measured:", "%", "minutes", f"python -m training train {entry.name}"):
         assert word in page
+
+
+def test_a_fingerprint_is_blind_to_the_header_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = inspect.getsource(importlib.import_module("training.recipes.digits_adadelta"))
+    assert "Measured" in page
+    pages = {
+        "same": page,
+        "told": page.replace("Measured", "Once measured"),
+        "changed": page.replace("Dropout(0.25)", "Dropout(0.3)"),
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in pages.items():
+        (tmp_path / f"page_{name}.py").write_text(text)
+    same, told, changed = (
+        importlib.import_module(f"page_{name}").RECIPE.fingerprint() for name in pages
+    )
+    assert same == told != changed
 
 
 def test_each_model_has_one_recommended_recipe() -> None:
