@@ -9,10 +9,11 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from serving import repository, settings
+from serving import repository, settings, versions
 from serving.errors import ModelError
 
 USAGE, BROKEN = 2, 1
@@ -43,26 +44,28 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"serving: {exc}", file=sys.stderr)
         return BROKEN
     if not check:
-        _become_gunicorn()
+        _become_gunicorn(chosen.models / model.name / str(model.version) for model in models)
     for model in models:
         print(f"{model}: sound")
     return 0
 
 
-def _become_gunicorn() -> NoReturn:
+def _become_gunicorn(published: Iterable[Path]) -> NoReturn:
     """Replace this process, and with it the sessions of the check: none is ever forked."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder()
+    run = _run_folder()
+    versions.link(published, run / versions.FIRST)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run)
     configuration = Path(__file__).with_name("gunicorn.conf.py")
     os.execv(  # noqa: S606
         sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
     )
 
 
-def _metrics_folder() -> str:
+def _run_folder() -> Path:
     """A new folder in memory: what an earlier run counted must not be counted again."""
     memory = Path("/dev/shm")  # noqa: S108
-    return tempfile.mkdtemp(
-        prefix="convserve-metrics-", dir=memory if os.access(memory, os.W_OK) else None
+    return Path(
+        tempfile.mkdtemp(prefix="convserve-", dir=memory if os.access(memory, os.W_OK) else None)
     )
 
 

@@ -1,11 +1,10 @@
-"""Find the published versions, load them and let each prove itself before it serves.
+"""Load the published versions and let each prove itself before it serves.
 
 Knows the folders of ``models/README.md``; knows nothing of HTTP. Every published version is loaded;
 the highest is the default. Anything that is not as it should be stops the start.
 """
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,11 +13,9 @@ import numpy as np
 from serving.errors import InvalidImage, ModelError, UnknownModel, UnknownVersion
 from serving.images import read
 from serving.model import Model
+from serving.versions import scan
 
 logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"[a-z0-9_]+")
-_VERSION = re.compile(r"[1-9][0-9]*")
 
 
 class Repository:
@@ -74,42 +71,12 @@ def load(folder: Path, *, intra_threads: int = 1, max_pixels: int = 50_000_000) 
     models: dict[str, dict[int, Model]] = {}
     for path in scan(folder):
         name, version = path.parent.name, int(path.name)
+        path = path.resolve()  # a message names the file that is broken, not a link to it
         model = Model(path / "model.onnx", name=name, version=version, intra_threads=intra_threads)
         self_test(model, path / "golden", max_pixels=max_pixels)
         models.setdefault(name, {})[version] = model
         logger.debug("loaded", extra={"model": name, "version": version})
     return Repository(models)
-
-
-def scan(folder: Path) -> list[Path]:
-    """The folders of all published versions; needs no onnxruntime.
-
-    Files, and folders whose name starts with a dot, do not exist for serving. Neither does a model
-    that has no version yet: it is being published.
-
-    Raises:
-        ModelError: the folder is missing, holds no version, or a name breaks the contract.
-    """
-    found = [
-        version
-        for model in _folders(folder, _NAME, "lower-case letters, digits and underscores")
-        for version in _folders(model, _VERSION, "a positive integer without leading zeros")
-    ]
-    if not found:
-        raise ModelError(f"No model is published in {folder}. Expected {folder}/<name>/<version>/.")
-    return found
-
-
-def _folders(parent: Path, pattern: re.Pattern[str], expected: str) -> list[Path]:
-    try:
-        inside = sorted(parent.iterdir())
-    except OSError as exc:
-        raise ModelError(f"The folder {parent} cannot be read: {exc.strerror}.") from exc
-    folders = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
-    for path in folders:
-        if not pattern.fullmatch(path.name):
-            raise ModelError(f"{path} is not a valid name. Expected {expected}.")
-    return folders
 
 
 def self_test(model: Model, golden: Path, *, max_pixels: int) -> None:

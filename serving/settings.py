@@ -20,6 +20,7 @@ PREFIX = "CONVSERVE_"
 _KUBERNETES_NAMES = re.compile(
     r"CONVSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
+_BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1,5})")
 _KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 
 
@@ -85,6 +86,12 @@ class Settings:
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise SettingsError(
                 f"{PREFIX}LOG_LEVEL is {self.log_level!r}. Expected debug, info, warning or error."
+            )
+        bind = _BIND.fullmatch(self.bind)
+        if bind is None or int(bind["port"] or 0) > 65535:
+            raise SettingsError(
+                f"{PREFIX}BIND is {self.bind!r}. Expected <host>:<port>, [<IPv6>]:<port> or"
+                " unix:<path>."
             )
         for row in rows():
             value = getattr(self, row.field)
@@ -176,7 +183,8 @@ def cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 
     onnxruntime, like most libraries, counts the processors of the host and ignores the quota.
     """
-    found = [float(len(os.sched_getaffinity(0)))]
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    found = [float(len(affinity(0)) if affinity else os.cpu_count() or 1)]
     for folder in _own_groups(groups, own):
         quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
         if quota.isdigit():

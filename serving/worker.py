@@ -5,23 +5,27 @@ so that no thread of onnxruntime is ever forked.
 """
 
 import contextlib
-import ctypes
+import dataclasses
 import json
 import logging.config
 import os
 import select
+import selectors
 import socket
-import struct
 import sys
 import threading
 import time
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn import glogging, util  # type: ignore[import-untyped]
-from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
+
+from serving import listeners
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     from serving.api import Service
@@ -31,18 +35,14 @@ logger = logging.getLogger(__name__)
 # A client that stops in the middle of a request holds a thread for so long, in seconds.
 STALL = 10
 
+# Seconds for a whole header, however its bytes come; a body has the time of its request.
+HEADER = 5
+
+# Seconds before a worker that could not load its models is replaced.
+PAUSE = 1
+
 # Seconds for a connection half made to be made, while no new one is begun.
 HANDSHAKE = 0.2
-
-# A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
-_DROP_SYN = (
-    (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
-    (0x54, 0, 0, 0x12),  # keep SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # pass
-)
-_SO_ATTACH_FILTER = 26
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.cfg = cfg
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
-        logging.config.dictConfig(logging_config(os.environ.get("CONVSERVE_LOG_LEVEL", "info")))
+        logging.config.dictConfig(logging_config(Settings.from_environ(os.environ).log_level))
 
     def access(self, *_: object) -> None:
         """Nothing: the application logs each request with its id, model and time."""
@@ -89,30 +89,37 @@ class Logger(glogging.Logger):  # type: ignore[misc]
             super().exception(msg, *args, **kwargs)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gthread, with a slot, a drain in two steps and a sentence instead of a traceback."""
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """gthread, with a slot, deadlines, a drain in two steps and sentences instead of tracebacks."""
 
-    taken: ClassVar[set[int]] = set()  # the master's; here, as a reload reads gunicorn.conf.py anew
+    # The master's; here, as a reload reads gunicorn.conf.py anew.
+    taken: ClassVar[set[int]] = set()
+    models: ClassVar[Path]
     slot = 0
     _service: "Service | None" = None
 
     def load_wsgi(self) -> None:
-        """Make the application; a broken model or setting ends the whole service."""
+        """Make the application, from the versions that the master has had tested.
+
+        What is broken now broke since. The others go on; this one is replaced, at leisure.
+        """
         from serving.app import SERVICE, create_app
         from serving.errors import ModelError
-        from serving.settings import Settings, SettingsError
 
+        settings = dataclasses.replace(Settings.from_environ(os.environ), models=self.models)
         try:
-            settings = Settings.from_environ(os.environ)
             self.wsgi = create_app(settings, slot=self.slot)
-        except (SettingsError, ModelError) as exc:
+        except ModelError as exc:
             logger.critical("%s", exc)
-            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+            time.sleep(PAUSE)
+            raise SystemExit(1) from None
         self._service = service = self.wsgi.extensions[SERVICE]
         self._drain_seconds = settings.drain_seconds
+        self._body_seconds = settings.timeout_ms / 1000
+        self._reading: dict[gthread.TConn, float] = {}
         util.write_error = json_error
         for listener in self.sockets:
-            _bound_stalls(listener)
+            listeners.bound_stalls(listener, seconds=STALL)
         if self.slot == 0:
             logger.info(
                 "serving",
@@ -124,8 +131,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice."""
-        if self._service is None:  # still loading
+        """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice.
+
+        Where only the worker is replaced there is nothing to notice.
+        """
+        if self._service is None or listeners.master_listens(self.sockets[0]):
             super().handle_exit(sig, frame)
             return
         if self._service.draining.is_set():
@@ -146,46 +156,53 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         one between the last look and the close; those half made get a moment to arrive.
         """
         super().set_accept_enabled(enabled)
-        if enabled or self.alive or _master_listens(self.sockets[0]):
+        if enabled or self.alive or listeners.master_listens(self.sockets[0]) is not False:
             return
         for listener in self.sockets:
-            _refuse_connections(listener)
+            listeners.refuse_connections(listener)
             deadline = time.monotonic() + HANDSHAKE
             while select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
                 self.accept(listener)
             listener.close()
 
+    def enqueue_req(self, conn: gthread.TConn) -> None:
+        """No thread for a connection before its first byte; called by the main thread alone."""
+        if conn.data_ready or conn.initialized or conn.wait_for_data(0):
+            super().enqueue_req(conn)
+            return
+        seconds = self.cfg.keepalive if self.alive else gthread.STOP_KEEPALIVE_LINGER
+        conn.timeout = time.monotonic() + seconds
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
-def _bound_stalls(listener: socket.socket) -> None:
-    """Connections inherit the listener's receive timeout: gthread gives a request none."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL, 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALL, 0))
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A worker that stops waits no longer for a first byte than for a next request."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
+    def handle(self, conn: gthread.TConn) -> object:
+        """One request, whose header must be there in time."""
+        self._reading[conn] = time.monotonic() + HEADER
+        try:
+            return super().handle(conn)
+        finally:
+            del self._reading[conn]
 
-def _refuse_connections(listener: socket.socket) -> None:
-    """Let the kernel drop what would begin a connection; the client tries again, and is refused."""
-    code = b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN)
-    buffer = ctypes.create_string_buffer(code)
-    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
-    with contextlib.suppress(OSError):  # not Linux, or not TCP: the close is a little less clean
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    def handle_request(self, req: object, conn: gthread.TConn) -> object:
+        """The header is there; now the body must come in time."""
+        self._reading[conn] = time.monotonic() + self._body_seconds
+        return super().handle_request(req, conn)
 
-
-def _master_listens(listener: socket.socket) -> bool:
-    """Whether only this worker stops (reload, replacement) and not the service.
-
-    The master closes its listeners before it stops the workers; nothing else tells them.
-    """
-    try:
-        ours = Path(f"/proc/self/fd/{listener.fileno()}").readlink()
-        files = list(Path(f"/proc/{os.getppid()}/fd").iterdir())
-    except OSError:
-        return True
-    for file in files:
-        with contextlib.suppress(OSError):  # closed since it was listed
-            if file.readlink() == ours:
-                return True
-    return False
+    def notify(self) -> None:
+        """Every second or so: end what a client drips. Its thread reads an end and answers."""
+        super().notify()
+        now = time.monotonic()
+        for conn, deadline in list(self._reading.items()):
+            if now > deadline:
+                with contextlib.suppress(OSError):  # the client left
+                    conn.sock.shutdown(socket.SHUT_RD)
 
 
 def take_slot(worker: Worker) -> None:
@@ -201,10 +218,15 @@ def free_slot(worker: Worker) -> None:
 
 
 def json_error(client: socket.socket, status: int, reason: str, message: str) -> None:
-    """Answer what is not HTTP at all in the one shape of errors; gunicorn's own is a page."""
-    code = "internal_error" if status >= 500 else "bad_request"
+    """Answer what is not HTTP at all in the one shape of errors; gunicorn's own is a page.
+
+    Its finer statuses (414, 431, 501 …) have no code of ours; their reason is in the message.
+    """
+    code = "internal_error" if status == 500 else "bad_request"
+    status = 500 if status == 500 else 400
     body = json.dumps({"error": {"code": code, "message": message or reason}}) + "\n"
     client.sendall(
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1")
     )

@@ -31,16 +31,18 @@ SIBLINGS = {
     "openapi": {"errors", "settings"},
     "model": {"errors", "images"},
     "batcher": {"errors", "model"},
-    "repository": {"errors", "images", "model"},
+    "repository": {"errors", "images", "model", "versions"},
     "api_edge": {"errors", "metrics", "uploads"},
     "api": {
         *("api_edge", "batcher", "errors", "images", "metrics", "model"),
         *("openapi", "repository", "settings", "uploads"),
     },
     "app": {"api", "api_edge", "batcher", "metrics", "repository", "settings", "uploads"},
-    "worker": {"api", "app", "errors", "settings"},
-    "gunicorn.conf": {"settings", "worker"},
-    "__main__": {"errors", "repository", "settings"},
+    "versions": {"errors"},
+    "listeners": set(),
+    "worker": {"api", "app", "errors", "listeners", "settings"},
+    "gunicorn.conf": {"settings", "versions", "worker"},
+    "__main__": {"errors", "repository", "settings", "versions"},
 }
 
 

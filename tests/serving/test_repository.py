@@ -1,12 +1,14 @@
 """Finding, loading and self-testing what is published."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.errors import ModelError
-from serving.repository import load, scan
+from serving.repository import load
+from serving.versions import link, scan
 from tests.serving.samples import publish
 
 
@@ -17,6 +19,21 @@ def test_every_version_is_loaded_and_the_highest_is_the_default(tmp_path: Path) 
     assert [str(model) for model in repository] == ["shade 2", "shade 9", "shade 10"]
     assert repository.get("shade").version == 10
     assert repository.get("shade", 9).version == 9
+
+
+def test_links_to_versions_are_versions(tmp_path: Path) -> None:
+    published = publish(tmp_path / "all", version=3)
+    publish(tmp_path / "all", version=4)
+    links = link([published], tmp_path / "links")
+    assert [str(model) for model in load(links)] == ["shade 3"]
+
+
+def test_a_link_to_a_version_that_is_gone_is_broken(tmp_path: Path) -> None:
+    published = publish(tmp_path / "all")
+    links = link([published], tmp_path / "links")
+    shutil.rmtree(published)
+    with pytest.raises(ModelError, match=str(published)):
+        load(links)
 
 
 def test_hidden_folders_files_and_unpublished_models_do_not_exist(tmp_path: Path) -> None:

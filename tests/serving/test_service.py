@@ -1,17 +1,22 @@
 """The real service: processes, sockets and signals."""
 
+import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.serving.running import Running, command_line, running
+from tests.serving.running import ROOT, Running, command_line, environment, running
 from tests.serving.samples import brightness_graph, multipart, png, publish
 from tests.serving.test_metrics import value
 
@@ -92,7 +97,7 @@ def test_a_connection_survives_an_error(service: Running) -> None:
 
 def test_a_client_that_leaves_in_the_middle_harms_nobody(service: Running) -> None:
     for _ in range(4):
-        with socket.create_connection(("127.0.0.1", service.port)) as client:
+        with service.open() as client:
             client.sendall(b"POST /predict/shade HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n")
             client.sendall(b"Content-Type: image/png\r\n\r\nabc")
     assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
@@ -105,11 +110,11 @@ def test_probes_find_a_thread_while_the_queue_is_full(tmp_path: Path) -> None:
         ThreadPoolExecutor(16) as pool,
     ):
         posts = [pool.submit(predict, service, "shade") for _ in range(16)]
-        probes = []
+        probes = {service.request("GET", "/healthz")[0]}
         while not all(post.done() for post in posts):
-            probes.append(service.request("GET", "/healthz")[0])
-        assert {post.result() for post in posts} == {200, 503}
-        assert set(probes) == {200}
+            probes.add(service.request("GET", "/healthz")[0])
+        assert probes == {200}
+        assert {post.result() for post in posts} <= {200, 503}
 
 
 def hammer(service: Running, seen: list[int | str], stop: threading.Event) -> None:
@@ -175,17 +180,128 @@ def test_a_reload_loses_no_request_and_no_count(models: Path) -> None:
         assert value(page, "convserve_images_total", model="shade") == len(seen)
 
 
+def answer_of(client: socket.socket) -> tuple[int, bytes]:
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    return answer.status, answer.read()
+
+
+def test_a_header_too_long_is_a_bad_request(service: Running) -> None:
+    with service.open() as client:
+        client.sendall(b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n")
+        status, body = answer_of(client)
+    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
+
+
+def drip(client: socket.socket, stop: threading.Event) -> None:
+    """A byte now and then: never a stall, never an end; until the service closes."""
+    with contextlib.suppress(OSError):
+        while not stop.wait(0.2):
+            client.sendall(b"x")
+
+
+def test_silent_and_dripping_clients_hold_no_thread_for_ever(models: Path) -> None:
+    stop = threading.Event()
+    header = b"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 999\r\n"
+    with (
+        running(models, workers=1, threads=8, timeout_ms=2000) as service,
+        contextlib.ExitStack() as held,
+    ):
+        clients = [held.enter_context(service.open()) for _ in range(32)]
+        assert service.request("GET", "/healthz")[0] == 200
+        dripping = clients[:10]
+        for client in dripping[:5]:
+            client.sendall(header)
+        for client in dripping[5:]:
+            client.sendall(header + b"\r\n")
+        threads = [threading.Thread(target=drip, args=(each, stop)) for each in dripping]
+        for thread in threads:
+            thread.start()
+        assert service.request("GET", "/healthz")[0] == 200
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def replaced(service: Running) -> Iterator[None]:
+    """Before: the workers of now. After: all are gone and as many others serve."""
+    old = service.children()
+    yield
+    while old & service.children() or len(service.children()) < len(old):
+        time.sleep(0.05)
+
+
+def versions(service: Running) -> list[int]:
+    described = service.json("GET", "/models/shade")["versions"]
+    return [version["version"] for version in described]
+
+
+def test_a_worker_that_is_replaced_serves_what_the_others_serve(tmp_path: Path) -> None:
+    publish(tmp_path, version=1)
+    with running(tmp_path, workers=1) as service:
+        publish(tmp_path, version=2, golden={"light-1": 10})
+        with replaced(service):
+            os.kill(int(*service.children()), signal.SIGKILL)
+        assert versions(service) == [1]
+
+
+def test_a_reload_serves_what_is_published_now(tmp_path: Path) -> None:
+    publish(tmp_path, version=1)
+    with running(tmp_path, workers=1) as service:
+        publish(tmp_path, version=2)
+        with replaced(service):
+            service.process.send_signal(signal.SIGHUP)
+        assert versions(service) == [1, 2]
+
+
+def test_a_reload_of_a_broken_version_leaves_all_as_it_was(tmp_path: Path) -> None:
+    publish(tmp_path, version=1)
+    with running(tmp_path, workers=1) as service:
+        publish(tmp_path, version=2, golden={"light-1": 10})
+        with replaced(service):
+            service.process.send_signal(signal.SIGHUP)
+        assert versions(service) == [1]
+        code, output = service.terminate()
+    assert code == 0
+    assert f"shade 2 takes the golden image {tmp_path}/shade/2/golden/light-1.png" in output
+
+
+def test_a_reload_does_not_drain(models: Path) -> None:
+    with running(models, workers=1, drain_seconds=600) as service:
+        with replaced(service):
+            service.process.send_signal(signal.SIGHUP)
+        assert service.request("GET", "/readyz")[0] == 200
+        service.process.send_signal(signal.SIGINT)  # no drain here either
+
+
+def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--config", "serving/gunicorn.conf.py"],
+        cwd=ROOT,
+        env={
+            **environment(models, bind="192.0.2.1:8000"),  # nobody's address
+            "PROMETHEUS_MULTIPROC_DIR": str(run),
+        },
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert not run.exists()
+
+
 def test_what_is_not_http_gets_the_one_error_shape(service: Running) -> None:
-    with socket.create_connection(("127.0.0.1", service.port)) as client:
+    with service.open() as client:
         client.sendall(b"GARBAGE\r\n\r\n")
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        assert answer.status == 400
-        assert json.loads(answer.read())["error"]["code"] == "bad_request"
+        status, body = answer_of(client)
+    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
 def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
-    with running(models, workers=1, drain_seconds=2) as service:
+    with running(models, workers=1, drain_seconds=600) as service:
         service.process.terminate()
         status = 200
         while status == 200:
@@ -193,6 +309,7 @@ def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
         assert (status, headers["Retry-After"]) == (503, "1")
         assert json.loads(body)["error"]["code"] == "draining"
         assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
+        service.process.send_signal(signal.SIGINT)  # now, not after the drain
 
 
 def test_the_log_is_one_json_object_a_line(models: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings: strict, but deaf to what Kubernetes injects."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ def test_values_are_read_in_their_type() -> None:
         ("CONVSERVE_DRAIN_SECONDS", "nan", "Expected a finite number, at least 0."),
         ("CONVSERVE_GRACE_SECONDS", "inf", "Expected a finite number"),
         ("CONVSERVE_BIND", " ", "CONVSERVE_BIND is empty."),
+        ("CONVSERVE_BIND", "foo:bar", "CONVSERVE_BIND is 'foo:bar'. Expected <host>:<port>,"),
+        ("CONVSERVE_BIND", "8000", "Expected <host>:<port>, [<IPv6>]:<port> or unix:<path>."),
+        ("CONVSERVE_BIND", "localhost:65536", "Expected <host>:<port>"),
         ("CONVSERVE_LOG_LEVEL", "loud", "Expected debug, info, warning or error."),
     ],
 )
@@ -37,6 +41,22 @@ def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, messa
     with pytest.raises(SettingsError) as refusal:
         Settings.from_environ({name: value})
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("bind", ["localhost:0", "0.0.0.0:8000", "[::]:80", "unix:/run/c.sock"])
+def test_an_address_of_any_kind_is_taken(bind: str) -> None:
+    assert Settings.from_environ({"CONVSERVE_BIND": bind}).bind == bind
+
+
+def test_without_affinity_the_processors_of_the_machine_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores(tmp_path, tmp_path) == os.cpu_count()
+
+
+def test_a_level_with_a_space_is_the_level() -> None:
+    assert Settings.from_environ({"CONVSERVE_LOG_LEVEL": "info "}).log_level == "info"
 
 
 @pytest.mark.parametrize(
