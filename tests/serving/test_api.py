@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -10,9 +11,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
+from werkzeug.wrappers import Request
 
+from serving import uploads
 from serving.api import Service
 from serving.batcher import SLICE
+from serving.errors import RequestTooLarge
 from tests.serving.samples import assert_error, multipart, png
 
 DARK, LIGHT = png(10), png(240)
@@ -137,6 +141,9 @@ BAD_BODIES = [
     pytest.param(b"[" * 100_000, "application/json", 400, "bad_request", id="deep JSON"),
     pytest.param(b"[]", "application/json", 400, "bad_request", id="JSON without images"),
     pytest.param(b'{"images": []}', "application/json", 400, "bad_request", id="no image"),
+    pytest.param(
+        b'{"images": [""], "model": "tint"}', "application/json", 400, "bad_request", id="member"
+    ),
     pytest.param(b'{"images": ["*"]}', "application/json", 400, "invalid_image", id="no base64"),
     pytest.param(
         b'{"images": ["\xc3\xa9"]}', "application/json", 400, "invalid_image", id="accent"
@@ -197,6 +204,32 @@ def test_a_wrong_method_is_told_the_right_one(client: FlaskClient) -> None:
 def test_too_many_parts_are_refused(client: FlaskClient, count: int) -> None:
     body, kind = multipart(b"x", count)
     assert_error(post(client, "/predict/shade", body, kind), 413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "images", [["!"] * 65, ["data:,!"] * 65, [0] * 300_000], ids=["texts", "URLs", "numbers"]
+)
+def test_too_many_images_in_json_are_refused_before_they_are_decoded(
+    client: FlaskClient, images: list[Any]
+) -> None:
+    answer = client.post("/predict/shade", json={"images": images})
+    assert "at most 64" in assert_error(answer, 413, "request_too_large")
+
+
+def test_as_many_images_as_promised_are_taken_as_data_urls(client: FlaskClient) -> None:
+    url = "data:image/png;base64," + base64.b64encode(DARK).decode()
+    assert len(labels(client.post("/predict/shade", json={"images": [url] * 64}))) == 64
+
+
+def test_a_list_that_is_too_long_is_never_parsed() -> None:
+    body = b'{"images": [' + b"0," * 8_000_000 + b"0]}"
+    request = Request.from_values(method="POST", data=body, content_type="application/json")
+    tracemalloc.start()
+    with pytest.raises(RequestTooLarge):
+        uploads.read(request, uploads.Limits(body_bytes=len(body), images=64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * len(body)
 
 
 def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
