@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import math
+import time
 import tracemalloc
 from typing import Any
 
@@ -255,10 +257,31 @@ def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    with service.batcher._lane:
-        answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+    batcher = service.batcher
+    for lane in (batcher.decodes, batcher.inferences):
+        with lane.turn("test", deadline=math.inf, measure=lambda *_: None):
+            answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+        assert_error(answer, 504, "deadline_exceeded")
+        assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+class Slow(io.BytesIO):
+    """A body that takes its time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.05)
+        return super().read(size)
+
+
+def test_a_body_that_took_longer_than_the_deadline_answers_504(client: FlaskClient) -> None:
+    answer = client.post(
+        "/predict/shade",
+        input_stream=Slow(DARK),
+        content_length=len(DARK),
+        content_type="image/png",
+        headers={"X-Request-Timeout-Ms": "20"},
+    )
     assert_error(answer, 504, "deadline_exceeded")
-    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
 def test_a_malformed_timeout_is_refused(client: FlaskClient) -> None:
