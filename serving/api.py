@@ -119,12 +119,12 @@ def blueprint(service: Service) -> Blueprint:
         deadline = _deadline(service.settings.timeout_ms)
         version, top = _number("version"), _number("top") or TOP
         _refuse_unknown_parameters()
-        name = name or request.args.get("model")
+        name = _agreed(name, request.args.get("model"))
         if name is not None:
             service.repository.get(name, version)
         with service.batcher.request():
             body = uploads.read(request, limits)
-            model = service.repository.get(_named(name or body.model, service), version)
+            model = service.repository.get(_named(_agreed(name, body.model), service), version)
             g.model = (model.name, model.version)
             predictions = predict(service, model, body.uploads, top=top, deadline=deadline)
         return json_response(
@@ -217,6 +217,12 @@ def _refuse_unknown_parameters() -> None:
         raise BadRequest(
             f"No parameter named {unknown[0]!r}. Known parameters: {', '.join(sorted(PARAMETERS))}."
         )
+
+
+def _agreed(name: str | None, other: str | None) -> str | None:
+    if name is not None and other is not None and name != other:
+        raise BadRequest(f"The request names two models, {name!r} and {other!r}. Expected one.")
+    return other if name is None else name
 
 
 def _named(name: str | None, service: Service) -> str:

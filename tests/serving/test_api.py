@@ -1,6 +1,7 @@
 """The routes, in process: every body, every answer, every error."""
 
 import base64
+import contextlib
 import io
 import json
 import math
@@ -87,16 +88,31 @@ def test_more_images_than_one_inference_keep_their_order(client: FlaskClient) ->
     [
         ("/predict?model=tint", {}, "tint"),
         ("/predict", {"model": "tint"}, "tint"),
-        ("/predict?model=shade", {"model": "tint"}, "shade"),
-        ("/predict/shade", {"model": "tint"}, "shade"),
+        ("/predict?model=tint", {"model": "tint"}, "tint"),
+        ("/predict/shade?model=shade", {"model": "shade"}, "shade"),
     ],
 )
-def test_the_model_is_named_by_path_then_query_then_form(
+def test_the_model_is_named_by_path_query_or_form(
     client: FlaskClient, path: str, fields: dict[str, str], model: str
 ) -> None:
     answer = client.post(path, data=form(DARK, **fields))
     assert answer.json is not None
     assert answer.json["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/predict/shade?model=tint", {}),
+        ("/predict/shade", {"model": "tint"}),
+        ("/predict?model=shade", {"model": "tint"}),
+    ],
+)
+def test_two_models_in_one_request_are_refused(
+    client: FlaskClient, path: str, fields: dict[str, str]
+) -> None:
+    answer = client.post(path, data=form(DARK, **fields))
+    assert "two models, 'shade' and 'tint'" in assert_error(answer, 400, "bad_request")
 
 
 def test_the_version_can_be_chosen(client: FlaskClient) -> None:
@@ -238,9 +254,19 @@ def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
     assert len(labels(client.post("/predict/shade", data=form(*[DARK] * 64)))) == 64
 
 
-def test_a_form_without_an_image_part_is_told_its_parts(client: FlaskClient) -> None:
-    answer = client.post("/predict/shade", data={"picture": (io.BytesIO(DARK), "a.png")})
-    assert "picture" in assert_error(answer, 400, "bad_request")
+@pytest.mark.parametrize("more", [{"imgae": (io.BytesIO(DARK), "a.png")}, {"version": "1"}])
+def test_a_part_of_a_form_that_is_not_known_is_refused(
+    client: FlaskClient, more: dict[str, Any]
+) -> None:
+    answer = client.post("/predict/shade", data=form(DARK) | more)
+    assert f"unknown part '{next(iter(more))}'" in assert_error(answer, 400, "bad_request")
+
+
+def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
+    answer = client.post(
+        "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
+    )
+    assert "no file part named 'image'" in assert_error(answer, 400, "bad_request")
 
 
 def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) -> None:
@@ -254,6 +280,27 @@ def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None
     assert_error(answer, 503, "overloaded")
     assert answer.headers["Retry-After"] == "1"
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+def status_and_rest(client: FlaskClient, path: str) -> tuple[int, bytes]:
+    body = io.BytesIO(DARK)
+    answer = client.post(
+        path,
+        input_stream=body,
+        content_length=len(DARK),
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    return answer.status_code, body.read()
+
+
+def test_a_refused_body_is_read_unless_places_are_short(
+    client: FlaskClient, service: Service
+) -> None:
+    assert status_and_rest(client, "/nothing") == (404, b"")
+    with contextlib.ExitStack() as taken:
+        for _ in range(service.batcher.max_requests):
+            taken.enter_context(service.batcher.request())
+        assert status_and_rest(client, "/predict/shade") == (503, DARK)
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
