@@ -19,7 +19,6 @@ from serving.model import Model
 
 SLICE = 16  # images of one inference: bounds both the wait of others and onnxruntime's arena
 
-
 Measure = Callable[[str, float], None]  # a stage of a request, and the seconds it took
 
 

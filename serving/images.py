@@ -24,7 +24,7 @@ FITS = ("stretch", "digit")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 # Pixels composited at once: the steps between take 16 bytes each, and a photo may have 50 million.
-_STRIP = 2**18
+_TILE = 2**18
 
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _BROKEN_EXIF = (
@@ -160,11 +160,14 @@ def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
 
 
 def _on(paper: str, image: Image.Image, mode: str) -> Image.Image:
-    """Composite strip by strip: at once, it would take five times the memory of the image."""
+    """Composite tile by tile: at once, it would take five times the memory of the image."""
     opaque = Image.new(mode, image.size)
-    rows = max(1, _STRIP // image.width)
+    columns = min(image.width, _TILE)
+    rows = _TILE // columns
     for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        ground = Image.new("RGBA", strip.size, paper)
-        opaque.paste(Image.alpha_composite(ground, strip).convert(mode), (0, top))
+        for left in range(0, image.width, columns):
+            box = left, top, min(left + columns, image.width), min(top + rows, image.height)
+            tile = image.crop(box).convert("RGBA")
+            ground = Image.new("RGBA", tile.size, paper)
+            opaque.paste(Image.alpha_composite(ground, tile).convert(mode), (left, top))
     return opaque

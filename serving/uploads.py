@@ -140,8 +140,8 @@ def _form(request: Request, data: bytes, limits: Limits) -> Body:
     unknown = sorted(set(files) - {"image"} | set(fields) - {"model"})
     if unknown:
         raise BadRequest(
-            f"The form has an unknown part {unknown[0]!r}. Expected file parts 'image' and at most"
-            " a field 'model'."
+            f"The form has an unknown part {unknown[0][:40]!r}. Expected file parts 'image'"
+            " and at most a field 'model'."
         )
     images = files.getlist("image")
     if not images:
@@ -166,7 +166,9 @@ def _from_json(data: bytes, limits: Limits) -> list[Upload]:
         raise BadRequest('The JSON has no images. Expected {"images": ["<base64>", …]}.')
     unknown = sorted(set(body) - {"images"})
     if unknown:
-        raise BadRequest(f"The JSON has an unknown member {unknown[0]!r}. Expected only 'images'.")
+        raise BadRequest(
+            f"The JSON has an unknown member {unknown[0][:40]!r}. Expected only 'images'."
+        )
     _check_count(len(images), limits)
     return [_from_base64(text) for text in images]
 

@@ -167,18 +167,18 @@ def test_grey_with_alpha_is_composited(spec: PixelSpec, expected: list[int]) -> 
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
-@pytest.mark.parametrize("spec", [GREY, RGB])
-def test_strips_are_composited_as_the_whole_would_be(
-    mode: str, spec: PixelSpec, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [37 * 3, 10], ids=["rows", "parts of rows"])
+def test_tiles_are_composited_as_the_whole_would_be(
+    mode: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (50, 37, 4), np.uint8)
     image = Image.fromarray(noise, "RGBA").convert(mode)
-    options = {"transparency": 7} if mode in ("P", "L") else {}
+    options: dict[str, Any] = {"transparency": 7} if mode in ("P", "L") else {}
     options |= {"transparency": tuple(noise[0, 0, :3].tolist())} if mode == "RGB" else {}
     data = encoded(image, **options)
-    whole = pixels(data, spec)
-    monkeypatch.setattr("serving.images._STRIP", 37 * 3)
-    assert np.array_equal(pixels(data, spec), whole)
+    whole = pixels(data)
+    monkeypatch.setattr("serving.images._TILE", size)
+    assert np.array_equal(pixels(data), whole)
 
 
 PEAK = """
