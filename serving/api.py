@@ -5,7 +5,9 @@ from uploads to an answer and knows no route.
 """
 
 import threading
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from serving import images, metrics, openapi, uploads
 from serving.api_edge import error_body, json_response
-from serving.batcher import Batcher
+from serving.batcher import Batcher, Measure
 from serving.errors import BadRequest, Draining, ServingError
 from serving.model import Model
 from serving.repository import Repository
@@ -49,14 +51,10 @@ def predict(
     Of several, a bad image fails alone: its place holds the error. A single one raises, however it
     was sent: as a file, as a form of one part or as a JSON list of one.
     """
-    key = (model.name, model.version)
-
-    def measure(stage: str, seconds: float) -> None:
-        service.metrics.stage(*key, stage=stage, seconds=seconds)
-
-    with service.batcher.images(len(files)):
-        with service.metrics.timed(*key, stage="decode"):
-            decoded = [_decode(upload, model, service.settings.max_pixels) for upload in files]
+    with _stages(service, model) as measure, service.batcher.images(len(files)):
+        decoded = [
+            _decode(service, model, upload, deadline=deadline, measure=measure) for upload in files
+        ]
         if len(files) == 1 and isinstance(decoded[0], ServingError):
             raise decoded[0]
         pixels = [image for image in decoded if not isinstance(image, ServingError)]
@@ -75,15 +73,31 @@ def predict(
     ]
 
 
-def _decode(
-    upload: uploads.Upload, model: Model, max_pixels: int
-) -> NDArray[np.uint8] | ServingError:
+@contextmanager
+def _stages(service: Service, model: Model) -> Iterator[Measure]:
+    """Count each stage of a request once, with the sum of what was measured for it."""
+    spent: defaultdict[str, float] = defaultdict(float)
+
+    def measure(stage: str, seconds: float) -> None:
+        spent[stage] += seconds
+
     try:
-        if isinstance(upload, ServingError):
-            return upload
-        return images.read(upload, model.spec, max_pixels=max_pixels)
-    except ServingError as exc:
-        return exc
+        yield measure
+    finally:
+        for stage, seconds in spent.items():
+            service.metrics.stage(model.name, model.version, stage=stage, seconds=seconds)
+
+
+def _decode(
+    service: Service, model: Model, upload: uploads.Upload, *, deadline: float, measure: Measure
+) -> NDArray[np.uint8] | ServingError:
+    if isinstance(upload, ServingError):
+        return upload
+    with service.batcher.decodes.turn("decode", deadline=deadline, measure=measure):
+        try:
+            return images.read(upload, model.spec, max_pixels=service.settings.max_pixels)
+        except ServingError as exc:
+            return exc
 
 
 def _prediction(service: Service, model: Model, row: list[float], top: int) -> dict[str, Any]:
@@ -105,12 +119,12 @@ def blueprint(service: Service) -> Blueprint:
         deadline = _deadline(service.settings.timeout_ms)
         version, top = _number("version"), _number("top") or TOP
         _refuse_unknown_parameters()
-        name = name or request.args.get("model")
+        name = _agreed(name, request.args.get("model"))
         if name is not None:
             service.repository.get(name, version)
         with service.batcher.request():
             body = uploads.read(request, limits)
-            model = service.repository.get(_named(name or body.model, service), version)
+            model = service.repository.get(_named(_agreed(name, body.model), service), version)
             g.model = (model.name, model.version)
             predictions = predict(service, model, body.uploads, top=top, deadline=deadline)
         return json_response(
@@ -203,6 +217,12 @@ def _refuse_unknown_parameters() -> None:
         raise BadRequest(
             f"No parameter named {unknown[0]!r}. Known parameters: {', '.join(sorted(PARAMETERS))}."
         )
+
+
+def _agreed(name: str | None, other: str | None) -> str | None:
+    if name is not None and other is not None and name != other:
+        raise BadRequest(f"The request names two models, {name!r} and {other!r}. Expected one.")
+    return other if name is None else name
 
 
 def _named(name: str | None, service: Service) -> str:

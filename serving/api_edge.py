@@ -53,8 +53,9 @@ def init_app(app: Flask, metrics: Metrics) -> None:
         error = translate(exc)
         if isinstance(error, errors.InternalError):
             logger.error("bug", exc_info=exc, extra={"request_id": g.request_id})
-        stalled = isinstance(exc.__cause__, OSError)
-        if "wsgi.input_terminated" in request.environ and not stalled:
+        # Not while places are short: the threads that are left answer the probes.
+        hurried = isinstance(error, errors.Overloaded) or isinstance(exc.__cause__, OSError)
+        if "wsgi.input_terminated" in request.environ and not hurried:
             discard(request.environ["wsgi.input"], limit)
         response = json_response(error_body(error, metrics), status=error.status)
         response.headers.update(error.headers)

@@ -12,7 +12,6 @@ from serving import api, api_edge, repository
 from serving.batcher import Batcher
 from serving.metrics import Metrics
 from serving.settings import Settings
-from serving.uploads import EXTRA_PARTS, FIELD_BYTES
 
 SERVICE = "convserve"  # the key of the ``Service`` in ``app.extensions``
 
@@ -28,11 +27,7 @@ def create_app(settings: Settings | None = None, *, slot: int | None = None) -> 
     """
     settings = settings or Settings.from_environ(os.environ)
     app = Flask("serving", static_folder=None)
-    app.config.update(
-        MAX_CONTENT_LENGTH=settings.max_body_bytes,
-        MAX_FORM_MEMORY_SIZE=FIELD_BYTES,
-        MAX_FORM_PARTS=settings.max_images + EXTRA_PARTS,
-    )
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False  # one error shape, and no redirects
     service = api.Service(
         settings=settings,
@@ -43,6 +38,7 @@ def create_app(settings: Settings | None = None, *, slot: int | None = None) -> 
         ),
         batcher=Batcher(
             lanes=settings.lanes,
+            decodes=settings.lanes * settings.intra_threads,  # the processors that inferences use
             max_requests=settings.places,
             max_images=settings.queue,
         ),

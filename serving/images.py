@@ -23,6 +23,9 @@ FITS = ("stretch", "digit")
 # bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of Pillow.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
+# Pixels composited at once: the steps between take 16 bytes each, and a photo may have 50 million.
+_TILE = 2**18
+
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _BROKEN_EXIF = (
     SyntaxError,
@@ -81,10 +84,7 @@ def read(data: bytes, spec: PixelSpec, *, max_pixels: int) -> NDArray[np.uint8]:
 def _decoded(data: bytes, spec: PixelSpec, max_pixels: int) -> Image.Image:
     _silence_pillow()
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
-            image.load()
-            return _opaque(_eight_bits(_upright(image)), spec)
+        return _opaque(_eight_bits(_loaded(data, max_pixels)), spec)
     except ImageTooLarge:
         raise
     except (Image.DecompressionBombError, MemoryError) as exc:
@@ -92,6 +92,14 @@ def _decoded(data: bytes, spec: PixelSpec, max_pixels: int) -> Image.Image:
     except Exception as exc:  # the decoders raise whatever their parsing runs into
         known = ", ".join(FORMATS)
         raise InvalidImage(f"The bytes are not a readable image. Known formats: {known}.") from exc
+
+
+def _loaded(data: bytes, max_pixels: int) -> Image.Image:
+    """The first frame, upright; no step after it needs the file, so it can be freed early."""
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_size(image, max_pixels)
+        image.load()
+        return _upright(image)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -127,7 +135,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     deep = np.asarray(image)
-    grey = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    scaled = np.minimum(deep, 65535 - 128)  # above, it is 255 in any case, and would overflow
+    scaled += 128
+    scaled //= 257
+    grey = Image.fromarray(scaled.astype(np.uint8))
     if "transparency" in image.info:
         opaque = (deep != image.info["transparency"]).astype(np.uint8) * 255
         grey.putalpha(Image.fromarray(opaque))
@@ -141,12 +152,22 @@ def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
     """
     mode = "L" if spec.channels == 1 else "RGB"
     if not image.has_transparency_data:
-        return image.convert(mode)
-    opaque = _on("white", image).convert(mode)
+        return image if image.mode == mode else image.convert(mode)
+    opaque = _on("white", image, mode)
     if spec.fit == "digit" and np.ptp(np.asarray(opaque)) < digit.BLANK:
-        return _on("black", image).convert(mode)
+        return _on("black", image, mode)
     return opaque
 
 
-def _on(paper: str, image: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, paper), image.convert("RGBA"))
+def _on(paper: str, image: Image.Image, mode: str) -> Image.Image:
+    """Composite tile by tile: at once, it would take five times the memory of the image."""
+    opaque = Image.new(mode, image.size)
+    columns = min(image.width, _TILE)
+    rows = _TILE // columns
+    for top in range(0, image.height, rows):
+        for left in range(0, image.width, columns):
+            box = left, top, min(left + columns, image.width), min(top + rows, image.height)
+            tile = image.crop(box).convert("RGBA")
+            ground = Image.new("RGBA", tile.size, paper)
+            opaque.paste(Image.alpha_composite(ground, tile).convert(mode), (left, top))
+    return opaque

@@ -6,9 +6,7 @@ stopped, and there are never more files than slots.
 """
 
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -108,15 +106,6 @@ class Metrics:
     def stage(self, name: str, version: int, *, stage: str, seconds: float) -> None:
         """A stage of a request took so long."""
         self._stage_of(stage, name, version).observe(seconds)
-
-    @contextmanager
-    def timed(self, name: str, version: int, *, stage: str) -> Iterator[None]:
-        """Measure a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stage(name, version, stage=stage, seconds=time.perf_counter() - start)
 
     def page(self) -> bytes:
         """The page for Prometheus: all workers, where there are several."""

@@ -55,6 +55,8 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
     file = {"schema": {"type": "string", "format": "binary"}}
     form = _object({"image": _list({"type": "string", "format": "binary"})})
     form["properties"]["model"] = {"type": "string", "description": "Where the path names none."}
+    form["additionalProperties"] = False
+    listed = {**_object({"images": _list(_base64())}), "additionalProperties": False}
     return {
         "summary": "Classify one or many images.",
         "description": (
@@ -69,7 +71,7 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
                 "image/*": file,
                 "application/octet-stream": file,
                 "multipart/form-data": {"schema": form},
-                JSON: {"schema": _object({"images": _list(_base64())})},
+                JSON: {"schema": listed},
             },
         },
         "responses": {

@@ -31,6 +31,8 @@ Upload = bytes | ServingError
 EXTRA_PARTS = 8
 FIELD_BYTES = 64 * 1024
 DISCARD_STEP = 256 * 1024
+# A JSON body has a comma between two images, one in each data URL, and hardly any other.
+EXTRA_COMMAS = 8
 
 _DATA_URL = re.compile(r"\Adata:[^,]*,")
 
@@ -64,17 +66,13 @@ def read(request: Request, limits: Limits) -> Body:
     if kind == "multipart/form-data":
         body = _form(request, data, limits)
     elif kind == "application/json":
-        body = Body(_from_json(data))
+        body = Body(_from_json(data, limits))
     elif kind.startswith("image/") or kind == "application/octet-stream":
         body = Body([data])
     else:
         raise UnsupportedMedia(
             f"The content type is {kind or 'missing'!r}. Expected image/*,"
             " application/octet-stream, multipart/form-data or application/json."
-        )
-    if len(body.uploads) > limits.images:
-        raise RequestTooLarge(
-            f"The request has {len(body.uploads)} images. Expected at most {limits.images}."
         )
     return body
 
@@ -138,14 +136,27 @@ def _form(request: Request, data: bytes, limits: Limits) -> Body:
         ) from exc
     except ValueError as exc:
         raise BadRequest(f"The multipart body is malformed: {exc}.") from exc
-    uploads = [part.stream.read() for part in files.getlist("image")]
-    if not uploads:
-        found = ", ".join(sorted({*files, *fields})) or "none"
-        raise BadRequest(f"No file part named 'image'. Parts found: {found}.")
-    return Body(uploads, fields.get("model"))
+    # A misspelt part that is ignored would leave an image, or a wish, without an answer.
+    unknown = sorted(set(files) - {"image"} | set(fields) - {"model"})
+    if unknown:
+        raise BadRequest(
+            f"The form has an unknown part {unknown[0][:40]!r}. Expected file parts 'image'"
+            " and at most a field 'model'."
+        )
+    images = files.getlist("image")
+    if not images:
+        raise BadRequest("The form has no file part named 'image'.")
+    _check_count(len(images), limits)
+    return Body([part.stream.read() for part in images], fields.get("model"))
 
 
-def _from_json(data: bytes) -> list[Upload]:
+def _from_json(data: bytes, limits: Limits) -> list[Upload]:
+    # Nothing can be listed without a comma: this bounds what the parser makes, at no cost.
+    commas = data.count(b",")
+    if commas > 2 * limits.images + EXTRA_COMMAS:
+        raise RequestTooLarge(
+            f"The JSON has {commas} commas. Expected a list of at most {limits.images} images."
+        )
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as exc:
@@ -153,7 +164,18 @@ def _from_json(data: bytes) -> list[Upload]:
     images = body.get("images") if isinstance(body, dict) else None
     if not isinstance(images, list) or not images:
         raise BadRequest('The JSON has no images. Expected {"images": ["<base64>", …]}.')
+    unknown = sorted(set(body) - {"images"})
+    if unknown:
+        raise BadRequest(
+            f"The JSON has an unknown member {unknown[0][:40]!r}. Expected only 'images'."
+        )
+    _check_count(len(images), limits)
     return [_from_base64(text) for text in images]
+
+
+def _check_count(images: int, limits: Limits) -> None:
+    if images > limits.images:
+        raise RequestTooLarge(f"The request has {images} images. Expected at most {limits.images}.")
 
 
 def _from_base64(text: object) -> Upload:

@@ -1,8 +1,12 @@
 """The routes, in process: every body, every answer, every error."""
 
 import base64
+import contextlib
 import io
 import json
+import math
+import time
+import tracemalloc
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -10,9 +14,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
+from werkzeug.wrappers import Request
 
+from serving import uploads
 from serving.api import Service
 from serving.batcher import SLICE
+from serving.errors import RequestTooLarge
 from tests.serving.samples import assert_error, multipart, png
 
 DARK, LIGHT = png(10), png(240)
@@ -81,16 +88,31 @@ def test_more_images_than_one_inference_keep_their_order(client: FlaskClient) ->
     [
         ("/predict?model=tint", {}, "tint"),
         ("/predict", {"model": "tint"}, "tint"),
-        ("/predict?model=shade", {"model": "tint"}, "shade"),
-        ("/predict/shade", {"model": "tint"}, "shade"),
+        ("/predict?model=tint", {"model": "tint"}, "tint"),
+        ("/predict/shade?model=shade", {"model": "shade"}, "shade"),
     ],
 )
-def test_the_model_is_named_by_path_then_query_then_form(
+def test_the_model_is_named_by_path_query_or_form(
     client: FlaskClient, path: str, fields: dict[str, str], model: str
 ) -> None:
     answer = client.post(path, data=form(DARK, **fields))
     assert answer.json is not None
     assert answer.json["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/predict/shade?model=tint", {}),
+        ("/predict/shade", {"model": "tint"}),
+        ("/predict?model=shade", {"model": "tint"}),
+    ],
+)
+def test_two_models_in_one_request_are_refused(
+    client: FlaskClient, path: str, fields: dict[str, str]
+) -> None:
+    answer = client.post(path, data=form(DARK, **fields))
+    assert "two models, 'shade' and 'tint'" in assert_error(answer, 400, "bad_request")
 
 
 def test_the_version_can_be_chosen(client: FlaskClient) -> None:
@@ -137,6 +159,9 @@ BAD_BODIES = [
     pytest.param(b"[" * 100_000, "application/json", 400, "bad_request", id="deep JSON"),
     pytest.param(b"[]", "application/json", 400, "bad_request", id="JSON without images"),
     pytest.param(b'{"images": []}', "application/json", 400, "bad_request", id="no image"),
+    pytest.param(
+        b'{"images": [""], "model": "tint"}', "application/json", 400, "bad_request", id="member"
+    ),
     pytest.param(b'{"images": ["*"]}', "application/json", 400, "invalid_image", id="no base64"),
     pytest.param(
         b'{"images": ["\xc3\xa9"]}', "application/json", 400, "invalid_image", id="accent"
@@ -199,13 +224,49 @@ def test_too_many_parts_are_refused(client: FlaskClient, count: int) -> None:
     assert_error(post(client, "/predict/shade", body, kind), 413, "request_too_large")
 
 
+@pytest.mark.parametrize(
+    "images", [["!"] * 65, ["data:,!"] * 65, [0] * 300_000], ids=["texts", "URLs", "numbers"]
+)
+def test_too_many_images_in_json_are_refused_before_they_are_decoded(
+    client: FlaskClient, images: list[Any]
+) -> None:
+    answer = client.post("/predict/shade", json={"images": images})
+    assert "at most 64" in assert_error(answer, 413, "request_too_large")
+
+
+def test_as_many_images_as_promised_are_taken_as_data_urls(client: FlaskClient) -> None:
+    url = "data:image/png;base64," + base64.b64encode(DARK).decode()
+    assert len(labels(client.post("/predict/shade", json={"images": [url] * 64}))) == 64
+
+
+def test_a_list_that_is_too_long_is_never_parsed() -> None:
+    body = b'{"images": [' + b"0," * 8_000_000 + b"0]}"
+    request = Request.from_values(method="POST", data=body, content_type="application/json")
+    tracemalloc.start()
+    with pytest.raises(RequestTooLarge):
+        uploads.read(request, uploads.Limits(body_bytes=len(body), images=64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * len(body)
+
+
 def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
     assert len(labels(client.post("/predict/shade", data=form(*[DARK] * 64)))) == 64
 
 
-def test_a_form_without_an_image_part_is_told_its_parts(client: FlaskClient) -> None:
-    answer = client.post("/predict/shade", data={"picture": (io.BytesIO(DARK), "a.png")})
-    assert "picture" in assert_error(answer, 400, "bad_request")
+@pytest.mark.parametrize("more", [{"imgae": (io.BytesIO(DARK), "a.png")}, {"version": "1"}])
+def test_a_part_of_a_form_that_is_not_known_is_refused(
+    client: FlaskClient, more: dict[str, Any]
+) -> None:
+    answer = client.post("/predict/shade", data=form(DARK) | more)
+    assert f"unknown part '{next(iter(more))}'" in assert_error(answer, 400, "bad_request")
+
+
+def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
+    answer = client.post(
+        "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
+    )
+    assert "no file part named 'image'" in assert_error(answer, 400, "bad_request")
 
 
 def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) -> None:
@@ -221,11 +282,53 @@ def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
+def status_and_rest(client: FlaskClient, path: str) -> tuple[int, bytes]:
+    body = io.BytesIO(DARK)
+    answer = client.post(
+        path,
+        input_stream=body,
+        content_length=len(DARK),
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    return answer.status_code, body.read()
+
+
+def test_a_refused_body_is_read_unless_places_are_short(
+    client: FlaskClient, service: Service
+) -> None:
+    assert status_and_rest(client, "/nothing") == (404, b"")
+    with contextlib.ExitStack() as taken:
+        for _ in range(service.batcher.max_requests):
+            taken.enter_context(service.batcher.request())
+        assert status_and_rest(client, "/predict/shade") == (503, DARK)
+
+
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    with service.batcher._lane:
-        answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+    batcher = service.batcher
+    for lane in (batcher.decodes, batcher.inferences):
+        with lane.turn("test", deadline=math.inf, measure=lambda *_: None):
+            answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+        assert_error(answer, 504, "deadline_exceeded")
+        assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+class Slow(io.BytesIO):
+    """A body that takes its time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.05)
+        return super().read(size)
+
+
+def test_a_body_that_took_longer_than_the_deadline_answers_504(client: FlaskClient) -> None:
+    answer = client.post(
+        "/predict/shade",
+        input_stream=Slow(DARK),
+        content_length=len(DARK),
+        content_type="image/png",
+        headers={"X-Request-Timeout-Ms": "20"},
+    )
     assert_error(answer, 504, "deadline_exceeded")
-    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
 def test_a_malformed_timeout_is_refused(client: FlaskClient) -> None:

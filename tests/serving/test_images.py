@@ -1,10 +1,13 @@
 """Uploads as real bytes: every format, mode and oddity that the pixel policy names."""
 
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from PIL import Image, ImageCms
 
 from serving.errors import ImageTooLarge, InvalidImage
 from serving.images import FORMATS, PixelSpec, read
+from tests.serving.running import ROOT
 
 LIMIT = 25_000_000
 GREY = PixelSpec(8, 8, 1, "stretch")
@@ -162,6 +166,48 @@ def test_grey_with_alpha_is_composited(spec: PixelSpec, expected: list[int]) -> 
     assert pixels(encoded(Image.new("LA", (8, 8), (0, 128))), spec)[0, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+@pytest.mark.parametrize("size", [37 * 3, 10], ids=["rows", "parts of rows"])
+def test_tiles_are_composited_as_the_whole_would_be(
+    mode: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (50, 37, 4), np.uint8)
+    image = Image.fromarray(noise, "RGBA").convert(mode)
+    options: dict[str, Any] = {"transparency": 7} if mode in ("P", "L") else {}
+    options |= {"transparency": tuple(noise[0, 0, :3].tolist())} if mode == "RGB" else {}
+    data = encoded(image, **options)
+    whole = pixels(data)
+    monkeypatch.setattr("serving.images._TILE", size)
+    assert np.array_equal(pixels(data), whole)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from serving.images import PixelSpec, read
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+data, spec = sys.stdin.buffer.read(), PixelSpec(8, 8, 3, "stretch")
+before = peak()
+read(data, spec, max_pixels=10**8)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's peak memory")
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "L", "I;16"])
+def test_a_large_image_takes_the_memory_of_two(mode: str) -> None:
+    side = 3000
+    data = encoded(Image.new(mode, (side, side)), exif=exif(6))
+    measured = subprocess.run(
+        [sys.executable, "-c", PEAK], cwd=ROOT, input=data, capture_output=True, check=True
+    )
+    assert int(measured.stdout) < 2.5 * 4 * side * side
+
+
 def palette() -> Image.Image:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([*RED, *BLUE])
@@ -189,9 +235,9 @@ def test_a_transparent_colour_is_white() -> None:
     assert read_pixels[7, 7].tolist() == list(BLUE)
 
 
-def test_sixteen_bit_grey_is_scaled_and_rounded() -> None:
-    deep = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
-    read_pixels = pixels(encoded(Image.fromarray(deep)), GREY)
+def test_every_sixteen_bit_grey_is_scaled_and_rounded() -> None:
+    deep = np.arange(65536).astype(np.uint16).reshape(256, 256)
+    read_pixels = pixels(encoded(Image.fromarray(deep)), PixelSpec(256, 256, 1, "stretch"))
     assert np.array_equal(read_pixels[..., 0], np.rint(deep / 257))
 
 
