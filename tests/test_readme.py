@@ -34,7 +34,7 @@ def test_its_first_request_gets_the_answer_that_it_prints() -> None:
     sent = re.search(
         r"curl -s --data-binary @(\S+) -H 'Content-Type: (\S+)' localhost:8000(\S+)", README
     )
-    printed = re.search(r"answers\n\n```json\n(.*?)\n```", README, re.DOTALL)
+    printed = re.search(r"answers .*?\n\n```json\n(.*?)\n```", README, re.DOTALL)
     assert sent
     assert printed
     picture, kind, path = sent.groups()
