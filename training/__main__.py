@@ -12,7 +12,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from training.errors import Preempted, PublishFailed, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,70 +46,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument(
-        "--data-dir",
-        type=Path,
-        help="where the archives are (default: $DATA_DIR, or the user's cache folder)",
-    )
-    folders = argparse.ArgumentParser(add_help=False)
-    folders.add_argument(
-        "--models",
-        type=Path,
-        default=Path("models"),
-        help="where versions are published (default: %(default)s)",
-    )
-    runs = argparse.ArgumentParser(add_help=False)
-    runs.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        help="where checkpoints are kept (default: %(default)s)",
-    )
-    runs.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
 
-    command = commands.add_parser("list", help="every recipe, its model and its gate")
-    command.set_defaults(run=_list)
+    def add(name: str, run: Callable[..., None], help: str) -> argparse.ArgumentParser:  # noqa: A002
+        command = commands.add_parser(name, help=help)
+        command.set_defaults(run=run)
+        return command
 
-    command = commands.add_parser("train", parents=[data, folders, runs], help="train and publish")
-    command.add_argument(
-        "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended recipe"
-    )
+    add("list", _list, "every recipe, its model and its gate")
+    train = add("train", _train, "train and publish")
+    export = add("export", _export, "publish what a run has reached")
+    evaluate = add("evaluate", _evaluate, "score a published model on its test split")
+    for command in (train, export, evaluate):
+        _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
+        _add_folder(command, "--models", "the published versions", default="models")
+    for command in (train, export):
+        command.add_argument(
+            "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
+        )
+        _add_folder(command, "--runs", "the checkpoints", default="runs")
+        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+    _add_train_options(train)
+    _add_evaluate_options(evaluate)
+    return parser
+
+
+def _add_folder(
+    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | None = None
+) -> None:
+    told = f"the folder of {holds}" + (" (default: %(default)s)" if default else "")
+    command.add_argument(name, type=Path, default=default and Path(default), help=told)
+
+
+def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    command.add_argument(
-        "--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto"
-    )
+    command.add_argument("--precision", choices=PRECISIONS, default="auto")
     command.add_argument(
         "--no-publish",
         dest="publish",
         action="store_false",
         help="train only; `export` publishes later",
     )
-    command.set_defaults(run=_train)
 
-    command = commands.add_parser(
-        "export", parents=[data, folders, runs], help="publish what a run has reached"
-    )
-    command.add_argument("names", nargs="+", metavar="NAME")
-    command.set_defaults(run=_export)
 
-    command = commands.add_parser(
-        "evaluate", parents=[data, folders], help="score a published model on its test split"
-    )
+def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
     )
     command.add_argument(
-        "--url",
-        help="POST the test files to this service, e.g. http://localhost:8000",
+        "--url", help="POST the test files to this service, e.g. http://localhost:8000"
     )
     command.add_argument(
         "--photographed",
         action="store_true",
         help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
     )
-    command.set_defaults(run=_evaluate)
-    return parser
 
 
 def _data_dir(options: argparse.Namespace) -> Path:

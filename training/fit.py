@@ -29,8 +29,6 @@ from training.splits import Split
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
-
 
 @dataclass
 class State:
