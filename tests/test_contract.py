@@ -67,7 +67,7 @@ PICTURES = {
 @pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
 def test_both_halves_see_the_same_pixels(data: bytes) -> None:
     spec = PixelSpec(height=32, width=32, channels=3, fit="stretch")
-    np.testing.assert_array_equal(read(data, spec, max_pixels=10**6), stretch(data, 32))
+    np.testing.assert_array_equal(read(data, spec, max_pixels=10**6), stretch(data, (32, 32)))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,9 @@ def test_both_halves_see_the_same_pets(size: int, real_dir: Path) -> None:
     spec = PixelSpec(height=size, width=size, channels=3, fit="stretch")
     for path in sorted((real_dir / "PetImages" / "Dog").glob("*7.jpg"))[:200]:
         data = path.read_bytes()
-        np.testing.assert_array_equal(read(data, spec, max_pixels=10**7), stretch(data, size))
+        np.testing.assert_array_equal(
+            read(data, spec, max_pixels=10**7), stretch(data, (size, size))
+        )
 
 
 @pytest.mark.real_data

@@ -53,10 +53,10 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convserve"
 
 
-def load(name: str, *, data_dir: Path, size: int | None = None) -> Dataset:
+def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> Dataset:
     """Read, check and split a data set, fetched first if its folder is missing.
 
-    ``size`` is the side in pixels to which pets are stretched; the other sets have their own.
+    ``size`` is the height and width in pixels to which pets are stretched; the other sets have their own.
 
     Raises:
         UsageError: no such data set, or a size that it cannot have.
@@ -69,7 +69,7 @@ def load(name: str, *, data_dir: Path, size: int | None = None) -> Dataset:
     if source.read:
         parts = split_records(*source.read(folder))
     else:
-        parts, unreadable = read_pets(folder, size or 0)
+        parts, unreadable = read_pets(folder, size or (0, 0))
     _check_counts(source, folder, parts)
     return Dataset(
         name=source.name,
@@ -103,13 +103,15 @@ def _source(name: str) -> Source:
     return SOURCES[name]
 
 
-def _check_size(source: Source, size: int | None) -> None:
-    if source.side is None:
-        fits, expected = size is not None and size > 0, "a number of pixels, at least 1"
+def _check_size(source: Source, size: tuple[int, int] | None) -> None:
+    side = source.side
+    if side is None:
+        fits, expected = size is not None and min(size) > 0, "pixels, at least 1×1"
     else:
-        fits, expected = size in (None, source.side), f"{source.side}"
+        fits, expected = size in (None, (side, side)), f"{side}×{side}"
     if not fits:
-        raise UsageError(f"{source.title} cannot be read at size {size}. Expected: {expected}.")
+        asked = size and "×".join(map(str, size))
+        raise UsageError(f"{source.title} cannot be read at size {asked}. Expected: {expected}.")
 
 
 def _folder(source: Source, data_dir: Path) -> Path:

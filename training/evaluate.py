@@ -57,8 +57,8 @@ def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def file(path: Path, dataset: str, *, data_dir: Path) -> Score:
     """Score a published file on the test split of a data set."""
     session = _session(path)
-    side = session.get_inputs()[0].shape[1]
-    test = load(dataset, data_dir=data_dir, size=side).test
+    _, height, width, _ = session.get_inputs()[0].shape
+    test = load(dataset, data_dir=data_dir, size=(height, width)).test
     return score(probabilities(path, test.images), test.labels)
 
 

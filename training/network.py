@@ -14,13 +14,23 @@ from training.recipe import Recipe, Tensor
 def build(recipe: Recipe, classes: int) -> keras.Model:
     """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
     float32 logits ``(N, classes)``."""
-    image = keras.Input(recipe.shape, dtype="uint8", name="image")
+    image = _image(recipe)
     return keras.Model(image, recipe.network(image, classes), name=recipe.name)
+
+
+def served(recipe: Recipe, network: keras.Model) -> keras.Model:
+    """What is published of a network: uint8 images of the recipe's size to logits; the mean over the
+    image and its mirror image where the recipe is ``mirrored``."""
+    image = keras.Input(recipe.shape, dtype="uint8", name="image")
+    if not recipe.mirrored:
+        return keras.Model(image, network(image))
+    both = network(keras.ops.concatenate([image, keras.ops.flip(image, axis=2)]))
+    return keras.Model(image, keras.ops.mean(keras.ops.split(both, 2), axis=0))
 
 
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
     """The network behind its augmentation, compiled; its weights are the network's own."""
-    image = keras.Input(recipe.shape, dtype="uint8", name="image")
+    image = _image(recipe)
     model = keras.Model(image, network(_augmented(recipe, image)))
     optimizer = recipe.optimizer(steps)
     model.compile(
@@ -33,6 +43,11 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _image(recipe: Recipe) -> Tensor:
+    size = (None, None) if recipe.any_size else recipe.size
+    return keras.Input((*size, recipe.channels), dtype="uint8", name="image")
 
 
 def _augmented(recipe: Recipe, image: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ def pet_files(folder: Path) -> dict[str, list[PetFile]]:
     return files
 
 
-def read_pets(folder: Path, size: int) -> tuple[dict[str, Hashed], tuple[str, ...]]:
-    """Decode all pictures to ``(size, size, 3)``; give the splits and the unreadable names."""
+def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], tuple[str, ...]]:
+    """Decode all pictures to ``(*size, 3)``; give the splits and the unreadable names."""
     files = pet_files(folder)
     seen: set[bytes] = set()
     unreadable: list[str] = []
@@ -80,12 +80,12 @@ def readable_bytes(files: list[PetFile]) -> Iterator[tuple[PetFile, bytes]]:
 def _read_part(
     pool: ThreadPoolExecutor,
     files: list[PetFile],
-    size: int,
+    size: tuple[int, int],
     seen: set[bytes],
     unreadable: list[str],
     progress: Progress,
 ) -> Hashed:
-    images = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    images = np.empty((len(files), *size, 3), dtype=np.uint8)
     labels: list[int] = []
     hashes: list[bytes] = []
     left_out: list[int] = []
@@ -103,7 +103,7 @@ def _read_part(
     return Hashed(split, tuple(hashes), tuple(left_out))
 
 
-def _decode(file: PetFile, size: int) -> tuple[bytes, NDArray[np.uint8]] | None:
+def _decode(file: PetFile, size: tuple[int, int]) -> tuple[bytes, NDArray[np.uint8]] | None:
     """Give the hash of the picture at its own size, and the picture at ours."""
     try:
         image = pixels.decode(_read(file.path))

@@ -40,15 +40,16 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage(f"not a readable picture: {exc}") from exc
 
 
-def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Stretch an RGB picture to uint8 ``(size, size, 3)``; one of that size stays as it is."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+def resize(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Stretch an RGB picture to uint8 ``(height, width, 3)`` of ``size``; one of it stays as it is."""
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)
 
 
-def stretch(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode ``data`` and stretch it to uint8 ``(size, size, 3)``: ``decode``, then ``resize``."""
+def stretch(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Decode ``data`` and stretch it to uint8 ``(*size, 3)``: ``decode``, then ``resize``."""
     return resize(decode(data), size)
 
 

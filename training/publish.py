@@ -26,7 +26,7 @@ from training.datasets import Dataset
 from training.errors import BelowGate, RunMismatch
 from training.evaluate import Score, probabilities, score
 from training.fit import State, read_state, write_state
-from training.network import build
+from training.network import build, served
 from training.pixels import encode_png
 from training.recipe import Recipe
 from training.splits import Split
@@ -60,8 +60,9 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
     network = build(recipe, len(data.labels))
     network.load_weights(run / "best.weights.h5")
-    temperature = calibrate.temperature(_logits(network, data.validation), data.validation.labels)
-    model = export.with_probabilities(network, temperature)
+    whole = served(recipe, network)
+    temperature = calibrate.temperature(_logits(whole, data.validation), data.validation.labels)
+    model = export.with_probabilities(whole, temperature)
     version = export.next_version(models, recipe.model)
     with export.publication(models, recipe.model, version) as folder:
         graph = export.to_onnx(model, {})

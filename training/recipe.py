@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from training import recipes
@@ -41,7 +41,7 @@ class Recipe:
     model: str  # the served model that it publishes
     dataset: str
     fit: str  # the pixel policy, see models/README.md
-    size: int  # side of the square input, in pixels
+    size: tuple[int, int]  # height and width of the input, in pixels
     channels: int
     network: Callable[[Tensor, int], Tensor]
     optimizer: Callable[[int], Any]
@@ -50,12 +50,16 @@ class Recipe:
     batch_size: int
     label_smoothing: float = 0.0
     min_accuracy: float  # of the exported file on the test split; below it nothing is published
+    any_size: bool = False  # the network takes crops of another size than the served image
+    mirrored: bool = (
+        False  # the published file averages the logits of an image and its mirror image
+    )
     recommended: bool = False  # the one that `train <model>` runs
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one image."""
-        return self.size, self.size, self.channels
+        return *self.size, self.channels
 
     def fingerprint(self) -> str:
         """A hash of all that the recipe's page says but for its header and comments.
@@ -66,7 +70,11 @@ class Recipe:
         page = ast.parse(source)
         if ast.get_docstring(page):
             del page.body[0]
-        values = [(key, value) for key, value in vars(self).items() if not callable(value)]
+        values = [  # what is left at its default says nothing, so that fields can be added
+            (each.name, value)
+            for each in fields(self)
+            if not callable(value := getattr(self, each.name)) and value != each.default
+        ]
         return hashlib.sha256(f"{ast.unparse(page)}{values}".encode()).hexdigest()[:16]
 
 

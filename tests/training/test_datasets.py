@@ -20,7 +20,7 @@ from training.sources import PUBLISHED_PETS, SOURCES
 from training.splits import PARTS, Split, pet_part
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
-SIZES = {"mnist": None, "cifar10": None, "cats_vs_dogs": 24}
+SIZES = {"mnist": None, "cifar10": None, "cats_vs_dogs": (20, 24)}
 every_set = pytest.mark.parametrize("name", SIZES)
 
 
@@ -52,21 +52,21 @@ def same(one: Dataset, other: Dataset) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "channels", "sizes"),
+    ("name", "shape", "sizes"),
     [
-        ("mnist", 28, 1, (240, 60, 100)),
-        ("cifar10", 32, 3, (240, 60, 100)),
-        ("cats_vs_dogs", 24, 3, (40, 20, 20)),
+        ("mnist", (28, 28, 1), (240, 60, 100)),
+        ("cifar10", (32, 32, 3), (240, 60, 100)),
+        ("cats_vs_dogs", (20, 24, 3), (40, 20, 20)),
     ],
 )
 def test_a_set_has_uint8_pictures_and_int64_labels(
-    tiny: Path, name: str, side: int, channels: int, sizes: tuple[int, ...]
+    tiny: Path, name: str, shape: tuple[int, ...], sizes: tuple[int, ...]
 ) -> None:
     data = read(name, tiny)
     assert data.labels == SOURCES[name].labels
     for part, count in zip(PARTS, sizes, strict=True):
         split = getattr(data, part)
-        assert split.images.shape == (count, side, side, channels)
+        assert split.images.shape == (count, *shape)
         assert split.images.dtype == np.uint8
         assert split.labels.shape == (count,)
         assert split.labels.dtype == np.int64
@@ -124,7 +124,9 @@ def test_the_content_hash_tells_one_changed_label(tiny: Path, own: Path) -> None
 
 
 def test_the_content_hash_of_pets_does_not_depend_on_the_size(tiny: Path) -> None:
-    hashes = {load("cats_vs_dogs", data_dir=tiny, size=size).content_hash for size in (8, 24)}
+    hashes = {
+        load("cats_vs_dogs", data_dir=tiny, size=size).content_hash for size in ((8, 8), (20, 24))
+    }
     assert len(hashes) == 1
 
 
@@ -275,10 +277,18 @@ def test_an_unknown_set_is_told_with_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("mnist", 32), ("cifar10", 28), ("cats_vs_dogs", None), ("cats_vs_dogs", 0)]
+    ("name", "size", "told"),
+    [
+        ("mnist", (32, 28), "32×28"),
+        ("cifar10", (28, 28), "28×28"),
+        ("cats_vs_dogs", None, "None"),
+        ("cats_vs_dogs", (0, 9), "0×9"),
+    ],
 )
-def test_a_size_that_a_set_cannot_have_is_refused(tiny: Path, name: str, size: int | None) -> None:
-    with pytest.raises(UsageError, match=f"at size {size}. Expected: "):
+def test_a_size_that_a_set_cannot_have_is_refused(
+    tiny: Path, name: str, size: tuple[int, int] | None, told: str
+) -> None:
+    with pytest.raises(UsageError, match=f"at size {told}. Expected: "):
         load(name, data_dir=tiny, size=size)
 
 
@@ -289,7 +299,7 @@ def test_uploads_are_the_test_split_in_its_order(tiny: Path, name: str) -> None:
     assert [upload.label for upload in uploads] == [data.labels[k] for k in data.test.labels]
     assert len({upload.filename for upload in uploads}) == len(uploads)
     for upload, image in zip(uploads, data.test.images, strict=True):
-        decoded = pixels.stretch(upload.data, image.shape[0])
+        decoded = pixels.stretch(upload.data, image.shape[:2])
         assert np.array_equal(decoded[..., : image.shape[2]], image)
 
 
@@ -340,7 +350,7 @@ def test_the_real_splits_are_the_ones_written_down(real_dir: Path, name: str) ->
 @pytest.mark.real_data
 def test_the_real_pets_are_whole_enough(real_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    data = load("cats_vs_dogs", data_dir=real_dir, size=32)
+    data = load("cats_vs_dogs", data_dir=real_dir, size=(32, 32))
     uploads = uploads_of("cats_vs_dogs", data_dir=real_dir)
     assert [upload.label for upload in uploads] == [data.labels[k] for k in data.test.labels]
     unreadable = next(note for note in data.notes if "unreadable" in note)

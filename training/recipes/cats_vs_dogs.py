@@ -1,8 +1,11 @@
-"""Cats against dogs: a small residual network of our own, trained from scratch on 128×128 pictures.
+"""Cats against dogs: a small residual network of our own, trained from scratch.
 
 Measured: 94.32 % of the 2,289 test images, seed 1, in 55 minutes on two busy cores with bfloat16:
     python -m training train cats_vs_dogs
-Its widths double while the sides halve; maximum pooling goes down, residual pairs refine.
+Its widths double while the sides halve; maximum pooling goes down, residual pairs refine. It learns
+from crops of 112×112 and is served at 144×144: a random crop shows its object larger than the whole
+picture does, and the larger side makes up for that (Touvron et al., *Fixing the train-test
+resolution discrepancy*, 2019).
 """
 
 import keras
@@ -23,8 +26,7 @@ def _residual(x: Tensor, filters: int) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """Stem to a quarter of the side, then stages of 48, 96, 192 and 256 filters at sides 32, 16, 8
-    and 4."""
+    """Stem, then stages of 48, 96, 192 and 256 filters at a quarter of the side, an eighth, and on."""
     x = layers.Rescaling(1 / 58, offset=-2.0)(image)  # about zero mean and unit variance
     x = layers.ReLU()(_conv(x, 32, strides=2))
     for filters in (48, 96, 192, 256):
@@ -54,14 +56,15 @@ RECIPE = Recipe(
     model="cats_vs_dogs",
     dataset="cats_vs_dogs",
     fit="stretch",
-    size=128,
+    size=(144, 144),
     channels=3,
     network=network,
     optimizer=optimizer,
-    augment=lambda: [keras.layers.RandomFlip("horizontal", seed=1), RandomResizedCrop(seed=2)],
-    epochs=24,
+    augment=lambda: [keras.layers.RandomFlip("horizontal", seed=1), RandomResizedCrop(112, seed=2)],
+    epochs=40,
     batch_size=128,
     label_smoothing=0.1,
     min_accuracy=0.88,
+    any_size=True,
     recommended=True,
 )

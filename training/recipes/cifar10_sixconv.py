@@ -32,7 +32,7 @@ RECIPE = Recipe(
     model="cifar10",
     dataset="cifar10",
     fit="stretch",
-    size=32,
+    size=(32, 32),
     channels=3,
     network=network,
     optimizer=lambda _steps: keras.optimizers.RMSprop(learning_rate=1e-3),

@@ -33,7 +33,7 @@ RECIPE = Recipe(
     model="digits",
     dataset="mnist",
     fit="digit",
-    size=28,
+    size=(28, 28),
     channels=1,
     network=network,
     optimizer=lambda _steps: keras.optimizers.Adadelta(learning_rate=1.0, rho=0.95),
