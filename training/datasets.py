@@ -56,7 +56,8 @@ def default_data_dir() -> Path:
 def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> Dataset:
     """Read, check and split a data set, fetched first if its folder is missing.
 
-    ``size`` is the height and width in pixels to which pets are stretched; the other sets have their own.
+    ``size`` is the height and width in pixels to which pets are stretched; the other sets have
+    their own.
 
     Raises:
         UsageError: no such data set, or a size that it cannot have.

@@ -19,8 +19,8 @@ def build(recipe: Recipe, classes: int) -> keras.Model:
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
-    """What is published of a network: uint8 images of the recipe's size to logits; the mean over the
-    image and its mirror image where the recipe is ``mirrored``."""
+    """What is published of a network: uint8 images of the recipe's size to logits; where the recipe
+    is ``mirrored``, their mean over the image and its mirror image."""
     image = keras.Input(recipe.shape, dtype="uint8", name="image")
     if not recipe.mirrored:
         return keras.Model(image, network(image))

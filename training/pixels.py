@@ -41,7 +41,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Stretch an RGB picture to uint8 ``(height, width, 3)`` of ``size``; one of it stays as it is."""
+    """Stretch an RGB picture to uint8 ``(*size, 3)``; one of that size stays as it is."""
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
