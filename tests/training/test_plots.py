@@ -50,7 +50,7 @@ def test_the_learning_curves_show_training_and_validation() -> None:
 def test_the_reliability_diagrams_leave_empty_bins_out_and_tell_the_errors() -> None:
     test = tiny.split(60, 1)
     sure = answers(test, 0)
-    unsure = 0.5 + (sure - 0.5) / 4
+    unsure = np.float32(0.5) + (sure - np.float32(0.5)) / np.float32(4)
     before, after = plots.reliability_diagrams(unsure, sure, test).axes
     for axes, confidence in ((before, 0.6), (after, 0.9)):
         points = axes.lines[-1]
