@@ -143,6 +143,8 @@ def fit(
     batches = Batches(data.train, recipe.batch_size, seed=seed)
     model = trainable(recipe, network, steps=len(batches) * state.epochs)
     state = _resume(run, state, model)
+    if recipe.prepare and not state.epoch:
+        recipe.prepare(network, data.train.images)
     if state.epoch < state.epochs:
         model.fit(
             batches,
