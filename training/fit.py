@@ -7,6 +7,7 @@ or reports.
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def fit(
     epochs: int | None = None,
     precision: str = "auto",
     command: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> State:
     """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result.
@@ -73,7 +75,7 @@ def fit(
     """
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(_policy(precision))
+    keras.config.set_dtype_policy(policy(precision))
     state = State(
         recipe=recipe.name,
         page=recipe.fingerprint(),
@@ -99,17 +101,19 @@ def fit(
             validation_data=Batches(data.validation, 256),
             initial_epoch=state.epoch,
             epochs=state.epochs,
-            callbacks=[Checkpoint(run, state, network, batches)],
+            callbacks=[Checkpoint(run, state, network, batches), *callbacks],
             verbose=verbose,
         )
     keras.config.set_dtype_policy("float32")
     return state
 
 
-def _policy(precision: str) -> str:
-    """``auto`` is bfloat16 where the processor multiplies it in hardware: half the time of float32,
-    and the same accuracy."""
+def policy(precision: str) -> str:
+    """``auto`` is bfloat16 on a GPU, and where the processor multiplies it in hardware: half the
+    time of float32, and the same accuracy."""
     if precision != "auto":
         return precision
+    if keras.distribution.list_devices("gpu"):
+        return "mixed_bfloat16"
     flags = Path("/proc/cpuinfo")
     return "mixed_bfloat16" if flags.exists() and "avx512_bf16" in flags.read_text() else "float32"

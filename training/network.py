@@ -38,12 +38,15 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
         optimizer,
         loss=SmoothedCrossEntropy(recipe.label_smoothing),
         metrics=["accuracy"],
-        jit_compile="auto"
-        if keras.backend.backend() == "jax"
-        else False,  # XLA on a CPU: 14 times slower
+        jit_compile=_compiles(),
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _compiles() -> bool:
+    """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
+    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
 
 
 def _image(recipe: Recipe) -> Tensor:
