@@ -24,6 +24,7 @@ from training.errors import Preempted, PublishFailed, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
+    from training.track import Tracker
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -81,6 +82,14 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
     command.add_argument("--precision", choices=PRECISIONS, default="auto")
     command.add_argument(
+        "--tensorboard",
+        type=Path,
+        nargs="?",
+        const=Path("runs/tensorboard"),
+        metavar="DIR",
+        help="write curves for TensorBoard (default: %(const)s)",
+    )
+    command.add_argument(
         "--no-publish",
         dest="publish",
         action="store_false",
@@ -118,10 +127,11 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training import recipe
+    from training import recipe, track
     from training.fit import fit
 
     entries = [recipe.find(name) for name in options.names]
+    track.check(options.tensorboard)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     for entry in entries:
@@ -129,6 +139,7 @@ def _train(options: argparse.Namespace) -> None:
         for note in data.notes:
             print(note)
         run = _run_folder(options, entry)
+        trackers = _trackers(options, entry)
         state = fit(
             entry,
             data,
@@ -137,6 +148,7 @@ def _train(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             precision=options.precision,
             command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+            callbacks=trackers,
             verbose=1 if sys.stdout.isatty() else 2,
         )
         print(
@@ -146,7 +158,19 @@ def _train(options: argparse.Namespace) -> None:
         if state.published and Path(state.published).exists():
             print(f"{state.published} holds this run already; `export` publishes it once more")
         elif options.publish:
-            _publish(options, entry, data)
+            _publish(options, entry, data, trackers)
+
+
+def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
+    from training import track
+
+    return track.trackers(
+        entry,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=getattr(options, "epochs", None),
+        tensorboard=getattr(options, "tensorboard", None),
+    )
 
 
 def _check_publishing(models: Path) -> None:
@@ -163,13 +187,15 @@ def _check_publishing(models: Path) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training import recipe
-    from training.fit import read_state
+    from training import recipe, track
+    from training.run import read_state
+
+    track.check()
 
     for entry in [recipe.find(name) for name in options.names]:
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
-        _publish(options, entry, _data(options, entry))
+        _publish(options, entry, _data(options, entry), _trackers(options, entry))
 
 
 def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
@@ -181,11 +207,15 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
     return load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
 
 
-def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
+def _publish(
+    options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
+) -> None:
     from training.publish import publish
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
+    for tracker in trackers:
+        tracker.published(folder)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
