@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train and publish")
     export = add("export", _export, "publish what a run has reached")
     evaluate = add("evaluate", _evaluate, "score a published model on its test split")
-    for command in (train, export, evaluate):
+    compare = add("compare", _compare, "two published versions side by side")
+    for command in (train, export, evaluate, compare):
         _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
         _add_folder(command, "--models", "the published versions", default="models")
     for command in (train, export):
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
     _add_train_options(train)
     _add_evaluate_options(evaluate)
+    _add_compare_options(compare)
     return parser
 
 
@@ -108,6 +110,20 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         "--photographed",
         action="store_true",
         help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
+    )
+
+
+def _add_compare_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "versions",
+        nargs=2,
+        metavar="MODEL[/VERSION]",
+        help="the highest version where none is given; or the path of a version's folder",
+    )
+    command.add_argument(
+        "--on-data",
+        action="store_true",
+        help="let both answer their test split, and count where they disagree",
     )
 
 
@@ -219,11 +235,9 @@ def _publish(
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training import evaluate, recipe
+    from training import evaluate, published, recipe
 
-    name, _, version = options.name.partition("/")
-    if version and not version.isdigit():
-        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    name, version = published.parse(options.name)
     if options.photographed and not (options.url and name == "digits"):
         raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
     if options.url and not options.url.startswith(("http://", "https://")):
@@ -232,24 +246,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.url:
         uploads = test_uploads(dataset, data_dir=data_dir)
         sent = evaluate.photographed(uploads) if options.photographed else uploads
-        result = evaluate.over_http(
-            options.url, name, sent, version=int(version) if version else None
-        )
+        result = evaluate.over_http(options.url, name, sent, version=version)
     else:
-        result = evaluate.file(
-            _published(options.models / name, version), dataset, data_dir=data_dir
-        )
+        file = published.find(options.name, options.models).file
+        result = evaluate.file(file, dataset, data_dir=data_dir)
     print(f"{options.name}: {result}")
 
 
-def _published(folder: Path, version: str) -> Path:
-    """The file of that version of a model, or of its highest."""
-    known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
-    if not known:
-        raise UsageError(f"Nothing is published in {folder}.")
-    if version and int(version) not in known:
-        raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
-    return folder / str(version or known[-1]) / "model.onnx"
+def _compare(options: argparse.Namespace) -> None:
+    from training import compare, published
+
+    one, other = (published.find(text, options.models) for text in options.versions)
+    print(compare.table(one, other))
+    if options.on_data:
+        print(compare.on_data(one, other, data_dir=_data_dir(options)))
 
 
 def _seed(text: str) -> int:

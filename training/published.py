@@ -81,6 +81,18 @@ class Version:
         return {}
 
 
+def parse(text: str) -> tuple[str, int | None]:
+    """``MODEL`` or ``MODEL/VERSION``, parted.
+
+    Raises:
+        UsageError: the version is no positive integer.
+    """
+    name, _, version = text.partition("/")
+    if version and not (version.isdecimal() and int(version)):
+        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    return name, int(version) if version else None
+
+
 def find(text: str, models: Path) -> Version:
     """The version that ``MODEL``, its highest, ``MODEL/VERSION`` or the path of a folder names.
 
@@ -89,14 +101,12 @@ def find(text: str, models: Path) -> Version:
     """
     if (Path(text) / "model.onnx").is_file():
         return Version(Path(text))
-    name, _, version = text.partition("/")
-    if version and not version.isdigit():
-        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    name, version = parse(text)
     folder = models / name
     known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
     if not known:
         raise UsageError(f"Nothing is published in {folder}.")
-    if version and int(version) not in known:
+    if version and version not in known:
         raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
     return Version(folder / str(version or known[-1]))
 

@@ -40,10 +40,10 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     def tell(self, epoch: int, values: Mapping[str, float]) -> None:
         """What was measured in an epoch, counted from 1."""
 
-    def finish(self) -> None:  # noqa: B027 - not every place need know
+    def finish(self) -> None:
         """Training has come to its end."""
 
-    def keep(self, version: Version) -> None:  # noqa: B027 - not every place keeps files
+    def keep(self, version: Version) -> None:
         """A version was published from this run."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
