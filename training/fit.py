@@ -90,6 +90,8 @@ def fit(
     if state.epoch:
         model.load_weights(runs.checkpoint(run, state.epoch))
         log.info("resuming %s after epoch %d of %d", state.recipe, state.epoch, state.epochs)
+    elif recipe.prepare:
+        recipe.prepare(network, data.train.images)
     if state.epoch < state.epochs:
         model.fit(
             batches,

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training import recipes
 from training.errors import UsageError
 
@@ -33,7 +36,8 @@ class Recipe:
     ``network(image, classes)`` takes uint8 ``(N, H, W, C)`` and returns float32 logits ``(N,
     classes)``; scaling is part of it. ``optimizer(steps)`` makes the optimiser for a run of that
     many steps. ``augment()`` makes Keras layers that map pixels 0-255 to pixels 0-255; they run
-    on the device while training and are not exported.
+    on the device while training and are not exported. ``prepare(network, images)`` sets first
+    weights that depend on the training images.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Recipe:
     network: Callable[[Tensor, int], Tensor]
     optimizer: Callable[[int], Any]
     augment: Callable[[], list[Any]] = no_augmentation
+    prepare: Callable[[Any, NDArray[np.uint8]], None] | None = None
     epochs: int
     batch_size: int
     label_smoothing: float = 0.0
