@@ -68,12 +68,30 @@ def _augmented(recipe: Recipe, image: Tensor) -> Tensor:
 def seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
     """Give dropout and augmentation the random state of this epoch, ``(seed, epoch)``: Keras saves
     it with no weights, and a resumed run must draw as an uninterrupted one."""
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    states = _random(model)
     words = np.random.SeedSequence(seed).generate_state(2 * len(states))
     for variable, state in zip(states, words.reshape(-1, 2), strict=True):
         variable.assign(state)
     for variable in (v for v in model.variables if v.name == "epoch"):
         variable.assign(seed[1])
+
+
+def _random(model: keras.Model) -> list[Any]:
+    return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def passing(model: keras.Model) -> list[Any]:
+    """What changes from step to step but is saved with no weights, as plain numbers: the random
+    states, and the metrics so far of this epoch."""
+    held = [*_random(model), *model.metrics_variables]
+    return [keras.ops.convert_to_numpy(variable).tolist() for variable in held]
+
+
+def set_passing(model: keras.Model, values: list[Any]) -> None:
+    """Give the model back what ``passing`` told; it must have seen a batch, or it has no metrics
+    yet."""
+    for variable, value in zip([*_random(model), *model.metrics_variables], values, strict=True):
+        variable.assign(value)
 
 
 @keras.saving.register_keras_serializable("convserve")
