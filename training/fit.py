@@ -103,8 +103,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             state.history.setdefault(name, []).append(float(value))
         state.epoch = epoch + 1
         state.seconds += time.monotonic() - self._started
-        if logs["val_accuracy"] > state.best_accuracy:
-            state.best_accuracy, state.best_epoch = float(logs["val_accuracy"]), epoch + 1
+        accuracy = float(logs.get("val_accuracy", state.best_accuracy))
+        if accuracy > state.best_accuracy or "val_accuracy" not in logs:
+            state.best_accuracy, state.best_epoch = accuracy, epoch + 1
             save_weights(self._network, self._run / "best.weights.h5")
         save_weights(self.model, checkpoint(self._run, state.epoch))
         write_state(self._run, state)
@@ -122,7 +123,8 @@ def fit(
     command: str = "",
     verbose: int = 1,
 ) -> State:
-    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result.
+    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result:
+    the last epoch's where there is no validation accuracy to choose by.
 
     Raises:
         RunMismatch: the run folder holds another recipe, seed, length, precision or data.
@@ -147,7 +149,7 @@ def fit(
         model.fit(
             batches,
             shuffle=False,  # they are shuffled already, in a way that a resumed run repeats
-            validation_data=Batches(data.validation, 256),
+            validation_data=Batches(data.validation, 256) if len(data.validation.labels) else None,
             initial_epoch=state.epoch,
             epochs=state.epochs,
             callbacks=[Checkpoint(run, state, network, batches)],

@@ -13,9 +13,9 @@ from training.recipe import Recipe, Tensor
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
     """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
-    float32 logits ``(N, classes)``."""
+    float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
     image = _image(recipe)
-    return keras.Model(image, recipe.network(image, classes), name=recipe.name)
+    return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -35,14 +35,20 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     optimizer = recipe.optimizer(steps)
     model.compile(
         optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        metrics=["accuracy"],
+        loss=_loss(recipe),
+        metrics=["accuracy"] if recipe.gives_classes else [],
         jit_compile="auto"
         if keras.backend.backend() == "jax"
         else False,  # XLA on a CPU: 14 times slower
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.loss == "mean_squared_error":
+        return keras.losses.MeanSquaredError()
+    return SmoothedCrossEntropy(recipe.label_smoothing)
 
 
 def _image(recipe: Recipe) -> Tensor:
