@@ -219,7 +219,7 @@ def _check_publishing(models: Path) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.fit import read_state
+    from training.run import read_state
 
     for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data

@@ -25,7 +25,8 @@ def served(recipe: Recipe, network: keras.Model) -> keras.Model:
     if not recipe.mirrored:
         return keras.Model(image, network(image))
     both = network(keras.ops.concatenate([image, keras.ops.flip(image, axis=2)]))
-    return keras.Model(image, keras.ops.mean(keras.ops.split(both, 2), axis=0))
+    pairs = keras.ops.reshape(both, (2, -1, both.shape[-1]))
+    return keras.Model(image, keras.ops.mean(pairs, axis=0))
 
 
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
@@ -68,12 +69,14 @@ def _augmented(recipe: Recipe, image: Tensor) -> Tensor:
 
 
 def seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
-    """Give dropout and augmentation the random state of this epoch: Keras saves it with no weights,
-    and a resumed run must draw as an uninterrupted one."""
+    """Give dropout and augmentation the random state of this epoch, ``(seed, epoch)``: Keras saves
+    it with no weights, and a resumed run must draw as an uninterrupted one."""
     states = [v for v in model.variables if v.name == "seed_generator_state"]
     words = np.random.SeedSequence(seed).generate_state(2 * len(states))
     for variable, state in zip(states, words.reshape(-1, 2), strict=True):
         variable.assign(state)
+    for variable in (v for v in model.variables if v.name == "epoch"):
+        variable.assign(seed[1])
 
 
 @keras.saving.register_keras_serializable("convserve")

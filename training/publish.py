@@ -25,10 +25,10 @@ from training import calibrate, export, report
 from training.datasets import Dataset
 from training.errors import BelowGate, RunMismatch
 from training.evaluate import Score, probabilities, score
-from training.fit import State, read_state, write_state
 from training.network import build, served
 from training.pixels import encode_png
 from training.recipe import Recipe
+from training.run import State, best, read_state, write_state
 from training.splits import Split
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
     if state.page != recipe.fingerprint():
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
     network = build(recipe, len(data.labels))
-    network.load_weights(run / "best.weights.h5")
+    network.load_weights(best(run))
     whole = served(recipe, network)
     temperature = calibrate.temperature(_logits(whole, data.validation), data.validation.labels)
     model = export.with_probabilities(whole, temperature)

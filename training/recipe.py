@@ -19,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training import recipes
 from training.errors import UsageError
 
@@ -39,7 +42,8 @@ class Recipe:
     ``(N, 1)`` instead, 0 for the first of two classes and 1 for the second: it can be reproduced,
     but not published. ``optimizer(steps)`` makes the optimiser for a run of that
     many steps. ``augment()`` makes Keras layers that map pixels 0-255 to pixels 0-255; they run
-    on the device while training and are not exported.
+    on the device while training and are not exported. ``prepare(network, images)`` sets first
+    weights that depend on the training images.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Recipe:
     network: Callable[[Tensor, int], Tensor]
     optimizer: Callable[[int], Any]
     augment: Callable[[], list[Any]] = no_augmentation
+    prepare: Callable[[Any, NDArray[np.uint8]], None] | None = None
     epochs: int
     batch_size: int
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"

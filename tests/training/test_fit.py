@@ -8,10 +8,12 @@ import pytest
 
 from tests.training import tiny
 from training import fit as fitting
+from training.batches import Batches
 from training.errors import RunMismatch, UsageError
-from training.fit import Batches, State, fit
+from training.fit import fit
 from training.network import SmoothedCrossEntropy, build
 from training.recipe import Recipe
+from training.run import State
 
 
 def train(run: Path, *, epochs: int = 3) -> State:

@@ -33,7 +33,7 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
             "Nothing is published in nowhere",
         ),
         (["evaluate", "digits", "--url", "localhost:8000"], "Expected an address that begins with"),
-        (["export", "digits", "--runs", "nowhere"], "No run in nowhere/digits_adadelta-seed1"),
+        (["export", "digits", "--runs", "nowhere"], "No run in nowhere/digits-seed1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -79,9 +79,9 @@ def test_another_backend_is_refused_before_training(
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    """``train digits`` with its data and all that it writes in ``folder``."""
+    """``train digits_adadelta``, its data and all that it writes in ``folder``."""
     places = [f"--{name}={folder / name}" for name in ("data-dir", "models", "runs")]
-    return [sys.executable, "-m", "training", "train", "digits", *arguments, *places]
+    return [sys.executable, "-m", "training", "train", "digits_adadelta", *arguments, *places]
 
 
 def test_a_run_below_the_gate_exits_4_and_publishes_nothing(tmp_path: Path) -> None:

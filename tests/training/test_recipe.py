@@ -63,7 +63,8 @@ def test_each_model_has_one_recommended_recipe() -> None:
 
 
 def test_a_model_name_finds_its_recommended_recipe() -> None:
-    assert recipe.find("digits").name == "digits_adadelta"
+    for name in {entry.model for entry in RECIPES}:
+        assert recipe.find(name).recommended
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
@@ -76,3 +77,14 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 def test_the_cifar10_network_has_the_published_number_of_weights() -> None:
     sixconv = recipe.find("cifar10_sixconv")
     assert build(sixconv, 10).count_params() == 276_138
+
+
+def test_the_stem_of_cifar10_whitens_and_stays_as_it_is() -> None:
+    entry = recipe.find("cifar10")
+    network = build(entry, 10)
+    assert entry.prepare is not None
+    entry.prepare(network, np.random.default_rng(1).integers(0, 256, (9, 32, 32, 3), np.uint8))
+    stem = network.get_layer("whitening")
+    (kernel,) = stem.get_weights()
+    np.testing.assert_array_equal(kernel[..., 12:], -kernel[..., :12])
+    assert not stem.trainable_variables

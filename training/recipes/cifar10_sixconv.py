@@ -39,5 +39,4 @@ RECIPE = Recipe(
     epochs=50,
     batch_size=256,
     min_accuracy=0.79,
-    recommended=True,
 )

@@ -40,5 +40,4 @@ RECIPE = Recipe(
     epochs=12,
     batch_size=128,
     min_accuracy=0.988,
-    recommended=True,
 )

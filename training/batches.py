@@ -1,0 +1,39 @@
+"""A split in batches, in an order that depends on the seed and the epoch alone.
+
+Knows how Keras asks for batches; knows nothing of networks, of runs or of files.
+"""
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.splits import Split
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """uint8 batches of a split: all of it in order, or, where a seed is given, whole batches
+    shuffled by seed and epoch.
+
+    A short last batch would weigh more than it should in the gradient: training drops it.
+    """
+
+    def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
+        super().__init__()
+        self._split, self._size, self._seed = split, size, seed
+        self.start_epoch(0)
+
+    def __len__(self) -> int:
+        count = len(self._split.labels)
+        whole = count // self._size if self._seed is not None else 0
+        return whole or -(-count // self._size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        chosen = self._order[index * self._size : (index + 1) * self._size]
+        return self._split.images[chosen], self._split.labels[chosen]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Shuffle for that epoch. Keras' own hook runs once more than there are epochs, so a
+        resumed run could not rely on it."""
+        self._order = np.arange(len(self._split.labels))
+        if self._seed is not None:
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._order)

@@ -1,0 +1,83 @@
+"""CIFAR-10: a small residual network behind a whitening stem, served over an image and its mirror
+image.
+
+Measured: % of the 10,000 test images, in minutes on two cores with bfloat16:
+    python -m training train cifar10
+After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
+the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
+triangle, and images are mirrored in every other epoch. Its widths are halved, and a residual
+convolution is added where it costs least.
+"""
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from training.augment import AlternatingFlip, RandomShift
+from training.initial import Dirac, whitening
+from training.recipe import Recipe, Tensor
+from training.schedules import Triangle
+
+SCALE, OFFSET = 1 / 63, -1.9  # about zero mean and unit variance
+
+
+def _conv(x: Tensor, filters: int) -> Tensor:
+    return layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=Dirac())(x)
+
+
+def _normed(x: Tensor) -> Tensor:
+    x = layers.BatchNormalization(scale=False, momentum=0.6, epsilon=1e-5)(x)
+    return keras.ops.gelu(x, approximate=True)  # the exact one has no ONNX operator at opset 17
+
+
+def network(image: Tensor, classes: int) -> Tensor:
+    """A stem of 24 whitening filters, then groups of 64, 128 and 256 at sides 15, 7 and 3."""
+    x = layers.Rescaling(SCALE, offset=OFFSET)(image)
+    x = layers.Conv2D(24, 2, use_bias=False, trainable=False, name="whitening")(x)
+    x = keras.ops.gelu(x, approximate=True)
+    for filters in (64, 128, 256):
+        x = _normed(layers.MaxPooling2D(2)(_conv(x, filters)))
+        x = _normed(_conv(x, filters))
+    x = layers.add([x, _normed(_conv(x, 256))])
+    x = layers.GlobalMaxPooling2D()(x)
+    x = layers.Dense(classes, use_bias=False, dtype="float32")(x)
+    return layers.Rescaling(1 / 9, dtype="float32")(x)
+
+
+def prepare(network: keras.Model, images: NDArray[np.uint8]) -> None:
+    """Let the stem whiten; some 5,000 images say enough of their patches."""
+    some = images[:: max(len(images) // 5000, 1)]
+    scaled = some.astype(np.float32) * SCALE + OFFSET
+    network.get_layer("whitening").set_weights([whitening(scaled, 2)])
+
+
+def optimizer(steps: int) -> keras.optimizers.Optimizer:
+    """Nesterov momentum on a triangle that ends at zero."""
+    # Keras applies the decay beside the momentum, not through it: 8.9e-3 × (1 - 0.85) = 1.33e-3.
+    sgd = keras.optimizers.SGD(
+        Triangle(0.75, steps), momentum=0.85, nesterov=True, weight_decay=8.9e-3
+    )
+    sgd.exclude_from_weight_decay(var_names=["bias", "beta"])
+    return sgd
+
+
+RECIPE = Recipe(
+    name="cifar10",
+    title="CIFAR-10 photographs",
+    model="cifar10",
+    dataset="cifar10",
+    fit="stretch",
+    size=(32, 32),
+    channels=3,
+    network=network,
+    prepare=prepare,
+    optimizer=optimizer,
+    augment=lambda: [AlternatingFlip(), RandomShift(2, seed=1)],
+    epochs=24,
+    batch_size=512,
+    label_smoothing=0.2,
+    mirrored=True,
+    min_accuracy=0.935,
+    recommended=True,
+)
