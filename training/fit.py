@@ -80,8 +80,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             state.history.setdefault(name, []).append(float(value))
         state.epoch, state.step, state.passing = epoch + 1, 0, []
         self._tick()
-        if logs["val_accuracy"] > state.best_accuracy:
-            state.best_accuracy, state.best_epoch = float(logs["val_accuracy"]), epoch + 1
+        accuracy = float(logs.get("val_accuracy", state.best_accuracy))
+        if accuracy > state.best_accuracy or "val_accuracy" not in logs:
+            state.best_accuracy, state.best_epoch = accuracy, epoch + 1
             runs.save_weights(self._network, runs.best(self._run))
         runs.write_state(self._run, state)
         SIGTERM.release()
@@ -121,7 +122,8 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> State:
-    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result.
+    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result:
+    the last epoch's where there is no validation accuracy to choose by.
 
     Raises:
         Diverged: the loss is no number any more.
@@ -155,7 +157,9 @@ def fit(
         keep = Checkpoint(run, state, network, batches)
         options = {
             "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
-            "validation_data": Batches(data.validation, 256),
+            "validation_data": Batches(data.validation, 256)
+            if len(data.validation.labels)
+            else None,
             "callbacks": [keep, *callbacks],
             "verbose": verbose,
         }
@@ -175,9 +179,11 @@ def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict
         batches.start_epoch(state.epoch, done=state.step)
         model.fit(batches, initial_epoch=state.epoch, epochs=state.epoch + 1, **options)
         return
-    logs = model.evaluate(options["validation_data"], verbose=options["verbose"], return_dict=True)
+    validated = {}
+    if validation := options["validation_data"]:
+        logs = model.evaluate(validation, verbose=options["verbose"], return_dict=True)
+        validated = {f"val_{name}": value for name, value in logs.items()}
     set_passing(model, state.passing)
-    validated = {f"val_{name}": value for name, value in logs.items()}
     told = model.get_metrics_result() | validated
     for callback in options["callbacks"]:
         callback.set_model(model)

@@ -13,9 +13,9 @@ from training.recipe import Recipe, Tensor
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
     """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
-    float32 logits ``(N, classes)``."""
+    float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
     image = _image(recipe)
-    return keras.Model(image, recipe.network(image, classes), name=recipe.name)
+    return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -36,8 +36,8 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     optimizer = recipe.optimizer(steps)
     model.compile(
         optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        metrics=["accuracy"],
+        loss=_loss(recipe),
+        metrics=["accuracy"] if recipe.gives_classes else [],
         jit_compile=_compiles(),
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
@@ -47,6 +47,12 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
 def _compiles() -> bool:
     """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
     return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.loss == "mean_squared_error":
+        return keras.losses.MeanSquaredError()
+    return SmoothedCrossEntropy(recipe.label_smoothing)
 
 
 def _image(recipe: Recipe) -> Tensor:
