@@ -7,8 +7,22 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from training.recipe import Recipe, Tensor
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+# Layers, and the operations of ``keras.ops``, which have no class to import.
+NONLINEAR = frozenset(
+    (
+        *("Activation", "CELU", "Celu", "ELU", "Elu", "Gelu", "LeakyRelu", "LeakyReLU", "Mish"),
+        *("PReLU", "ReLU", "Relu", "Relu6", "SELU", "Selu", "Silu", "Tanh"),
+    )
+)
 
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
@@ -27,6 +41,23 @@ def served(recipe: Recipe, network: keras.Model) -> keras.Model:
     both = network(keras.ops.concatenate([image, keras.ops.flip(image, axis=2)]))
     pairs = keras.ops.reshape(both, (2, -1, both.shape[-1]))
     return keras.Model(image, keras.ops.mean(pairs, axis=0))
+
+
+def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """The activations ``(N, h, w, channels)`` of a network's first convolution: after its
+    nonlinearity, be that a part of it or a step of its own; None where there is no convolution."""
+    steps = network.operations
+    convolutions = [step for step in steps if isinstance(step, CONVOLUTIONS)]
+    if not convolutions:
+        return None
+    first, *later = convolutions
+    shown = first
+    if first.activation is keras.activations.linear:
+        end = steps.index(later[0]) if later else len(steps)
+        after = steps[steps.index(first) : end]
+        shown = next((step for step in after if type(step).__name__ in NONLINEAR), first)
+    maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
+    return np.asarray(maps, np.float32)
 
 
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
