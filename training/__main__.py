@@ -56,16 +56,22 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train and publish")
     export = add("export", _export, "publish what a run has reached")
     evaluate = add("evaluate", _evaluate, "score a published model on its test split")
-    for command in (train, export, evaluate):
+    reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
+    for command in (train, export, evaluate, reproduce):
         _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
+    for command in (train, export, evaluate):
         _add_folder(command, "--models", "the published versions", default="models")
+    for command in (train, export, reproduce):
+        _add_folder(command, "--runs", "the checkpoints", default="runs")
     for command in (train, export):
         command.add_argument(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
         )
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
         command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+    for command in (train, reproduce):
+        command.add_argument("--precision", choices=PRECISIONS, default="auto")
     _add_train_options(train)
+    _add_reproduce_options(reproduce)
     _add_evaluate_options(evaluate)
     return parser
 
@@ -79,12 +85,24 @@ def _add_folder(
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    command.add_argument("--precision", choices=PRECISIONS, default="auto")
     command.add_argument(
         "--no-publish",
         dest="publish",
         action="store_false",
         help="train only; `export` publishes later",
+    )
+
+
+def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
+    )
+    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
+    command.add_argument(
+        "--page",
+        type=Path,
+        default=Path("docs/reproduction.md"),
+        help="the comparison to write (default: %(default)s)",
     )
 
 
@@ -110,7 +128,9 @@ def _list(_options: argparse.Namespace) -> None:
     from training import recipe
 
     for entry in map(recipe.find, recipe.names()):
-        mark = "recommended" if entry.recommended else ""
+        mark = (
+            "recommended" if entry.recommended else "" if entry.gives_classes else "reproduce only"
+        )
         print(
             f"{entry.name:24} {entry.model:14} at least {entry.min_accuracy:.1%}  "
             f"{entry.epochs:3} epochs  {mark}".rstrip()
@@ -118,10 +138,10 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training import recipe, run
+    from training import run
     from training.fit import fit
 
-    entries = [recipe.find(name) for name in options.names]
+    entries = _entries(options)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     for entry in entries:
@@ -137,8 +157,8 @@ def _train(options: argparse.Namespace) -> None:
             seed=options.seed,
             epochs=options.epochs,
             precision=options.precision,
-            command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
-            verbose=1 if sys.stdout.isatty() else 2,
+            command=_command(),
+            verbose=_verbosity(),
         )
         print(
             f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
@@ -148,6 +168,43 @@ def _train(options: argparse.Namespace) -> None:
             print(f"{state.published} holds this run already; `export` publishes it once more")
         elif options.publish:
             _publish(options, entry, data)
+
+
+def _entries(options: argparse.Namespace) -> list["Recipe"]:
+    from training import recipe
+
+    entries = [recipe.find(name) for name in options.names]
+    for entry in entries:
+        if not entry.gives_classes:
+            raise UsageError(
+                f"{entry.name} gives one score and no probability for each class, so it cannot be "
+                f"published. `reproduce {entry.name}` trains it."
+            )
+    return entries
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "training", *sys.argv[1:]])
+
+
+def _verbosity() -> int:
+    """Of Keras: a bar on a terminal, a line for each epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from training.reproduce import reproduce
+
+    reproduce(
+        options.names,
+        seeds=options.seeds,
+        runs=options.runs,
+        page=options.page,
+        data_dir=_data_dir(options),
+        precision=options.precision,
+        command=_command(),
+        verbose=_verbosity(),
+    )
 
 
 def _check_publishing(models: Path) -> None:
@@ -164,10 +221,9 @@ def _check_publishing(models: Path) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training import recipe
     from training.run import read_state
 
-    for entry in [recipe.find(name) for name in options.names]:
+    for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
         _publish(options, entry, _data(options, entry))
@@ -227,6 +283,10 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
     return int(text)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(map(_seed, text.split(",")))
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ or reports.
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             state.history.setdefault(name, []).append(float(value))
         state.epoch, state.step, state.passing = epoch + 1, 0, []
         self._tick()
-        if logs["val_accuracy"] > state.best_accuracy:
-            state.best_accuracy, state.best_epoch = float(logs["val_accuracy"]), epoch + 1
+        accuracy = float(logs.get("val_accuracy", state.best_accuracy))
+        if accuracy > state.best_accuracy or "val_accuracy" not in logs:
+            state.best_accuracy, state.best_epoch = accuracy, epoch + 1
             runs.save_weights(self._network, runs.best(self._run))
         runs.write_state(self._run, state)
         SIGTERM.release()
@@ -118,9 +119,11 @@ def fit(
     epochs: int | None = None,
     precision: str = "auto",
     command: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> State:
-    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result.
+    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result:
+    the last epoch's where there is no validation accuracy to choose by.
 
     Raises:
         Diverged: the loss is no number any more.
@@ -128,14 +131,14 @@ def fit(
         RunFailed: the run folder cannot be read or written, or another process is at work in it.
         RunMismatch: the run folder holds another recipe, seed, length, precision or data.
     """
-    with runs.alone(run), _under(precision) as policy:
+    with runs.alone(run), _under(precision) as policy_name:
         keras.utils.set_random_seed(seed)
         state = State(
             recipe=recipe.name,
             page=recipe.fingerprint(),
             seed=seed,
             epochs=epochs or recipe.epochs,
-            precision=policy,
+            precision=policy_name,
             data=data.content_hash,
             command=command,
         )
@@ -154,8 +157,10 @@ def fit(
         keep = Checkpoint(run, state, network, batches)
         options = {
             "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
-            "validation_data": Batches(data.validation, 256),
-            "callbacks": [keep],
+            "validation_data": Batches(data.validation, 256)
+            if len(data.validation.labels)
+            else None,
+            "callbacks": [keep, *callbacks],
             "verbose": verbose,
         }
         if state.step:
@@ -174,30 +179,35 @@ def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict
         batches.start_epoch(state.epoch, done=state.step)
         model.fit(batches, initial_epoch=state.epoch, epochs=state.epoch + 1, **options)
         return
-    logs = model.evaluate(options["validation_data"], verbose=options["verbose"], return_dict=True)
+    validated = {}
+    if validation := options["validation_data"]:
+        logs = model.evaluate(validation, verbose=options["verbose"], return_dict=True)
+        validated = {f"val_{name}": value for name, value in logs.items()}
     set_passing(model, state.passing)
-    (keep,) = options["callbacks"]
-    keep.set_model(model)
-    validated = {f"val_{name}": value for name, value in logs.items()}
-    keep.on_epoch_end(state.epoch, model.get_metrics_result() | validated)
+    told = model.get_metrics_result() | validated
+    for callback in options["callbacks"]:
+        callback.set_model(model)
+        callback.on_epoch_end(state.epoch, told)
 
 
 @contextmanager
 def _under(precision: str) -> Iterator[str]:
     """Put a precision policy in force, by its name; float32 afterwards."""
-    policy = _policy(precision)
-    keras.config.set_dtype_policy(policy)
+    name = policy(precision)
+    keras.config.set_dtype_policy(name)
     try:
-        yield policy
+        yield name
     finally:
         keras.config.set_dtype_policy("float32")
         SIGTERM.release()
 
 
-def _policy(precision: str) -> str:
-    """``auto`` is bfloat16 where the processor multiplies it in hardware: half the time of float32,
-    and the same accuracy."""
+def policy(precision: str) -> str:
+    """``auto`` is bfloat16 on a GPU, and where the processor multiplies it in hardware: half the
+    time of float32, and the same accuracy."""
     if precision != "auto":
         return precision
+    if keras.distribution.list_devices("gpu"):
+        return "mixed_bfloat16"
     flags = Path("/proc/cpuinfo")
     return "mixed_bfloat16" if flags.exists() and "avx512_bf16" in flags.read_text() else "float32"

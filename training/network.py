@@ -7,15 +7,29 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from training.recipe import Recipe, Tensor
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+# Layers, and the operations of ``keras.ops``, which have no class to import.
+NONLINEAR = frozenset(
+    (
+        *("Activation", "CELU", "Celu", "ELU", "Elu", "Gelu", "LeakyRelu", "LeakyReLU", "Mish"),
+        *("PReLU", "ReLU", "Relu", "Relu6", "SELU", "Selu", "Silu", "Tanh"),
+    )
+)
 
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
     """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
-    float32 logits ``(N, classes)``."""
+    float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
     image = _image(recipe)
-    return keras.Model(image, recipe.network(image, classes), name=recipe.name)
+    return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -29,6 +43,23 @@ def served(recipe: Recipe, network: keras.Model) -> keras.Model:
     return keras.Model(image, keras.ops.mean(pairs, axis=0))
 
 
+def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """The activations ``(N, h, w, channels)`` of a network's first convolution: after its
+    nonlinearity, be that a part of it or a step of its own; None where there is no convolution."""
+    steps = network.operations
+    convolutions = [step for step in steps if isinstance(step, CONVOLUTIONS)]
+    if not convolutions:
+        return None
+    first, *later = convolutions
+    shown = first
+    if first.activation is keras.activations.linear:
+        end = steps.index(later[0]) if later else len(steps)
+        after = steps[steps.index(first) : end]
+        shown = next((step for step in after if type(step).__name__ in NONLINEAR), first)
+    maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
+    return np.asarray(maps, np.float32)
+
+
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
     """The network behind its augmentation, compiled; its weights are the network's own."""
     image = _image(recipe)
@@ -36,14 +67,23 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     optimizer = recipe.optimizer(steps)
     model.compile(
         optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile="auto"
-        if keras.backend.backend() == "jax"
-        else False,  # XLA on a CPU: 14 times slower
+        loss=_loss(recipe),
+        metrics=["accuracy"] if recipe.gives_classes else [],
+        jit_compile=_compiles(),
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _compiles() -> bool:
+    """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
+    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.loss == "mean_squared_error":
+        return keras.losses.MeanSquaredError()
+    return SmoothedCrossEntropy(recipe.label_smoothing)
 
 
 def _image(recipe: Recipe) -> Tensor:

@@ -32,7 +32,7 @@ def test_a_network_of_any_size_trains_on_smaller_crops_than_it_is_served_at() ->
 
 
 def test_an_epoch_seeds_every_layer_anew_and_tells_its_number() -> None:
-    class Counting(keras.layers.Layer):
+    class Counting(keras.layers.Layer):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.epoch = self.add_weight(dtype="int32", trainable=False, name="epoch")
