@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
 from training.datasets import Dataset, default_data_dir, load, test_uploads
-from training.errors import Preempted, PublishFailed, TrainingError, UsageError
+from training.errors import PublishFailed, TrainingError, UsageError
+from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -138,20 +138,22 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from training import run
     from training.fit import fit
 
     entries = _entries(options)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     for entry in entries:
+        with run.alone(_run_folder(options, entry)):
+            pass  # told now, not after minutes of reading data
         data = _data(options, entry)
         for note in data.notes:
             print(note)
-        run = _run_folder(options, entry)
         state = fit(
             entry,
             data,
-            run=run,
+            run=_run_folder(options, entry),
             seed=options.seed,
             epochs=options.epochs,
             precision=options.precision,
@@ -214,7 +216,7 @@ def _check_publishing(models: Path) -> None:
             "with KERAS_BACKEND=tensorflow."
         )
     writable = next(path for path in (models, *models.absolute().parents) if path.exists())
-    if not os.access(writable, os.W_OK):
+    if not (writable.is_dir() and os.access(writable, os.W_OK)):
         raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
 
 
@@ -293,10 +295,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _stop(*_: object) -> None:
-    raise Preempted("Stopped by SIGTERM. The same command goes on after the last whole epoch.")
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    SIGTERM.listen()
     sys.exit(main())

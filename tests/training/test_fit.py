@@ -9,7 +9,7 @@ import pytest
 from tests.training import tiny
 from training import fit as fitting
 from training.batches import Batches
-from training.errors import RunMismatch, UsageError
+from training.errors import RunFailed, RunMismatch
 from training.fit import fit
 from training.network import SmoothedCrossEntropy, build
 from training.recipe import Recipe
@@ -77,7 +77,9 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert state.best_epoch == best
     assert {path.name for path in tmp_path.iterdir()} == {
         "best.weights.h5",
+        "epoch-2.weights.h5",
         "epoch-3.weights.h5",
+        "lock",
         "state.json",
     }
 
@@ -108,7 +110,7 @@ def test_a_run_is_not_resumed_in_another_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": "tiny"}'])
 def test_a_state_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(UsageError, match="holds no readable run"):
+    with pytest.raises(RunFailed, match="holds no readable run"):
         train(tmp_path)
 
 

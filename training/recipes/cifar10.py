@@ -74,7 +74,7 @@ RECIPE = Recipe(
     prepare=prepare,
     optimizer=optimizer,
     augment=lambda: [AlternatingFlip(), RandomShift(2, seed=1)],
-    epochs=24,
+    epochs=30,
     batch_size=512,
     label_smoothing=0.2,
     mirrored=True,
