@@ -24,9 +24,7 @@ def test_a_recipe_is_named_like_its_module(entry: Recipe) -> None:
 
 
 @every_recipe
-def test_a_network_turns_pixels_into_a_logit_for_each_class_or_into_one_score(
-    entry: Recipe,
-) -> None:
+def test_a_network_gives_a_logit_for_each_class_or_one_score(entry: Recipe) -> None:
     classes = len(SOURCES[entry.dataset].labels)
     logits = build(entry, classes)(np.zeros((2, *entry.shape), np.uint8))
     assert logits.shape == (2, classes if entry.gives_classes else 1)
