@@ -57,7 +57,7 @@ def whole(entry: Recipe, data: Dataset, epochs: int | None, target: float) -> st
         fit(entry, data, run=Path(run), epochs=epochs, callbacks=[clock], verbose=2)
     spans = [end - start for start, end in zip([0.0, *clock.ends], clock.ends, strict=False)]
     epoch = statistics.median(spans)
-    images = len(Batches(data.train, entry.batch_size, seed=1)) * entry.batch_size
+    images = Batches(data.train, entry.batch_size, seed=1).steps * entry.batch_size
     reached = (
         f"{end:.0f} s"
         for end, accuracy in zip(clock.ends, clock.accuracies, strict=True)

@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
 from training.datasets import Dataset, default_data_dir, load, test_uploads
-from training.errors import Preempted, PublishFailed, TrainingError, UsageError
+from training.errors import PublishFailed, TrainingError, UsageError
+from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -57,17 +57,23 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train and publish")
     export = add("export", _export, "publish what a run has reached")
     evaluate = add("evaluate", _evaluate, "score a published model on its test split")
+    reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
     compare = add("compare", _compare, "two published versions side by side")
-    for command in (train, export, evaluate, compare):
+    for command in (train, export, evaluate, reproduce, compare):
         _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
+    for command in (train, export, evaluate, compare):
         _add_folder(command, "--models", "the published versions", default="models")
+    for command in (train, export, reproduce):
+        _add_folder(command, "--runs", "the checkpoints", default="runs")
     for command in (train, export):
         command.add_argument(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
         )
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
         command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+    for command in (train, reproduce):
+        command.add_argument("--precision", choices=PRECISIONS, default="auto")
     _add_train_options(train)
+    _add_reproduce_options(reproduce)
     _add_evaluate_options(evaluate)
     _add_compare_options(compare)
     return parser
@@ -82,7 +88,6 @@ def _add_folder(
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    command.add_argument("--precision", choices=PRECISIONS, default="auto")
     command.add_argument(
         "--tensorboard",
         type=Path,
@@ -96,6 +101,19 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
         dest="publish",
         action="store_false",
         help="train only; `export` publishes later",
+    )
+
+
+def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
+    )
+    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
+    command.add_argument(
+        "--page",
+        type=Path,
+        default=Path("docs/reproduction.md"),
+        help="the comparison to write (default: %(default)s)",
     )
 
 
@@ -135,7 +153,9 @@ def _list(_options: argparse.Namespace) -> None:
     from training import recipe
 
     for entry in map(recipe.find, recipe.names()):
-        mark = "recommended" if entry.recommended else ""
+        mark = (
+            "recommended" if entry.recommended else "" if entry.gives_classes else "reproduce only"
+        )
         print(
             f"{entry.name:24} {entry.model:14} at least {entry.min_accuracy:.1%}  "
             f"{entry.epochs:3} epochs  {mark}".rstrip()
@@ -143,29 +163,30 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training import recipe, track
+    from training import run, track
     from training.fit import fit
 
-    entries = [recipe.find(name) for name in options.names]
+    entries = _entries(options)
     track.check(options.tensorboard)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     for entry in entries:
+        with run.alone(_run_folder(options, entry)):
+            pass  # told now, not after minutes of reading data
         data = _data(options, entry)
         for note in data.notes:
             print(note)
-        run = _run_folder(options, entry)
         trackers = _trackers(options, entry)
         state = fit(
             entry,
             data,
-            run=run,
+            run=_run_folder(options, entry),
             seed=options.seed,
             epochs=options.epochs,
             precision=options.precision,
-            command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+            command=_command(),
             callbacks=trackers,
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=_verbosity(),
         )
         print(
             f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
@@ -189,6 +210,43 @@ def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
     )
 
 
+def _entries(options: argparse.Namespace) -> list["Recipe"]:
+    from training import recipe
+
+    entries = [recipe.find(name) for name in options.names]
+    for entry in entries:
+        if not entry.gives_classes:
+            raise UsageError(
+                f"{entry.name} gives one score and no probability for each class, so it cannot be "
+                f"published. `reproduce {entry.name}` trains it."
+            )
+    return entries
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "training", *sys.argv[1:]])
+
+
+def _verbosity() -> int:
+    """Of Keras: a bar on a terminal, a line for each epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from training.reproduce import reproduce
+
+    reproduce(
+        options.names,
+        seeds=options.seeds,
+        runs=options.runs,
+        page=options.page,
+        data_dir=_data_dir(options),
+        precision=options.precision,
+        command=_command(),
+        verbose=_verbosity(),
+    )
+
+
 def _check_publishing(models: Path) -> None:
     import keras
 
@@ -198,17 +256,16 @@ def _check_publishing(models: Path) -> None:
             "with KERAS_BACKEND=tensorflow."
         )
     writable = next(path for path in (models, *models.absolute().parents) if path.exists())
-    if not os.access(writable, os.W_OK):
+    if not (writable.is_dir() and os.access(writable, os.W_OK)):
         raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training import recipe, track
+    from training import track
     from training.run import read_state
 
     track.check()
-
-    for entry in [recipe.find(name) for name in options.names]:
+    for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
         _publish(options, entry, _data(options, entry), _trackers(options, entry))
@@ -268,16 +325,16 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(map(_seed, text.split(",")))
+
+
 def _positive(text: str) -> int:
     if not _seed(text):
         raise argparse.ArgumentTypeError("expected a positive number, not 0")
     return int(text)
 
 
-def _stop(*_: object) -> None:
-    raise Preempted("Stopped by SIGTERM. The same command goes on after the last whole epoch.")
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    SIGTERM.listen()
     sys.exit(main())

@@ -9,6 +9,8 @@ TrainingError           1   the root
 │   └── UnreadableImage 3   bytes that are no picture; a reader may count it and go on
 ├── ExportMismatch      1   the exported file does not answer as the network does
 ├── PublishFailed       1   a version that cannot be written
+├── RunFailed           1   a run folder that cannot be read or written, or that is in use
+├── Diverged            1   a loss that is no number any more
 ├── ServiceFailed       1   a running service that does not answer
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
 └── Preempted           75  stopped by SIGTERM; the same command resumes
@@ -61,6 +63,14 @@ class ExportMismatch(TrainingError):
 
 class PublishFailed(TrainingError):
     """A version that cannot be written."""
+
+
+class RunFailed(TrainingError):
+    """A run folder that cannot be read or written, or that is in use."""
+
+
+class Diverged(TrainingError):
+    """A loss that is no number any more."""
 
 
 class ServiceFailed(TrainingError):

@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from training import lock
 from training.calibrate import Temperature
 from training.errors import ExportMismatch, PublishFailed
 from training.evaluate import probabilities
@@ -91,6 +92,28 @@ def compare(model: keras.Model, file: Path, images: NDArray[np.uint8]) -> float:
             f"{file.name} differs from the network by {difference:.2g}; allowed is {TOLERANCE:.0e}."
         )
     return difference
+
+
+@contextmanager
+def turn(models: Path, name: str) -> Iterator[int]:
+    """Wait for our turn to publish a model; the version that is ours until the block ends.
+
+    Raises:
+        PublishFailed: the folder cannot be written.
+    """
+    path = models / f".{name}.lock"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        file = lock.take(path, waiting=f"another process is publishing {name}; waiting for it")
+    except OSError as exc:
+        raise PublishFailed(f"{path} could not be written: {exc}.") from exc
+    with file:
+        for left in (models / name).glob(".*.partial-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield next_version(models, name)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def next_version(models: Path, name: str) -> int:

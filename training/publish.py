@@ -23,13 +23,14 @@ import onnx
 from numpy.typing import NDArray
 
 from training import calibrate, cost, export, report
+from training import run as runs
 from training.datasets import Dataset
-from training.errors import BelowGate, RunMismatch
+from training.errors import BelowGate, RunMismatch, UsageError
 from training.evaluate import Score, probabilities, score
 from training.network import build, feature_maps, served
 from training.pixels import encode_png
 from training.recipe import Recipe
-from training.run import State, best, read_state, write_state
+from training.run import State
 from training.splits import Split
 
 log = logging.getLogger(__name__)
@@ -56,18 +57,29 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         BelowGate: the file's test accuracy is under ``min_accuracy``; nothing is published.
         ExportMismatch: the file does not answer as the network does.
         PublishFailed: the folder cannot be written.
+        RunFailed: the run cannot be read, or a process is at work on it.
         RunMismatch: the recipe has changed since the run began.
+        UsageError: the run has not ended its first epoch.
     """
-    state = read_state(run)
+    with runs.alone(run):
+        return _publish(recipe, data, run, models)
+
+
+def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
+    state = runs.read_state(run)
     if state.page != recipe.fingerprint():
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
+    if not state.best_epoch:
+        raise UsageError(f"{run} has not ended its first epoch. Expected: a run with a result.")
     network = build(recipe, len(data.labels))
-    network.load_weights(best(run))
+    runs.load_weights(network, runs.best(run))
     whole = served(recipe, network)
     temperature = calibrate.temperature(_logits(whole, data.validation), data.validation.labels)
     model = export.with_probabilities(whole, temperature)
-    version = export.next_version(models, recipe.model)
-    with export.publication(models, recipe.model, version) as folder:
+    with (
+        export.turn(models, recipe.model) as version,
+        export.publication(models, recipe.model, version) as folder,
+    ):
         graph = export.to_onnx(model, {})
         judgement = _judge(recipe, model, graph, data, folder / "model.onnx")
         properties = _describe(recipe, data, version, judgement, state.command)
@@ -85,11 +97,11 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
             maps=feature_maps(network, examples),
         )
         facts = _facts(recipe, state, network, temperature)
-        facts |= _costs(recipe, graph, folder / "model.onnx")
+        facts |= _costs(graph, folder / "model.onnx")
         report.write(folder, properties, facts, data, evidence)
     published = models / recipe.model / str(version)
     state.published = str(published)
-    write_state(run, state)
+    runs.write_state(run, state)
     return published
 
 
@@ -172,12 +184,11 @@ def _facts(
     }
 
 
-def _costs(recipe: Recipe, graph: onnx.ModelProto, file: Path) -> dict[str, str]:
+def _costs(graph: onnx.ModelProto, file: Path) -> dict[str, str]:
     millions, spent = cost.macs(graph) / 1e6, cost.milliseconds(file)
-    views = "; half of it is for the mirror image of each picture" if recipe.mirrored else ""
     return {
         "Cost of an image": f"{millions:.1f} million multiply-accumulates, {spent:.2f} ms at one "
-        f"thread of the machine that published it{views}",
+        "thread of the machine that published it",
         "File": f"{file.stat().st_size / 1e6:.1f} MB",
     }
 

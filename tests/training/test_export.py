@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -115,6 +116,28 @@ def test_a_published_version_is_never_replaced(tmp_path: Path) -> None:
     ):
         pass
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
+
+
+def test_publishers_of_one_model_take_turns_and_each_gets_its_own_version(tmp_path: Path) -> None:
+    def publish(_: int) -> int:
+        with (
+            export.turn(tmp_path, "digits") as version,
+            export.publication(tmp_path, "digits", version) as folder,
+        ):
+            (folder / "model.onnx").write_bytes(b"graph")
+        return version
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(publish, range(8))) == list(range(1, 9))
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_what_a_killed_publisher_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "digits/.1.partial-17/golden").mkdir(parents=True)
+    (tmp_path / ".digits.lock").touch()
+    with export.turn(tmp_path, "digits") as version:
+        assert version == 1
+        assert list((tmp_path / "digits").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
