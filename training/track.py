@@ -36,6 +36,8 @@ PATIENCE = {
 class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     """One place that is told of a run; what goes wrong there is logged and goes no further."""
 
+    async_safe = True  # it looks at no step, so Keras need not wait for one
+
     @abstractmethod
     def tell(self, epoch: int, values: Mapping[str, float]) -> None:
         """What was measured in an epoch, counted from 1."""
