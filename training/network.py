@@ -33,14 +33,9 @@ def build(recipe: Recipe, classes: int) -> keras.Model:
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
-    """What is published of a network: uint8 images of the recipe's size to logits; where the recipe
-    is ``mirrored``, their mean over the image and its mirror image."""
+    """What is published of a network: uint8 images of the recipe's size to logits."""
     image = keras.Input(recipe.shape, dtype="uint8", name="image")
-    if not recipe.mirrored:
-        return keras.Model(image, network(image))
-    both = network(keras.ops.concatenate([image, keras.ops.flip(image, axis=2)]))
-    pairs = keras.ops.reshape(both, (2, -1, both.shape[-1]))
-    return keras.Model(image, keras.ops.mean(pairs, axis=0))
+    return keras.Model(image, network(image))
 
 
 def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:

@@ -97,7 +97,7 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
             maps=feature_maps(network, examples),
         )
         facts = _facts(recipe, state, network, temperature)
-        facts |= _costs(recipe, graph, folder / "model.onnx")
+        facts |= _costs(graph, folder / "model.onnx")
         report.write(folder, properties, facts, data, evidence)
     published = models / recipe.model / str(version)
     state.published = str(published)
@@ -184,12 +184,11 @@ def _facts(
     }
 
 
-def _costs(recipe: Recipe, graph: onnx.ModelProto, file: Path) -> dict[str, str]:
+def _costs(graph: onnx.ModelProto, file: Path) -> dict[str, str]:
     millions, spent = cost.macs(graph) / 1e6, cost.milliseconds(file)
-    views = "; half of it is for the mirror image of each picture" if recipe.mirrored else ""
     return {
         "Cost of an image": f"{millions:.1f} million multiply-accumulates, {spent:.2f} ms at one "
-        f"thread of the machine that published it{views}",
+        "thread of the machine that published it",
         "File": f"{file.stat().st_size / 1e6:.1f} MB",
     }
 

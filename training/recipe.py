@@ -66,9 +66,6 @@ class Recipe:
         None  # training and validation images that a tutorial took of the whole set
     )
     any_size: bool = False  # the network takes crops of another size than the served image
-    mirrored: bool = (
-        False  # the published file averages the logits of an image and its mirror image
-    )
     recommended: bool = False  # the one that `train <model>` runs
 
     @property
