@@ -7,18 +7,20 @@ recipe's accuracy gate, 75 stopped by SIGTERM: the same command goes on.
 """
 
 import argparse
+import importlib.util
 import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
+from training import hosts
 from training.datasets import Dataset, default_data_dir, load, test_uploads
 from training.errors import Preempted, PublishFailed, TrainingError, UsageError
 
@@ -31,9 +33,17 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options.backend = os.environ.get("KERAS_BACKEND")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    return _told(options.run, options)
+
+
+def _told(run: Callable[..., None], *arguments: object) -> int:
+    """Run; the exit code of what happened, told in a sentence where it is an error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options.run(options)
+        run(*arguments)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -80,6 +90,7 @@ def _add_folder(
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
     command.add_argument("--precision", choices=PRECISIONS, default="auto")
+    hosts.add_options(command)
     command.add_argument(
         "--no-publish",
         dest="publish",
@@ -118,6 +129,26 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    together = hosts.find(options, os.environ)
+    if together is None:
+        _train_here(options)
+    elif hosts.is_part(os.environ):
+        hosts.part(_told, _train_with_others, options, together)
+    else:
+        hosts.supervise(together, options)
+
+
+def _train_with_others(options: argparse.Namespace, together: hosts.Hosts) -> None:
+    from training import recipe
+    from training.parallel import joined
+
+    for entry in map(recipe.find, options.names):
+        hosts.check_batch(together, entry.name, entry.batch_size)
+    with joined(together):
+        _train_here(options, together)
+
+
+def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
     from training import recipe
     from training.fit import fit
 
@@ -129,6 +160,8 @@ def _train(options: argparse.Namespace) -> None:
         for note in data.notes:
             print(note)
         run = _run_folder(options, entry)
+        if together:
+            _follow_first(options, entry, data)
         state = fit(
             entry,
             data,
@@ -137,7 +170,7 @@ def _train(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             precision=options.precision,
             command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=0 if together and together.index else 1 if sys.stdout.isatty() else 2,
         )
         print(
             f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
@@ -149,13 +182,19 @@ def _train(options: argparse.Namespace) -> None:
             _publish(options, entry, data)
 
 
-def _check_publishing(models: Path) -> None:
-    import keras
+def _follow_first(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
+    from training.parallel import follow_first
 
-    if keras.backend.backend() != "tensorflow":
+    facts = {"recipe": entry.name, "page": entry.fingerprint(), "data": data.content_hash}
+    facts |= {name: vars(options)[name] for name in ("names", "seed", "epochs", "precision")}
+    follow_first(_run_folder(options, entry), facts)
+
+
+def _check_publishing(models: Path) -> None:
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tf2onnx"))):
         raise UsageError(
-            "Only the TensorFlow backend can export. Train with --no-publish, then run `export` "
-            "with KERAS_BACKEND=tensorflow."
+            "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
+            "run `export` where it is."
         )
     writable = next(path for path in (models, *models.absolute().parents) if path.exists())
     if not os.access(writable, os.W_OK):
@@ -182,10 +221,25 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
 
 
 def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        _publish_apart(options, entry)
+        return
     from training.publish import publish
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
+
+
+def _publish_apart(options: argparse.Namespace, entry: "Recipe") -> None:
+    """Let another process export: a process has one backend, and only TensorFlow can."""
+    command = [sys.executable, "-m", "training", "export", entry.name, f"--seed={options.seed}"]
+    folders = {"runs": options.runs, "models": options.models, "data-dir": _data_dir(options)}
+    command += [f"--{name}={folder}" for name, folder in folders.items()]
+    done = subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -31,6 +31,16 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         chosen = self._order[index * self._size : (index + 1) * self._size]
         return self._split.images[chosen], self._split.labels[chosen]
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether they are for training."""
+        return self._seed is not None
+
+    def sizes(self) -> list[int]:
+        """How many images each batch holds."""
+        count = len(self._split.labels)
+        return [min(self._size, count - start * self._size) for start in range(len(self))]
+
     def start_epoch(self, epoch: int) -> None:
         """Shuffle for that epoch. Keras' own hook runs once more than there are epochs, so a
         resumed run could not rely on it."""
