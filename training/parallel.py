@@ -43,6 +43,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
 
     # JAX would catch the SIGTERM that must end this process.
     jax.config.update("jax_enable_preemption_service", False)
+    logging.getLogger("jax").setLevel(logging.WARNING)
     log.info("host %d of %d, host 0 is %s", hosts.index, hosts.count, hosts.coordinator)
     try:
         # keras.distribution.initialize does the same, but cannot be told any of the three times
@@ -61,7 +62,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
         yield
         multihost_utils.sync_global_devices("done")
         jax.distributed.shutdown()
-    except jax.errors.JaxRuntimeError as exc:
+    except (RuntimeError, ValueError) as exc:  # JAX raises either
         if not any(word in str(exc) for word in LOST):
             raise
         raise HostLost from exc
