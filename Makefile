@@ -23,6 +23,10 @@ serve: .venv/serve/.made ## Serve the models in models/ on port 8000
 train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
 	.venv/train/bin/python -m training train $(MODEL)
 
+.PHONY: bench-train
+bench-train: .venv/train/.made ## Measure training, for about an hour on two cores
+	.venv/train/bin/python -m bench.training $(ARGS)
+
 .PHONY: test
 test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
 	.venv/dev/bin/python -m pytest $(ARGS)

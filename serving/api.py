@@ -4,6 +4,7 @@ Knows Flask and every module beside it. Views do HTTP and nothing else; ``predic
 from uploads to an answer and knows no route.
 """
 
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from serving.repository import Repository
 from serving.settings import Settings
 
 TOP = 5
-PARAMETERS = frozenset({"model", "version", "top"})
+PARAMETERS = frozenset({"coverage", "model", "top", "version"})
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ def predict(
     files: Sequence[uploads.Upload],
     *,
     top: int,
+    threshold: float | None = None,
     deadline: float,
 ) -> list[dict[str, Any]]:
-    """One prediction for each upload, in their order.
+    """One prediction for each upload, in their order; with ``threshold``, each has its set.
 
     Of several, a bad image fails alone: its place holds the error. A single one raises, however it
     was sent: as a file, as a form of one part or as a JSON list of one.
@@ -68,7 +70,7 @@ def predict(
     return [
         error_body(image, service.metrics)
         if isinstance(image, ServingError)
-        else _prediction(service, model, next(answers), top)
+        else _prediction(service, model, next(answers), top=top, threshold=threshold)
         for image in decoded
     ]
 
@@ -100,11 +102,16 @@ def _decode(
             return exc
 
 
-def _prediction(service: Service, model: Model, row: list[float], top: int) -> dict[str, Any]:
-    order = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:top]
-    best = [{"label": model.labels[i], "probability": round(row[i], 6)} for i in order]
+def _prediction(
+    service: Service, model: Model, row: list[float], *, top: int, threshold: float | None
+) -> dict[str, Any]:
+    order = sorted(range(len(row)), key=row.__getitem__, reverse=True)
+    best = [{"label": model.labels[i], "probability": round(row[i], 6)} for i in order[:top]]
     service.metrics.image(model.name, model.version, label=model.labels[order[0]])
-    return {**best[0], "top": best}
+    prediction = {**best[0], "top": best}
+    if threshold is not None:
+        prediction["set"] = [model.labels[i] for i in order if row[i] >= threshold]
+    return prediction
 
 
 def blueprint(service: Service) -> Blueprint:
@@ -117,7 +124,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/predict")
     def post_predict(name: str | None = None) -> Response:
         deadline = _deadline(service.settings.timeout_ms)
-        version, top = _number("version"), _number("top") or TOP
+        version, top, coverage = _number("version"), _number("top") or TOP, _coverage()
         _refuse_unknown_parameters()
         name = _agreed(name, request.args.get("model"))
         if name is not None:
@@ -126,7 +133,10 @@ def blueprint(service: Service) -> Blueprint:
             body = uploads.read(request, limits)
             model = service.repository.get(_named(_agreed(name, body.model), service), version)
             g.model = (model.name, model.version)
-            predictions = predict(service, model, body.uploads, top=top, deadline=deadline)
+            threshold = None if coverage is None else _threshold(model, coverage)
+            predictions = predict(
+                service, model, body.uploads, top=top, threshold=threshold, deadline=deadline
+            )
         return json_response(
             {"model": model.name, "version": model.version, "predictions": predictions}
         )
@@ -200,6 +210,26 @@ def _deadline(timeout_ms: int) -> float:
 def _number(name: str) -> int | None:
     text = request.args.get(name)
     return None if text is None else _positive(f"the parameter {name!r}", text)
+
+
+def _coverage() -> float | None:
+    text = request.args.get("coverage")
+    if text is None:
+        return None
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text, re.ASCII):
+        raise BadRequest(f"The parameter 'coverage' is {text[:40]!r}. Expected a share, like 0.95.")
+    return float(text)
+
+
+def _threshold(model: Model, coverage: float) -> float:
+    """What puts a label into a set of that coverage, as calibrated when the model was published."""
+    if coverage not in model.thresholds:
+        known = ", ".join(f"{each:g}" for each in sorted(model.thresholds))
+        raise BadRequest(
+            f"{model} has no prediction sets of coverage {coverage:g}. Known coverages:"
+            f" {known or 'none; it was published without thresholds'}."
+        )
+    return model.thresholds[coverage]
 
 
 def _positive(what: str, text: str) -> int:

@@ -21,7 +21,9 @@ from serving.errors import ModelError
 from serving.images import FITS, PixelSpec
 
 SCHEMA = "1"
-INFORMATIVE = ("title", "recipe", "metrics", "baseline", "dataset", "trained_at", "source")
+INFORMATIVE = (
+    *("title", "recipe", "metrics", "baseline", "conformal", "dataset", "trained_at", "source"),
+)
 
 
 class Model:
@@ -45,6 +47,7 @@ class Model:
             self._check_identity(metadata)
             self.spec = PixelSpec(*self._check_graph(), fit=_fit(metadata))
             self.labels = _labels(metadata)
+            self.thresholds = _thresholds(metadata)
             self.about: dict[str, object] = {
                 key: _informative(metadata[key]) for key in INFORMATIVE if key in metadata
             }
@@ -155,6 +158,22 @@ def _labels(metadata: Mapping[str, str]) -> tuple[str, ...]:
             " Expected a JSON list of different strings."
         )
     return tuple(labels)
+
+
+def _thresholds(metadata: Mapping[str, str]) -> dict[float, float]:
+    """By coverage, the probability that puts a label into a prediction set; empty where the file
+    does not say."""
+    text = metadata.get("conformal", "{}")
+    try:
+        thresholds = {float(coverage): float(p) for coverage, p in json.loads(text).items()}
+        if all(0 < coverage < 1 and 0 <= p <= 1 for coverage, p in thresholds.items()):
+            return thresholds
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise ModelError(
+        f"metadata 'conformal' is {text!r}."
+        ' Expected a JSON object of coverages and probabilities, {"0.9": 0.5, …}.'
+    )
 
 
 def _informative(text: str) -> object:

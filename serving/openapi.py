@@ -141,6 +141,13 @@ def _parameters() -> list[dict[str, Any]]:
             "description": "How many labels to list.",
         },
         {
+            "name": "coverage",
+            "in": "query",
+            "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            "description": "Add to each prediction the smallest set of labels that holds the truth"
+            " this often, one of the model's `conformal`.",
+        },
+        {
             "name": "X-Request-Timeout-Ms",
             "in": "header",
             "schema": number,
@@ -171,10 +178,21 @@ def _schemas() -> dict[str, Any]:
             "provider": {"type": "string"},
         }
     )
+    prediction = _object({**labelled, "top": _list(_ref("Label"))})
+    prediction["properties"]["set"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Where `coverage` was asked for: empty where nothing fits.",
+    }
+    version["properties"]["conformal"] = {
+        "type": "object",
+        "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
+        "description": "By coverage, the probability that puts a label into a prediction set.",
+    }
     return {
         "Error": _object({"error": _object({"code": _text(), "message": _text()})}),
         "Label": _object(labelled),
-        "Prediction": _object({**labelled, "top": _list(_ref("Label"))}),
+        "Prediction": prediction,
         "Answer": _object(
             {
                 "model": _text(),

@@ -11,10 +11,9 @@ import importlib.util
 import logging
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is im
 
 from training import hosts
 from training.datasets import Dataset, default_data_dir, load, test_uploads
-from training.errors import Preempted, PublishFailed, TrainingError, UsageError
+from training.errors import PublishFailed, TrainingError, UsageError
+from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -36,14 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     options.backend = os.environ.get("KERAS_BACKEND")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    return _told(options.run, options)
-
-
-def _told(run: Callable[..., None], *arguments: object) -> int:
-    """Run; the exit code of what happened, told in a sentence where it is an error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        run(*arguments)
+        options.run(options)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -66,16 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train and publish")
     export = add("export", _export, "publish what a run has reached")
     evaluate = add("evaluate", _evaluate, "score a published model on its test split")
-    for command in (train, export, evaluate):
+    reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
+    for command in (train, export, evaluate, reproduce):
         _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
+    for command in (train, export, evaluate):
         _add_folder(command, "--models", "the published versions", default="models")
+    for command in (train, export, reproduce):
+        _add_folder(command, "--runs", "the checkpoints", default="runs")
     for command in (train, export):
         command.add_argument(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
         )
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
         command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+    for command in (train, reproduce):
+        command.add_argument("--precision", choices=PRECISIONS, default="auto")
     _add_train_options(train)
+    _add_reproduce_options(reproduce)
     _add_evaluate_options(evaluate)
     return parser
 
@@ -89,13 +90,25 @@ def _add_folder(
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    command.add_argument("--precision", choices=PRECISIONS, default="auto")
     hosts.add_options(command)
     command.add_argument(
         "--no-publish",
         dest="publish",
         action="store_false",
         help="train only; `export` publishes later",
+    )
+
+
+def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
+    )
+    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
+    command.add_argument(
+        "--page",
+        type=Path,
+        default=Path("docs/reproduction.md"),
+        help="the comparison to write (default: %(default)s)",
     )
 
 
@@ -121,7 +134,9 @@ def _list(_options: argparse.Namespace) -> None:
     from training import recipe
 
     for entry in map(recipe.find, recipe.names()):
-        mark = "recommended" if entry.recommended else ""
+        mark = (
+            "recommended" if entry.recommended else "" if entry.gives_classes else "reproduce only"
+        )
         print(
             f"{entry.name:24} {entry.model:14} at least {entry.min_accuracy:.1%}  "
             f"{entry.epochs:3} epochs  {mark}".rstrip()
@@ -129,65 +144,94 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    together = hosts.find(options, os.environ)
-    if together is None:
-        _train_here(options)
-    elif hosts.is_part(os.environ):
-        hosts.part(_told, _train_with_others, options, together)
+    if together := hosts.find(options, os.environ):
+        hosts.train(together, options, _train_here)
     else:
-        hosts.supervise(together, options)
-
-
-def _train_with_others(options: argparse.Namespace, together: hosts.Hosts) -> None:
-    from training import recipe
-    from training.parallel import joined
-
-    for entry in map(recipe.find, options.names):
-        hosts.check_batch(together, entry.name, entry.batch_size)
-    with joined(together):
-        _train_here(options, together)
+        _train_here(options)
 
 
 def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
-    from training import recipe
-    from training.fit import fit
+    from training import parallel
 
-    entries = [recipe.find(name) for name in options.names]
+    entries = _entries(options)
+    if together:
+        for entry in entries:
+            hosts.check_batch(together, entry.name, entry.batch_size)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
+    with parallel.joined(together) if together else nullcontext():
+        for entry in entries:
+            _train_one(options, entry, together)
+
+
+def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hosts | None) -> None:
+    from training import parallel, run
+    from training.fit import fit
+
+    with run.alone(_run_folder(options, entry)):
+        pass  # told now, not after minutes of reading data
+    data = _data(options, entry)
+    for note in data.notes:
+        print(note)
+    if together:
+        facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
+        facts |= {"epochs": options.epochs, "precision": options.precision}
+        parallel.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
+    state = fit(
+        entry,
+        data,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=options.epochs,
+        precision=options.precision,
+        command=_command(),
+        verbose=0 if together and together.index else _verbosity(),
+    )
+    print(
+        f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+        f"{state.best_accuracy:.2%}"
+    )
+    if state.published and Path(state.published).exists():
+        print(f"{state.published} holds this run already; `export` publishes it once more")
+    elif options.publish:
+        _publish(options, entry, data)
+
+
+def _entries(options: argparse.Namespace) -> list["Recipe"]:
+    from training import recipe
+
+    entries = [recipe.find(name) for name in options.names]
     for entry in entries:
-        data = _data(options, entry)
-        for note in data.notes:
-            print(note)
-        run = _run_folder(options, entry)
-        if together:
-            _follow_first(options, entry, data)
-        state = fit(
-            entry,
-            data,
-            run=run,
-            seed=options.seed,
-            epochs=options.epochs,
-            precision=options.precision,
-            command=shlex.join(["python", "-m", "training", *sys.argv[1:]]),
-            verbose=0 if together and together.index else 1 if sys.stdout.isatty() else 2,
-        )
-        print(
-            f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
-            f"{state.best_accuracy:.2%}"
-        )
-        if state.published and Path(state.published).exists():
-            print(f"{state.published} holds this run already; `export` publishes it once more")
-        elif options.publish:
-            _publish(options, entry, data)
+        if not entry.gives_classes:
+            raise UsageError(
+                f"{entry.name} gives one score and no probability for each class, so it cannot be "
+                f"published. `reproduce {entry.name}` trains it."
+            )
+    return entries
 
 
-def _follow_first(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
-    from training.parallel import follow_first
+def _command() -> str:
+    return shlex.join(["python", "-m", "training", *sys.argv[1:]])
 
-    facts = {"recipe": entry.name, "page": entry.fingerprint(), "data": data.content_hash}
-    facts |= {name: vars(options)[name] for name in ("names", "seed", "epochs", "precision")}
-    follow_first(_run_folder(options, entry), facts)
+
+def _verbosity() -> int:
+    """Of Keras: a bar on a terminal, a line for each epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from training.reproduce import reproduce
+
+    reproduce(
+        options.names,
+        seeds=options.seeds,
+        runs=options.runs,
+        page=options.page,
+        data_dir=_data_dir(options),
+        precision=options.precision,
+        command=_command(),
+        verbose=_verbosity(),
+    )
 
 
 def _check_publishing(models: Path) -> None:
@@ -197,15 +241,14 @@ def _check_publishing(models: Path) -> None:
             "run `export` where it is."
         )
     writable = next(path for path in (models, *models.absolute().parents) if path.exists())
-    if not os.access(writable, os.W_OK):
+    if not (writable.is_dir() and os.access(writable, os.W_OK)):
         raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training import recipe
     from training.run import read_state
 
-    for entry in [recipe.find(name) for name in options.names]:
+    for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
         _publish(options, entry, _data(options, entry))
@@ -224,22 +267,12 @@ def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> Non
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        _publish_apart(options, entry)
+        hosts.export(options, entry.name, data_dir=_data_dir(options))
         return
     from training.publish import publish
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
-
-
-def _publish_apart(options: argparse.Namespace, entry: "Recipe") -> None:
-    """Let another process export: a process has one backend, and only TensorFlow can."""
-    command = [sys.executable, "-m", "training", "export", entry.name, f"--seed={options.seed}"]
-    folders = {"runs": options.runs, "models": options.models, "data-dir": _data_dir(options)}
-    command += [f"--{name}={folder}" for name, folder in folders.items()]
-    done = subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -282,16 +315,16 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(map(_seed, text.split(",")))
+
+
 def _positive(text: str) -> int:
     if not _seed(text):
         raise argparse.ArgumentTypeError("expected a positive number, not 0")
     return int(text)
 
 
-def _stop(*_: object) -> None:
-    raise Preempted("Stopped by SIGTERM. The same command goes on after the last whole epoch.")
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    SIGTERM.listen()
     sys.exit(main())

@@ -87,6 +87,35 @@ class RandomShift(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable("convserve")
+class Cutout(keras.layers.Layer):  # type: ignore[misc]
+    """Grey out one square of each image, ``side`` pixels wide and anywhere within it (DeVries and
+    Taylor, *Improved regularization of convolutional neural networks with cutout*, 2017).
+
+    Images are float ``(N, H, W, C)``.
+    """
+
+    def __init__(self, side: int, *, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.side = side
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Cut while training; pass the images through otherwise."""
+        if not training:
+            return images
+        count, height, width, _ = ops.shape(images)
+        rows, columns = self._inside(count, height), self._inside(count, width)
+        square = ops.logical_and(rows[:, :, None, None], columns[:, None, :, None])
+        return ops.where(square, 128.0, images)
+
+    def _inside(self, count: Any, size: Any) -> Any:
+        last = size - self.side + 1
+        start = keras.random.randint((count, 1), 0, last, seed=self.seed_generator)
+        place = ops.arange(size, dtype="int32") - start
+        return ops.logical_and(place >= 0, place < self.side)
+
+
+@keras.saving.register_keras_serializable("convserve")
 class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
     """Mirror each image in every other epoch, half of them in the even ones: two epochs in a row
     show both sides of each (Jordan, *94 % on CIFAR-10 in 3.29 seconds*, 2024).

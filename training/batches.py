@@ -20,15 +20,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
         super().__init__()
         self._split, self._size, self._seed = split, size, seed
+        count = len(split.labels)
+        whole = count // size if seed is not None else 0
+        self.steps = whole or -(-count // size)  # of a whole epoch
         self.start_epoch(0)
 
     def __len__(self) -> int:
-        count = len(self._split.labels)
-        whole = count // self._size if self._seed is not None else 0
-        return whole or -(-count // self._size)
+        return self.steps - self.done
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        chosen = self._order[index * self._size : (index + 1) * self._size]
+        first = (self.done + index) * self._size
+        chosen = self._order[first : first + self._size]
         return self._split.images[chosen], self._split.labels[chosen]
 
     @property
@@ -37,13 +39,14 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return self._seed is not None
 
     def sizes(self) -> list[int]:
-        """How many images each batch holds."""
+        """How many images each batch of a whole epoch holds."""
         count = len(self._split.labels)
-        return [min(self._size, count - start * self._size) for start in range(len(self))]
+        return [min(self._size, count - step * self._size) for step in range(self.steps)]
 
-    def start_epoch(self, epoch: int) -> None:
-        """Shuffle for that epoch. Keras' own hook runs once more than there are epochs, so a
-        resumed run could not rely on it."""
+    def start_epoch(self, epoch: int, *, done: int = 0) -> None:
+        """Shuffle for that epoch, and leave out the steps that are done. Keras' own hook runs once
+        more than there are epochs, so a resumed run could not rely on it."""
+        self.done = done
         self._order = np.arange(len(self._split.labels))
         if self._seed is not None:
             self._order = np.random.default_rng((self._seed, epoch)).permutation(self._order)

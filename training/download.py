@@ -4,7 +4,6 @@ Knows HTTP and the file system; knows nothing of what the files hold. A cut down
 it stopped, a cut extraction is never taken for a whole set, and two processes at once take turns.
 """
 
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from training import lock
 from training.errors import DataError, UsageError
 from training.extract import unpack
 from training.progress import Progress
@@ -211,14 +211,10 @@ def _install(files: list[Path], folder: Path) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock of a set; a process that ends, however it ends, gives it up."""
     with _writing(path):
-        file = path.open("w")
+        file = lock.take(
+            path, waiting=f"{path}: another process is fetching this set; waiting for it"
+        )
     with file:
-        with _writing(path):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("%s: another process is fetching this set; waiting for it", path)
-                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -9,6 +9,8 @@ TrainingError           1   the root
 │   └── UnreadableImage 3   bytes that are no picture; a reader may count it and go on
 ├── ExportMismatch      1   the exported file does not answer as the network does
 ├── PublishFailed       1   a version that cannot be written
+├── RunFailed           1   a run folder that cannot be read or written, or that is in use
+├── Diverged            1   a loss that is no number any more
 ├── ServiceFailed       1   a running service that does not answer
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
 ├── HostLost            75  another host is gone; the same command on all of them resumes
@@ -60,7 +62,7 @@ class HostLost(TrainingError):
     def __init__(self) -> None:
         super().__init__(
             "Another host has ended or did not come: its log says why. The same command on every "
-            "host goes on after the last whole epoch."
+            "host goes on from the last checkpoint."
         )
 
 
@@ -74,6 +76,14 @@ class ExportMismatch(TrainingError):
 
 class PublishFailed(TrainingError):
     """A version that cannot be written."""
+
+
+class RunFailed(TrainingError):
+    """A run folder that cannot be read or written, or that is in use."""
+
+
+class Diverged(TrainingError):
+    """A loss that is no number any more."""
 
 
 class ServiceFailed(TrainingError):

@@ -5,6 +5,7 @@ Knows onnxruntime and HTTP; knows nothing of Keras or of how the file came to be
 
 import io
 import json
+import math
 import os
 import random
 import threading
@@ -42,6 +43,14 @@ class Score:
     def accuracy(self) -> float:
         """The share that is right, 0-1."""
         return self.correct / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracies, 0-1, that 95 of 100 such test sets agree with (Wilson, 1927)."""
+        z, n, p = 1.959964, self.images, self.accuracy
+        middle, scale = p + z**2 / (2 * n), 1 + z**2 / n
+        half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+        return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
     def __str__(self) -> str:
         return f"{self.correct:,} of {self.images:,} right ({self.accuracy:.2%})"

@@ -12,6 +12,7 @@ exported at opset 17, checked, reloaded and compared.
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from training import lock
+from training.calibrate import Temperature
 from training.errors import ExportMismatch, PublishFailed
 from training.evaluate import probabilities
 
@@ -35,11 +38,16 @@ TOLERANCE = 1e-4  # of a probability; float32 sums in another order differ by ab
 MIN_COMPARED = 256
 
 
-def with_probabilities(network: keras.Model, temperature: float) -> keras.Model:
-    """The network that is published: uint8 ``image`` to calibrated float32 ``probabilities``."""
+def with_probabilities(network: keras.Model, temperature: Temperature) -> keras.Model:
+    """The network that is published: uint8 ``image`` to calibrated float32 ``probabilities``,
+    ``temperature.apply`` being part of it."""
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / temperature, name="temperature")(network(image))
-    return keras.Model(image, keras.layers.Softmax(name="probabilities")(x))
+    logits = network(image)
+    logs = keras.ops.log_softmax(logits)
+    entropy = keras.ops.sum(keras.ops.exp(logs) * logs, axis=-1, keepdims=True)
+    entropy *= -1 / math.log(network.output_shape[-1])
+    logits *= 1 / temperature.sure + temperature.slope * entropy
+    return keras.Model(image, keras.layers.Softmax(name="probabilities")(logits))
 
 
 def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -84,6 +92,28 @@ def compare(model: keras.Model, file: Path, images: NDArray[np.uint8]) -> float:
             f"{file.name} differs from the network by {difference:.2g}; allowed is {TOLERANCE:.0e}."
         )
     return difference
+
+
+@contextmanager
+def turn(models: Path, name: str) -> Iterator[int]:
+    """Wait for our turn to publish a model; the version that is ours until the block ends.
+
+    Raises:
+        PublishFailed: the folder cannot be written.
+    """
+    path = models / f".{name}.lock"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        file = lock.take(path, waiting=f"another process is publishing {name}; waiting for it")
+    except OSError as exc:
+        raise PublishFailed(f"{path} could not be written: {exc}.") from exc
+    with file:
+        for left in (models / name).glob(".*.partial-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield next_version(models, name)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def next_version(models: Path, name: str) -> int:

@@ -15,9 +15,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
-from training.errors import HostLost, Preempted, TrainingError, UsageError
+from training.errors import HostLost, TrainingError, UsageError
 
 MARK = "CONVSERVE_HOST_PROCESS"  # in the environment of the process that does the work
 GRACE = 5.0  # seconds that a process gets to end before it is killed
@@ -124,8 +125,8 @@ def check_batch(hosts: Hosts, name: str, size: int) -> None:
         )
 
 
-def supervise(hosts: Hosts, options: argparse.Namespace) -> None:
-    """Run this host's part, the same command, in a process of its own on the JAX backend.
+def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) -> None:
+    """Do this host's part, ``work(options, hosts)``, in a process of its own on the JAX backend.
 
     A process that waits for another host hears no signal, and JAX aborts it when that host is
     lost. This one waits for nothing else, so it can stop it at once and tell what happened.
@@ -137,12 +138,13 @@ def supervise(hosts: Hosts, options: argparse.Namespace) -> None:
         SystemExit: the process ended by an error that it has told.
         UsageError: ``KERAS_BACKEND`` names another backend.
     """
+    if MARK in os.environ:
+        _work(lambda: work(options, hosts))
     if options.backend not in (None, "jax"):
         raise UsageError(
             f"Several hosts train on the JAX backend, not on {options.backend!r}. Leave "
             "KERAS_BACKEND unset, or set it to jax."
         )
-    signal.signal(signal.SIGTERM, _stop)
     with tempfile.TemporaryDirectory(prefix="convserve-") as scratch:
         process = subprocess.Popen(
             [sys.executable, "-m", "training", *options.arguments]
@@ -163,26 +165,41 @@ def supervise(hosts: Hosts, options: argparse.Namespace) -> None:
         sys.exit(code)
 
 
-def is_part(environment: Mapping[str, str]) -> bool:
-    """Whether this is the process that ``supervise`` started."""
-    return MARK in environment
-
-
-def part(run: Callable[..., int], *arguments: object) -> NoReturn:
-    """Run, and end this process with the exit code that comes back; end it too when the process
-    that started it ends."""
+def _work(work: Callable[[], None]) -> NoReturn:
+    """Do it, and end this process; end it too when the one that started it ends."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    code: Any = 1
+    code: Any = 0
     try:
-        code = run(*arguments)
+        work()
+    except TrainingError as exc:
+        sys.stderr.write(f"training: {exc}\n")
+        code = exc.exit_code
     except SystemExit as exc:
         code = exc.code
-    except BaseException:  # noqa: BLE001 - a bug; Python would tell it only at its exit
+    except BaseException:  # noqa: BLE001 - a bug, which Python would tell only at its exit
         traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # an ordinary exit of JAX waits for hosts that may be gone
+
+
+def export(options: argparse.Namespace, name: str, *, data_dir: Path) -> None:
+    """Publish a run by another process: a process has one backend, and only TensorFlow exports.
+
+    Raises:
+        SystemExit: it ended by an error that it has told.
+    """
+    folders = {"runs": options.runs, "models": options.models, "data-dir": data_dir}
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
+        + [f"--{key}={folder}" for key, folder in folders.items()],
+        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def _end_with_parent() -> None:
@@ -196,7 +213,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
-
-
-def _stop(*_: object) -> None:
-    raise Preempted("Stopped by SIGTERM. The same command goes on after the last whole epoch.")

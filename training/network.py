@@ -7,26 +7,52 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from training.recipe import Recipe, Tensor
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+# Layers, and the operations of ``keras.ops``, which have no class to import.
+NONLINEAR = frozenset(
+    (
+        *("Activation", "CELU", "Celu", "ELU", "Elu", "Gelu", "LeakyRelu", "LeakyReLU", "Mish"),
+        *("PReLU", "ReLU", "Relu", "Relu6", "SELU", "Selu", "Silu", "Tanh"),
+    )
+)
 
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
     """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
-    float32 logits ``(N, classes)``."""
+    float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
     image = _image(recipe)
-    return keras.Model(image, recipe.network(image, classes), name=recipe.name)
+    return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
-    """What is published of a network: uint8 images of the recipe's size to logits; where the recipe
-    is ``mirrored``, their mean over the image and its mirror image."""
+    """What is published of a network: uint8 images of the recipe's size to logits."""
     image = keras.Input(recipe.shape, dtype="uint8", name="image")
-    if not recipe.mirrored:
-        return keras.Model(image, network(image))
-    both = network(keras.ops.concatenate([image, keras.ops.flip(image, axis=2)]))
-    pairs = keras.ops.reshape(both, (2, -1, both.shape[-1]))
-    return keras.Model(image, keras.ops.mean(pairs, axis=0))
+    return keras.Model(image, network(image))
+
+
+def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """The activations ``(N, h, w, channels)`` of a network's first convolution: after its
+    nonlinearity, be that a part of it or a step of its own; None where there is no convolution."""
+    steps = network.operations
+    convolutions = [step for step in steps if isinstance(step, CONVOLUTIONS)]
+    if not convolutions:
+        return None
+    first, *later = convolutions
+    shown = first
+    if first.activation is keras.activations.linear:
+        end = steps.index(later[0]) if later else len(steps)
+        after = steps[steps.index(first) : end]
+        shown = next((step for step in after if type(step).__name__ in NONLINEAR), first)
+    maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
+    return np.asarray(maps, np.float32)
 
 
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
@@ -36,14 +62,29 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     optimizer = recipe.optimizer(steps)
     model.compile(
         optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        weighted_metrics=["accuracy"],  # images that fill up a batch of several hosts weigh nothing
-        jit_compile="auto"
-        if keras.backend.backend() == "jax"
-        else False,  # XLA on a CPU: 14 times slower
+        loss=_loss(recipe),
+        # weighted: images that only fill up a batch of several hosts count for nothing
+        weighted_metrics=["accuracy"] if recipe.gives_classes else [],
+        jit_compile=_compiles(),
     )
     optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
     return model
+
+
+def _compiles() -> bool:
+    """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
+    return keras.backend.backend() == "jax" or on_gpu()
+
+
+def on_gpu() -> bool:
+    """Whether Keras computes on a GPU. (JAX raises where it is asked for GPUs and has none.)"""
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.loss == "mean_squared_error":
+        return keras.losses.MeanSquaredError()
+    return SmoothedCrossEntropy(recipe.label_smoothing)
 
 
 def _image(recipe: Recipe) -> Tensor:
@@ -65,12 +106,30 @@ def _augmented(recipe: Recipe, image: Tensor) -> Tensor:
 def seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
     """Give dropout and augmentation the random state of this epoch, ``(seed, epoch)``: Keras saves
     it with no weights, and a resumed run must draw as an uninterrupted one."""
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    states = _random(model)
     words = np.random.SeedSequence(seed).generate_state(2 * len(states))
     for variable, state in zip(states, words.reshape(-1, 2), strict=True):
         variable.assign(state)
     for variable in (v for v in model.variables if v.name == "epoch"):
         variable.assign(seed[1])
+
+
+def _random(model: keras.Model) -> list[Any]:
+    return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def passing(model: keras.Model) -> list[Any]:
+    """What changes from step to step but is saved with no weights, as plain numbers: the random
+    states, and the metrics so far of this epoch."""
+    held = [*_random(model), *model.metrics_variables]
+    return [keras.ops.convert_to_numpy(variable).tolist() for variable in held]
+
+
+def set_passing(model: keras.Model, values: list[Any]) -> None:
+    """Give the model back what ``passing`` told; it must have seen a batch, or it has no metrics
+    yet."""
+    for variable, value in zip([*_random(model), *model.metrics_variables], values, strict=True):
+        variable.assign(value)
 
 
 @keras.saving.register_keras_serializable("convserve")

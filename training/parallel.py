@@ -97,7 +97,7 @@ def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
 def _packed(run: Path) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
-        for path in sorted(run.glob("*")):
+        for path in sorted(run.glob("*.*")):
             archive.add(path, path.name)
     return target.getvalue()
 
@@ -138,7 +138,8 @@ class Share(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(self, batches: Batches, distribution: keras.distribution.DataParallel) -> None:
         super().__init__()
-        self._batches, self._devices = batches, distribution.num_model_replicas
+        self._batches = batches
+        self._devices: int = distribution.num_model_replicas
         self._hosts, self._index = distribution.num_processes, distribution.data_shard_id
         sizes = batches.sizes()
         filled = sum(size + self._missing(size) for size in sizes)

@@ -9,10 +9,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from training import calibrate, export, report
+from training import calibrate, cost, export, report
+from training import run as runs
 from training.datasets import Dataset
-from training.errors import BelowGate, RunMismatch
+from training.errors import BelowGate, RunMismatch, UsageError
 from training.evaluate import Score, probabilities, score
-from training.network import build, served
+from training.network import build, feature_maps, served
 from training.pixels import encode_png
 from training.recipe import Recipe
-from training.run import State, best, read_state, write_state
+from training.run import State
 from training.splits import Split
 
 log = logging.getLogger(__name__)
 
 GOLDEN_IMAGES = 10
+EXAMPLES = 4  # of them are shown with their edges and feature maps
 PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -44,6 +47,7 @@ class Judgement:
     score: Score
     calibration_error: float
     answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
+    thresholds: dict[float, float]  # of the prediction sets, by coverage, from validation data
 
 
 def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
@@ -53,30 +57,51 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         BelowGate: the file's test accuracy is under ``min_accuracy``; nothing is published.
         ExportMismatch: the file does not answer as the network does.
         PublishFailed: the folder cannot be written.
+        RunFailed: the run cannot be read, or a process is at work on it.
         RunMismatch: the recipe has changed since the run began.
+        UsageError: the run has not ended its first epoch.
     """
-    state = read_state(run)
+    with runs.alone(run):
+        return _publish(recipe, data, run, models)
+
+
+def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
+    state = runs.read_state(run)
     if state.page != recipe.fingerprint():
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
+    if not state.best_epoch:
+        raise UsageError(f"{run} has not ended its first epoch. Expected: a run with a result.")
     network = build(recipe, len(data.labels))
-    network.load_weights(best(run))
+    runs.load_weights(network, runs.best(run))
     whole = served(recipe, network)
     temperature = calibrate.temperature(_logits(whole, data.validation), data.validation.labels)
     model = export.with_probabilities(whole, temperature)
-    version = export.next_version(models, recipe.model)
-    with export.publication(models, recipe.model, version) as folder:
+    with (
+        export.turn(models, recipe.model) as version,
+        export.publication(models, recipe.model, version) as folder,
+    ):
         graph = export.to_onnx(model, {})
-        judgement = _judge(recipe, model, graph, data.test, folder / "model.onnx")
+        judgement = _judge(recipe, model, graph, data, folder / "model.onnx")
         properties = _describe(recipe, data, version, judgement, state.command)
         onnx.helper.set_model_props(graph, export.properties(properties))
         onnx.save(graph, folder / "model.onnx")
         export.compare(model, folder / "model.onnx", data.test.images[: export.MIN_COMPARED])
-        _write_golden(folder / "golden", data, judgement.answers)
+        golden = list(islice(_surest(data.test, judgement.answers), GOLDEN_IMAGES))
+        _write_golden(folder / "golden", data, golden)
+        examples = data.test.images[golden[:EXAMPLES]]
+        evidence = report.Evidence(
+            history=state.history,
+            before=calibrate.softmax(_logits(whole, data.test)),
+            answers=judgement.answers,
+            examples=examples,
+            maps=feature_maps(network, examples),
+        )
         facts = _facts(recipe, state, network, temperature)
-        report.write(folder, properties, facts, data, state.history, judgement.answers)
+        facts |= _costs(graph, folder / "model.onnx")
+        report.write(folder, properties, facts, data, evidence)
     published = models / recipe.model / str(version)
     state.published = str(published)
-    write_state(run, state)
+    runs.write_state(run, state)
     return published
 
 
@@ -85,8 +110,9 @@ def _logits(network: keras.Model, split: Split) -> NDArray[np.float32]:
 
 
 def _judge(
-    recipe: Recipe, model: keras.Model, graph: onnx.ModelProto, test: Split, file: Path
+    recipe: Recipe, model: keras.Model, graph: onnx.ModelProto, data: Dataset, file: Path
 ) -> Judgement:
+    test = data.test
     onnx.save(graph, file)
     difference = export.compare(model, file, test.images[: export.MIN_COMPARED])
     answers = probabilities(file, test.images)
@@ -97,7 +123,13 @@ def _judge(
             f"{recipe.name} got {result}, below its min_accuracy of {recipe.min_accuracy:.2%}. "
             "Nothing was published."
         )
-    return Judgement(result, calibrate.calibration_error(answers, test.labels), answers)
+    held_out = probabilities(file, data.validation.images)
+    return Judgement(
+        score=result,
+        calibration_error=calibrate.calibration_error(answers, test.labels),
+        answers=answers,
+        thresholds=calibrate.thresholds(held_out, data.validation.labels),
+    )
 
 
 def _describe(
@@ -120,6 +152,7 @@ def _describe(
             "calibration_error": round(judgement.calibration_error, 6),
         },
         "baseline": calibrate.baseline(judgement.answers, data.labels),
+        "conformal": {f"{coverage:g}": value for coverage, value in judgement.thresholds.items()},
         "dataset": {
             "name": data.name,
             "hash": data.content_hash,
@@ -136,7 +169,7 @@ def _describe(
 
 
 def _facts(
-    recipe: Recipe, state: State, network: keras.Model, temperature: float
+    recipe: Recipe, state: State, network: keras.Model, temperature: calibrate.Temperature
 ) -> dict[str, str]:
     """What the card tells besides the metadata."""
     return {
@@ -147,7 +180,16 @@ def _facts(
         "Seed": f"{state.seed}",
         "Precision": state.precision,
         "Training time": f"{state.seconds / 60:.0f} minutes",
-        "Temperature": f"{temperature:.3f}",
+        "Temperature": f"{temperature}",
+    }
+
+
+def _costs(graph: onnx.ModelProto, file: Path) -> dict[str, str]:
+    millions, spent = cost.macs(graph) / 1e6, cost.milliseconds(file)
+    return {
+        "Cost of an image": f"{millions:.1f} million multiply-accumulates, {spent:.2f} ms at one "
+        "thread of the machine that published it",
+        "File": f"{file.stat().st_size / 1e6:.1f} MB",
     }
 
 
@@ -164,10 +206,10 @@ def _revision() -> str:
     return done.stdout.decode().strip()
 
 
-def _write_golden(folder: Path, data: Dataset, answers: NDArray[np.float32]) -> None:
-    """Save test images that the file answers right, as `<label>-<n>.png`."""
+def _write_golden(folder: Path, data: Dataset, chosen: Sequence[int]) -> None:
+    """Save those test images as `<label>-<n>.png`."""
     folder.mkdir()
-    for n, index in zip(range(GOLDEN_IMAGES), _surest(data.test, answers), strict=False):
+    for n, index in enumerate(chosen):
         label = data.labels[data.test.labels[index]]
         (folder / f"{label}-{n}.png").write_bytes(encode_png(data.test.images[index]))
 

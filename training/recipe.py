@@ -1,6 +1,9 @@
 """What a recipe is: one frozen page that says how a network is built and trained, and what it must
 reach.
 
+A page's header is data too: it says what was ``Measured:``, and of a tutorial's network what was
+``Published:`` and the ``Difference:`` between the two.
+
 Knows where recipes live (``training/recipes/<name>.py``, each with one ``RECIPE``); knows nothing
 of any particular one, nor of how training runs.
 """
@@ -10,10 +13,11 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +38,9 @@ class Recipe:
     """How to make one model.
 
     ``network(image, classes)`` takes uint8 ``(N, H, W, C)`` and returns float32 logits ``(N,
-    classes)``; scaling is part of it. ``optimizer(steps)`` makes the optimiser for a run of that
+    classes)``; scaling is part of it. A network that learns by mean squared error gives one score
+    ``(N, 1)`` instead, 0 for the first of two classes and 1 for the second: it can be reproduced,
+    but not published. ``optimizer(steps)`` makes the optimiser for a run of that
     many steps. ``augment()`` makes Keras layers that map pixels 0-255 to pixels 0-255; they run
     on the device while training and are not exported. ``prepare(network, images)`` sets first
     weights that depend on the training images.
@@ -53,18 +59,35 @@ class Recipe:
     prepare: Callable[[Any, NDArray[np.uint8]], None] | None = None
     epochs: int
     batch_size: int
+    loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
     min_accuracy: float  # of the exported file on the test split; below it nothing is published
-    any_size: bool = False  # the network takes crops of another size than the served image
-    mirrored: bool = (
-        False  # the published file averages the logits of an image and its mirror image
+    published_split: tuple[int, int] | None = (
+        None  # training and validation images that a tutorial took of the whole set
     )
+    any_size: bool = False  # the network takes crops of another size than the served image
     recommended: bool = False  # the one that `train <model>` runs
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one image."""
         return *self.size, self.channels
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether the network gives a logit for each class, as a published file must."""
+        return self.loss == "cross_entropy"
+
+    def outputs(self, classes: int) -> int:
+        """How many numbers the network gives for an image."""
+        return classes if self.gives_classes else 1
+
+    def header(self, word: str) -> str:
+        """What the page's header says after that word and a colon, on one line; empty where it does
+        not have it."""
+        text = inspect.getdoc(sys.modules[self.network.__module__]) or ""
+        said = re.search(rf"^{word}: (.+?)(?=\n\n|\n[A-Z]\w+: |\Z)", text, re.DOTALL | re.MULTILINE)
+        return " ".join(said[1].split()) if said else ""
 
     def fingerprint(self) -> str:
         """A hash of all that the recipe's page says but for its header and comments.

@@ -1,10 +1,11 @@
 """The human half of a published version: the model card and its pictures.
 
-Knows matplotlib and Markdown; computes nothing that is not shown, and knows nothing of Keras,
-ONNX or publishing.
+Knows Markdown and which pictures there are; computes nothing that is not shown, and knows nothing
+of Keras, ONNX or publishing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,23 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.calibrate import BINS, reliability
+from training import plots
+from training.calibrate import calibration_error, sets
 from training.datasets import Dataset
+from training.evaluate import Score
+from training.plots import Answers, Images
 from training.splits import Split
 
-MISTAKES = 16
-Answers = NDArray[np.float32]
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was seen of a version, beside its metadata."""
+
+    history: Mapping[str, list[float]]  # by epoch
+    before: Answers  # probabilities (N, K) on the test split without temperature
+    answers: Answers  # those of the exported file
+    examples: Images
+    maps: NDArray[np.float32] | None  # of the examples; None where the network has no convolution
 
 
 def write(
@@ -25,23 +37,32 @@ def write(
     properties: Mapping[str, Any],
     facts: Mapping[str, str],
     data: Dataset,
-    history: Mapping[str, list[float]],
-    answers: Answers,
+    evidence: Evidence,
 ) -> None:
-    """Write ``README.md`` and ``report/*.png`` into a version's folder; ``answers`` are
-    probabilities ``(N, K)`` on the test split."""
+    """Write ``README.md`` and ``report/*.png`` into a version's folder."""
     pictures = folder / "report"
     pictures.mkdir()
-    for name, figure in {
-        "learning-curves": learning_curves(history),
-        "confusion-matrix": confusion_matrix(
-            confusion(answers, data.test, len(data.labels)), data.labels
+    drawn = _pictures(data, evidence)
+    for name, figure in drawn.items():
+        plots.save(figure, pictures / f"{name}.png")
+    text = card(properties, facts, data, evidence, pictures=list(drawn))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _pictures(data: Dataset, evidence: Evidence) -> dict[str, Figure]:
+    answers, test = evidence.answers, data.test
+    drawn = {
+        "learning-curves": plots.learning_curves(evidence.history),
+        "confusion-matrix": plots.confusion_matrix(
+            confusion(answers, test, len(data.labels)), data.labels
         ),
-        "reliability": reliability_diagram(answers, data.test),
-        "mistakes": mistakes(answers, data.test, data.labels),
-    }.items():
-        figure.savefig(pictures / f"{name}.png", dpi=90, metadata={"Software": None})
-    (folder / "README.md").write_text(card(properties, facts, data, answers), encoding="utf-8")
+        "reliability": plots.reliability_diagrams(evidence.before, answers, test),
+        "mistakes": plots.mistakes(answers, test, data.labels),
+        "edges": plots.edges(evidence.examples),
+    }
+    if evidence.maps is not None:
+        drawn["feature-maps"] = plots.feature_maps(evidence.examples, evidence.maps)
+    return drawn
 
 
 def confusion(answers: Answers, split: Split, classes: int) -> NDArray[np.int64]:
@@ -51,7 +72,12 @@ def confusion(answers: Answers, split: Split, classes: int) -> NDArray[np.int64]
 
 
 def card(
-    properties: Mapping[str, Any], facts: Mapping[str, str], data: Dataset, answers: Answers
+    properties: Mapping[str, Any],
+    facts: Mapping[str, str],
+    data: Dataset,
+    evidence: Evidence,
+    *,
+    pictures: Sequence[str],
 ) -> str:
     """The model card, as Markdown."""
     metrics, source, split = (
@@ -59,13 +85,17 @@ def card(
         properties["source"],
         properties["dataset"]["split"],
     )
-    counts = confusion(answers, data.test, len(data.labels))
+    low, high = Score(metrics["correct"], metrics["images"]).interval
+    before = calibration_error(evidence.before, data.test.labels)
+    counts = confusion(evidence.answers, data.test, len(data.labels))
     facts = {
         "Recipe": f"`{properties['recipe']}`",
         "Command": f"`{source['command']}`",
         "Data": f"{data.name}: {split['train']:,} training, {split['validation']:,} validation, "
         f"{split['test']:,} test images",
         **facts,
+        "Calibration error": f"{before:.2%} before temperature scaling, "
+        f"{metrics['calibration_error']:.2%} after",
         "Trained at": properties["trained_at"],
         "Source": f"`{source['revision']}`",
         "Versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
@@ -75,19 +105,22 @@ def card(
             f"# {properties['title']}: `{properties['name']}` version {properties['version']}",
             "",
             f"**{metrics['accuracy']:.2%}** of {metrics['images']:,} test images right "
-            f"({metrics['correct']:,}), calibration error {metrics['calibration_error']:.2%}: "
-            "of this exported file, under onnxruntime.",
+            f"({metrics['correct']:,}; 95% confidence: {low:.2%} to {high:.2%}), calibration error "
+            f"{metrics['calibration_error']:.2%}: of this exported file, under onnxruntime.",
             "",
             "| | |",
             "| --- | --- |",
             *(f"| {name} | {value} |" for name, value in facts.items()),
             "",
-            "| Class | Test images | Precision | Recall |",
-            "| --- | ---: | ---: | ---: |",
+            "| Class | Test images | Precision | Recall | F1 |",
+            "| --- | ---: | ---: | ---: | ---: |",
             *_class_rows(counts, data.labels),
             "",
-            *(f"![{name}](report/{name}.png)" for name in ("learning-curves", "confusion-matrix")),
-            *(f"![{name}](report/{name}.png)" for name in ("reliability", "mistakes")),
+            "| Coverage asked for | On test images | Labels in a set | Sets of one | Empty sets |",
+            "| ---: | ---: | ---: | ---: | ---: |",
+            *_set_rows(properties["conformal"], evidence.answers, data.test),
+            "",
+            *(f"![{name}](report/{name}.png)" for name in pictures),
             "",
             "## About the data",
             "",
@@ -98,68 +131,20 @@ def card(
 
 
 def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:
-    right = counts.diagonal()
-    precision = right / np.maximum(counts.sum(axis=0), 1)
-    recall = right / np.maximum(counts.sum(axis=1), 1)
-    rows = zip(labels, counts.sum(axis=1), precision, recall, strict=True)
-    return [f"| {label} | {count:,} | {p:.2%} | {r:.2%} |" for label, count, p, r in rows]
+    right, true, told = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    precision, recall = right / np.maximum(told, 1), right / np.maximum(true, 1)
+    f1 = 2 * right / np.maximum(true + told, 1)
+    rows = zip(labels, true, precision, recall, f1, strict=True)
+    return [f"| {label} | {n:,} | {p:.2%} | {r:.2%} | {f:.2%} |" for label, n, p, r, f in rows]
 
 
-def learning_curves(history: Mapping[str, list[float]]) -> Figure:
-    """Loss and accuracy by epoch, for training and validation."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            values = history.get(key, [])
-            axes.plot(range(1, len(values) + 1), values, label=label)
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
-
-
-def confusion_matrix(counts: NDArray[np.int64], labels: tuple[str, ...]) -> Figure:
-    """The counts, coloured by the share of the true class."""
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
-    axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
-    places = range(len(labels))
-    axes.set_xticks(places, labels, rotation=45, ha="right")
-    axes.set_yticks(places, labels)
-    axes.set(xlabel="answer", ylabel="truth")
-    return figure
-
-
-def reliability_diagram(answers: Answers, split: Split) -> Figure:
-    """Accuracy against confidence, in ten bins; on the diagonal confidence means what it says."""
-    count, mean, accuracy = reliability(answers, split.labels)
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
-    filled = count > 0
-    axes.bar(
-        (np.arange(BINS) + 0.5) / BINS, accuracy, width=0.9 / BINS, alpha=0.4, label="accuracy"
-    )
-    axes.plot([0, 1], [0, 1], color="grey", linestyle="--")
-    axes.plot(mean[filled], accuracy[filled], "o", label="mean confidence")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
-    return figure
-
-
-def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
-    """The wrong answers that were given with most confidence."""
-    wrong = np.flatnonzero(answers.argmax(axis=1) != split.labels)
-    worst = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")][:MISTAKES]
-    figure = Figure(figsize=(8, 8.6), layout="constrained")
-    cells = figure.subplots(4, MISTAKES // 4).ravel()
-    for axes in cells:
-        axes.set_axis_off()
-    for axes, index in zip(cells, worst, strict=False):
-        axes.imshow(split.images[index].squeeze(), cmap="gray", vmin=0, vmax=255)
-        truth, answer = labels[split.labels[index]], labels[answers[index].argmax()]
-        axes.set_title(f"{truth}, not {answer}\n({answers[index].max():.1%})", fontsize=9)
-    return figure
+def _set_rows(conformal: Mapping[str, float], answers: Answers, split: Split) -> list[str]:
+    judged = {
+        float(asked): sets(answers, split.labels, threshold)
+        for asked, threshold in conformal.items()
+    }
+    return [
+        f"| {asked:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
+        f"| {each.empty:.2%} |"
+        for asked, each in judged.items()
+    ]

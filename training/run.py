@@ -1,22 +1,36 @@
-"""The run folder: what a run has reached, kept so that a kill leaves whole files only.
+"""The run folder: what a run has reached, kept so that neither a kill nor a full disk leaves half a
+file.
 
 Knows files and how Keras saves weights; knows nothing of how training runs.
 
-A run folder holds ``epoch-<n>.weights.h5`` (weights and optimiser after the last
-whole epoch), ``best.weights.h5`` (the network after the epoch with the highest validation
-accuracy) and ``state.json`` (which epochs these are, and the history).
+A run folder holds ``state.json`` (which epochs are done, which checkpoint holds them, and the
+history), the checkpoints, each with weights and optimiser: ``epoch-<n>.weights.h5`` after the last
+two whole epochs, ``epoch-<n>-step-<m>.weights.h5`` where the run was stopped in the middle of one;
+``best.weights.h5`` (the network after the epoch with the highest validation accuracy) and ``lock``,
+held by the process that is at work there.
 """
 
+import io
 import json
+import logging
 import os
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
+from training import lock
+from training.errors import RunFailed, RunMismatch, UsageError
 
-from training.errors import RunMismatch, UsageError
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
 
 SAME = ("recipe", "page", "seed", "epochs", "precision", "data")  # or it is another run
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, UserWarning)  # as Keras and h5py tell it
 
 
 @dataclass
@@ -30,7 +44,10 @@ class State:
     precision: str
     data: str  # the content hash of the data set
     command: str  # what started the run
-    epoch: int = 0  # whole epochs done
+    epoch: int = 0  # whole epochs done, validation included
+    step: int = 0  # of the next epoch, done; all of them where only its validation is missing
+    checkpoint: str = ""  # the file that holds this; `epoch-<n>.weights.h5` where it is not said
+    passing: list[Any] = field(default_factory=list)  # after such a step: see `network.passing`
     best_epoch: int = 0
     best_accuracy: float = -1.0
     seconds: float = 0.0  # of training, validation included
@@ -38,10 +55,33 @@ class State:
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Make the folder, and keep every other process out of it.
+
+    Raises:
+        RunFailed: another process is at work in it, or it cannot be written.
+    """
+    with _writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            file = lock.take(run / "lock")
+        except BlockingIOError as exc:
+            raise RunFailed(
+                f"Another process is at work in {run}. Expected a run folder of our own: wait for "
+                "that process, or name another folder with --runs."
+            ) from exc
+    with file:
+        for left in run.glob("partial-*"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+        yield
+
+
 def begun(run: Path, fresh: State) -> State:
     """What the folder says that this run has reached; ``fresh`` where it holds none.
 
     Raises:
+        RunFailed: it cannot be read.
         RunMismatch: it holds another recipe, seed, length, precision or data.
     """
     if not (run / "state.json").exists():
@@ -56,9 +96,9 @@ def begun(run: Path, fresh: State) -> State:
     return state
 
 
-def checkpoint(run: Path, epoch: int) -> Path:
-    """Where the run keeps everything it needs to go on after that many epochs."""
-    return run / f"epoch-{epoch}.weights.h5"
+def checkpoint(epoch: int, step: int = 0) -> str:
+    """The name of the file that holds a run after that many epochs and steps."""
+    return f"epoch-{epoch}{f'-step-{step}' if step else ''}.weights.h5"
 
 
 def best(run: Path) -> Path:
@@ -66,30 +106,119 @@ def best(run: Path) -> Path:
     return run / "best.weights.h5"
 
 
+def restore(run: Path, state: State, model: "keras.Model") -> State:
+    """Load the last checkpoint or, where it is damaged, the one before; what is reached by it.
+
+    Raises:
+        RunFailed: there is none that can be read.
+    """
+    wanted = state.checkpoint or checkpoint(state.epoch)
+    earlier = {checkpoint(epoch): epoch for epoch in range(state.epoch, 0, -1)}
+    for name in dict.fromkeys([wanted, *(name for name in earlier if (run / name).exists())]):
+        try:
+            load_weights(model, run / name)
+        except RunFailed as exc:
+            log.warning("%s", exc)
+        else:
+            return state if name == wanted else _rewound(state, earlier[name])
+    raise RunFailed(f"{run} holds no checkpoint that can be read. Remove that folder: train anew.")
+
+
+def _rewound(state: State, epoch: int) -> State:
+    """The state as it was after an earlier epoch."""
+    history = {name: values[:epoch] for name, values in state.history.items()}
+    accuracies = history.get("val_accuracy", [])
+    return replace(
+        state,
+        epoch=epoch,
+        step=0,
+        checkpoint=checkpoint(epoch),
+        passing=[],
+        best_epoch=accuracies.index(max(accuracies)) + 1 if accuracies else epoch,
+        best_accuracy=max(accuracies, default=-1.0),
+        history=history,
+    )
+
+
+def load_weights(model: "keras.Model", path: Path) -> None:
+    """Load what ``save_weights`` wrote.
+
+    Raises:
+        RunFailed: it is damaged, or of another network.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a part that does not fit
+            model.load_weights(path)
+    except DAMAGED as exc:
+        reason = str(exc).strip().partition("\n")[0]
+        raise RunFailed(f"{path} is damaged: {reason}. Expected: a whole checkpoint.") from exc
+
+
 def read_state(run: Path) -> State:
     """What the run in this folder has reached.
 
     Raises:
-        UsageError: there is no run, it has not ended its first epoch, or it cannot be read.
+        UsageError: there is no run, or it has no checkpoint yet.
+        RunFailed: it cannot be read.
     """
     if not (run / "state.json").exists():
         raise UsageError(f"No run in {run}: `train` makes it.")
     try:
         return State(**json.loads((run / "state.json").read_text()))
-    except (ValueError, TypeError) as exc:
-        raise UsageError(f"{run} holds no readable run: {exc}. Remove that folder.") from exc
+    except (OSError, ValueError, TypeError) as exc:
+        raise RunFailed(f"{run} holds no readable run: {exc}. Remove that folder.") from exc
+
+
+def save(run: Path, state: State, model: "keras.Model") -> None:
+    """Write ``state.checkpoint``, then the note that it is there, and let go of older ones."""
+    save_weights(model, run / state.checkpoint)
+    write_state(run, state)
+    kept = {state.checkpoint, checkpoint(state.epoch)}
+    for path in run.glob("epoch-*.weights.h5"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def write_state(run: Path, state: State) -> None:
-    """Note what a run has reached, in one step that cannot be seen half done."""
-    partial = run / f"partial-{os.getpid()}-state.json"
-    partial.write_text(json.dumps(asdict(state), indent=1))
-    partial.replace(run / "state.json")
+    """Note what a run has reached."""
+    _write(run / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
-def save_weights(model: keras.Model, path: Path) -> None:
-    """Write all weights of a model, its optimiser's included, in one step that cannot be seen half
-    done."""
-    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
-    model.save_weights(partial)
-    partial.replace(path)
+def save_weights(model: "keras.Model", path: Path) -> None:
+    """Write all weights of a model, its optimiser's included."""
+    file = _InMemory()
+    model.save_weights(file)
+    _write(path, file.getbuffer())
+
+
+class _InMemory(io.BytesIO):
+    """HDF5 on its way to a file: on a full disk its library would end the process by SIGSEGV."""
+
+    def __str__(self) -> str:
+        return "memory.weights.h5"  # Keras asks for the ending
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file beside its place and rename it: a step that cannot be seen half done."""
+    partial = path.with_name(f"partial-{path.name}")
+    with _writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # or a machine that stops might keep the name alone
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise RunFailed(
+            f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room for the "
+            "checkpoints. What was there before is kept; the same command goes on from it."
+        ) from exc

@@ -14,10 +14,11 @@ from tests.serving.samples import publish
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models: ``shade`` (grey, versions 1 and 2) and ``tint`` (colour)."""
+    """Two models: ``shade`` (grey, versions 1 and 2, the latter with prediction sets) and ``tint``
+    (colour)."""
     folder = tmp_path_factory.mktemp("models")
     publish(folder, name="shade", version=1)
-    publish(folder, name="shade", version=2)
+    publish(folder, version=2, metadata={"conformal": '{"0.9": 0.6, "0.99": 0.05}'})
     publish(folder, name="tint", shape=("N", 8, 6, 3))
     return folder
 

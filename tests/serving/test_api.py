@@ -124,6 +124,52 @@ def test_top_bounds_the_labels_listed(client: FlaskClient, top: str, count: int)
     assert len(post(client, f"/predict/shade{top}", DARK).json["predictions"][0]["top"]) == count
 
 
+@pytest.mark.parametrize(
+    ("brightness", "coverage", "expected"),
+    [
+        (10, "0.9", ["dark"]),
+        (250, ".90", ["light"]),
+        (128, "0.9", []),
+        (128, "0.99", ["light", "dark"]),
+        (240, "0.99", ["light", "dark"]),
+        (250, "0.99", ["light"]),
+    ],
+)
+@pytest.mark.parametrize("top", ["", "&top=1"])
+def test_a_set_holds_every_label_that_the_coverage_asks_for(
+    client: FlaskClient, brightness: int, coverage: str, expected: list[str], top: str
+) -> None:
+    answer = post(client, f"/predict/shade?coverage={coverage}{top}", png(brightness))
+    assert answer.json["predictions"][0]["set"] == expected
+
+
+def test_of_many_images_each_has_its_set_and_a_bad_one_its_error(client: FlaskClient) -> None:
+    answer = client.post("/predict/shade?coverage=0.9", data=form(DARK, b"text", LIGHT))
+    assert answer.json is not None
+    sets = [each.get("set", "error") for each in answer.json["predictions"]]
+    assert sets == [["dark"], "error", ["light"]]
+
+
+@pytest.mark.parametrize("coverage", ["", "high", "1", "0", "95", "-0.5", "1e-1", "0.9 ", "nan"])
+def test_a_coverage_that_is_no_share_is_refused(client: FlaskClient, coverage: str) -> None:
+    answer = client.post(
+        "/predict/shade", query_string={"coverage": coverage}, data=DARK, content_type="image/png"
+    )
+    assert "Expected a share, like 0.95." in assert_error(answer, 400, "bad_request")
+
+
+def test_a_coverage_that_was_not_calibrated_is_told_the_known_ones(client: FlaskClient) -> None:
+    answer = post(client, "/predict/shade?coverage=0.95", DARK)
+    assert assert_error(answer, 400, "bad_request") == (
+        "shade 2 has no prediction sets of coverage 0.95. Known coverages: 0.9, 0.99."
+    )
+    answer = client.post("/predict?coverage=0.9", data=form(DARK, model="tint"))
+    assert assert_error(answer, 400, "bad_request") == (
+        "tint 1 has no prediction sets of coverage 0.9."
+        " Known coverages: none; it was published without thresholds."
+    )
+
+
 def test_of_many_images_a_bad_one_fails_alone_in_its_place(client: FlaskClient) -> None:
     answer = client.post("/predict/shade", data=form(DARK, b"text", LIGHT, b""))
     assert labels(answer) == ["dark", "error", "light", "error"]
@@ -390,6 +436,7 @@ def test_the_description_is_valid_and_names_every_route(app: Flask, client: Flas
     ("schema", "path", "files"),
     [
         ("Answer", "/predict/shade", form(DARK, b"bad")),
+        ("Answer", "/predict/shade?coverage=0.9", form(DARK, b"bad")),
         ("Error", "/predict/none", form(DARK)),
         ("Model", "/models/shade", None),
     ],

@@ -51,6 +51,24 @@ def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message
     assert "model.onnx" in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "conformal",
+    [
+        *("0.9", "[0.9]", '{"0.9"', '{"high": 0.5}', '{"0.9": "high"}', '{"0.9": null}'),
+        *('{"0.9": 1.5}', '{"1": 0.5}', '{"0": 0.5}', '{"0.9": NaN}'),
+    ],
+)
+def test_thresholds_that_are_none_are_refused(tmp_path: Path, conformal: str) -> None:
+    with pytest.raises(ModelError, match="Expected a JSON object of coverages and probabilities"):
+        load(tmp_path, metadata={"conformal": conformal})
+
+
+def test_thresholds_are_read_by_coverage(tmp_path: Path) -> None:
+    model = load(tmp_path, metadata={"conformal": '{"0.9": 0.75, "0.99": 0}'})
+    assert model.thresholds == {0.9: 0.75, 0.99: 0.0}
+    assert load(tmp_path / "without").thresholds == {}
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
 def test_a_file_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "model.onnx"

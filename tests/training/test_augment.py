@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from training.augment import AlternatingFlip, RandomAffine, RandomResizedCrop, RandomShift
+from training.augment import (
+    AlternatingFlip,
+    Cutout,
+    RandomAffine,
+    RandomResizedCrop,
+    RandomShift,
+)
 
 
 def ramp() -> np.ndarray:
@@ -100,9 +106,23 @@ def test_an_affine_layer_moves_all_but_the_middle_and_a_shift_that_too(
     assert (pixels[:, 16, 16] < 200).any() == ("shift" in limit)
 
 
+def test_a_cutout_greys_one_square_that_lies_within_the_image() -> None:
+    pixels = np.asarray(Cutout(8, seed=1)(np.zeros((64, 32, 32, 3)), training=True))
+    assert set(np.unique(pixels)) == {0, 128}
+    grey = pixels[..., 0] == 128
+    assert (grey.sum(axis=(1, 2)) == 64).all()
+    assert (grey.any(axis=1).sum(axis=1) == 8).all()
+    assert len(np.unique(grey.argmax(axis=1).max(axis=1))) > 8
+
+
 @pytest.mark.parametrize(
     "layer",
-    [RandomShift(2), AlternatingFlip(), RandomAffine(degrees=9, shear=0.1, scale=0.1, shift=2)],
+    [
+        Cutout(8),
+        RandomShift(2),
+        AlternatingFlip(),
+        RandomAffine(degrees=9, shear=0.1, scale=0.1, shift=2),
+    ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_layer_rests_without_training(layer: keras.layers.Layer) -> None:

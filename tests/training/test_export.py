@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import pytest
 
 from tests.training import tiny
 from training import export
+from training.calibrate import Temperature
 from training.errors import ExportMismatch, PublishFailed
 from training.evaluate import probabilities
 from training.network import build
@@ -15,7 +17,7 @@ from training.network import build
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(1)
-    return export.with_probabilities(build(tiny.RECIPE, 2), temperature=1.5)
+    return export.with_probabilities(build(tiny.RECIPE, 2), Temperature(1.5, 0.8))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_the_rows_of_the_answer_sum_to_one_for_any_number_of_images(file: Path) 
 
 def test_a_file_of_another_network_is_refused(file: Path) -> None:
     keras.utils.set_random_seed(2)
-    other = export.with_probabilities(build(tiny.RECIPE, 2), temperature=1.0)
+    other = export.with_probabilities(build(tiny.RECIPE, 2), Temperature(1, 1))
     with pytest.raises(ExportMismatch, match=r"differs from the network by .*; allowed is 1e-04"):
         export.compare(other, file, tiny.split(256, 4).images)
 
@@ -69,13 +71,16 @@ def test_a_comparison_on_few_images_is_refused(model: keras.Model, file: Path) -
         export.compare(model, file, tiny.split(10, 4).images)
 
 
-def test_the_temperature_is_inside_the_graph(model: keras.Model) -> None:
+@pytest.mark.parametrize("temperature", [Temperature(1, 1), Temperature(3, 3), Temperature(0.5, 2)])
+def test_the_temperature_is_inside_the_graph(temperature: Temperature) -> None:
+    keras.utils.set_random_seed(3)
     network = build(tiny.RECIPE, 2)
-    images = tiny.split(16, 4).images
-    cold = np.asarray(export.with_probabilities(network, 1.0)(images))
-    hot = np.asarray(export.with_probabilities(network, 4.0)(images))
-    assert (hot.max(axis=1) < cold.max(axis=1)).all()
-    np.testing.assert_array_equal(hot.argmax(axis=1), cold.argmax(axis=1))
+    network.layers[-1].kernel.assign(20 * network.layers[-1].kernel)  # so that some are sure
+    images = tiny.split(64, 4).images
+    logits = np.asarray(network(images))
+    answers = np.asarray(export.with_probabilities(network, temperature)(images))
+    np.testing.assert_allclose(answers, temperature.apply(logits), atol=1e-6)
+    np.testing.assert_array_equal(answers.argmax(axis=1), logits.argmax(axis=1))
 
 
 def test_versions_count_up_from_the_highest(tmp_path: Path) -> None:
@@ -111,6 +116,28 @@ def test_a_published_version_is_never_replaced(tmp_path: Path) -> None:
     ):
         pass
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
+
+
+def test_publishers_of_one_model_take_turns_and_each_gets_its_own_version(tmp_path: Path) -> None:
+    def publish(_: int) -> int:
+        with (
+            export.turn(tmp_path, "digits") as version,
+            export.publication(tmp_path, "digits", version) as folder,
+        ):
+            (folder / "model.onnx").write_bytes(b"graph")
+        return version
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(publish, range(8))) == list(range(1, 9))
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_what_a_killed_publisher_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "digits/.1.partial-17/golden").mkdir(parents=True)
+    (tmp_path / ".digits.lock").touch()
+    with export.turn(tmp_path, "digits") as version:
+        assert version == 1
+        assert list((tmp_path / "digits").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 import json
+import math
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py  # type: ignore[import-untyped]
 import keras
 import numpy as np
 import pytest
@@ -9,15 +13,18 @@ import pytest
 from tests.training import tiny
 from training import fit as fitting
 from training.batches import Batches
-from training.errors import RunMismatch, UsageError
+from training.errors import Diverged, Preempted, RunFailed, RunMismatch
 from training.fit import fit
 from training.network import SmoothedCrossEntropy, build
 from training.recipe import Recipe
-from training.run import State
+from training.run import State, read_state
+from training.stop import Sigterm
+
+FLIPPED = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
 
 
-def train(run: Path, *, epochs: int = 3) -> State:
-    return fit(tiny.RECIPE, tiny.dataset(), run=run, epochs=epochs, precision="float32", verbose=0)
+def train(run: Path, *, recipe: Recipe = tiny.RECIPE, epochs: int = 3) -> State:
+    return fit(recipe, tiny.dataset(), run=run, epochs=epochs, precision="float32", verbose=0)
 
 
 def weights(path: Path) -> list[np.ndarray]:
@@ -66,6 +73,97 @@ def test_a_killed_run_resumes_to_the_same_weights(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    return train(folder, recipe=FLIPPED), folder
+
+
+def stop(run: Path, patch: pytest.MonkeyPatch, *, hook: str, at: tuple[int, int]) -> None:
+    """Train until SIGTERM comes in a hook of Keras, in that epoch and step."""
+    listening, original = Sigterm(), getattr(fitting.Checkpoint, hook)
+
+    def hooked(self: fitting.Checkpoint, *given: Any, **named: Any) -> None:
+        original(self, *given, **named)
+        if (self._state.epoch, given[0] if hook == "on_train_batch_end" else 0) == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with patch.context() as inside:
+        inside.setattr(fitting, "SIGTERM", listening)
+        inside.setattr(fitting.Checkpoint, hook, hooked)
+        listening.listen()
+        with pytest.raises(Preempted):
+            train(run, recipe=FLIPPED)
+    signal.signal(signal.SIGTERM, before)
+
+
+def numbers(file: Path) -> dict[str, list[float]]:
+    """Everything that a checkpoint holds, the optimiser's numbers too."""
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = np.ravel(item[()]).tolist()
+
+    with h5py.File(file) as held:
+        held.visititems(note)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "reached"),
+    [
+        ("on_train_batch_end", (0, 1), (0, 2, "epoch-0-step-2.weights.h5")),
+        ("on_train_batch_end", (1, 2), (1, 3, "epoch-1-step-3.weights.h5")),
+        ("on_train_batch_end", (2, 3), (2, 4, "epoch-3.weights.h5")),  # all but its validation
+        ("on_test_begin", (1, 0), (1, 4, "epoch-2.weights.h5")),
+        ("on_epoch_begin", (1, 0), (1, 0, "epoch-1.weights.h5")),
+    ],
+)
+def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
+    hook: str,
+    at: tuple[int, int],
+    reached: tuple[int, int, str],
+    uninterrupted: tuple[State, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop(tmp_path, monkeypatch, hook=hook, at=at)
+    saved = read_state(tmp_path)
+    assert (saved.epoch, saved.step, saved.checkpoint) == reached
+    whole, folder = uninterrupted
+    resumed = train(tmp_path, recipe=FLIPPED)
+    assert (resumed.history, resumed.best_epoch) == (whole.history, whole.best_epoch)
+    for name in ("best.weights.h5", "epoch-3.weights.h5"):
+        assert numbers(tmp_path / name) == numbers(folder / name)
+
+
+def test_a_loss_that_is_no_number_stops_before_anything_of_it_is_saved(tmp_path: Path) -> None:
+    def optimizer(_steps: int) -> keras.optimizers.Optimizer:
+        return keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay([5], [0.05, 1e38])
+        )
+
+    recipe = replace(tiny.RECIPE, optimizer=optimizer)
+    for _ in range(2):  # started again, it does not go on with the NaN
+        with pytest.raises(Diverged, match=r"tiny is no number any more: epoch 2, step") as raised:
+            train(tmp_path, recipe=recipe)
+        assert raised.value.exit_code == 1
+        assert read_state(tmp_path).epoch == 1
+    saved = numbers(tmp_path / "epoch-1.weights.h5")
+    assert all(np.isfinite(each).all() for each in saved.values())
+
+
+def test_a_network_lost_in_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> None:
+    recipe = replace(
+        tiny.RECIPE, batch_size=130, optimizer=lambda _steps: keras.optimizers.SGD(math.inf)
+    )
+    with pytest.raises(Diverged, match="epoch 1, step 1 of 1"):
+        fit(recipe, tiny.dataset(), run=tmp_path, epochs=1, precision="float32", verbose=0)
+    assert not (tmp_path / "state.json").exists()
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = train(tmp_path)
     assert train(tmp_path) == first
@@ -77,7 +175,9 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert state.best_epoch == best
     assert {path.name for path in tmp_path.iterdir()} == {
         "best.weights.h5",
+        "epoch-2.weights.h5",
         "epoch-3.weights.h5",
+        "lock",
         "state.json",
     }
 
@@ -108,7 +208,7 @@ def test_a_run_is_not_resumed_in_another_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": "tiny"}'])
 def test_a_state_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(UsageError, match="holds no readable run"):
+    with pytest.raises(RunFailed, match="holds no readable run"):
         train(tmp_path)
 
 

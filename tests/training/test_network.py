@@ -9,20 +9,6 @@ from training.network import build, seed_layers, served, trainable
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
 
 
-def sided(image: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Logits that an image and its mirror image do not share."""
-    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
-    return keras.layers.Dense(classes, dtype="float32")(flat)
-
-
-def test_a_mirrored_recipe_answers_an_image_and_its_mirror_image_alike() -> None:
-    recipe = replace(tiny.RECIPE, network=sided, mirrored=True)
-    network = build(recipe, 3)
-    one, other = network(IMAGES), network(IMAGES[:, :, ::-1])
-    answer = np.asarray(served(recipe, network)(IMAGES))
-    np.testing.assert_allclose(answer, (np.asarray(one) + np.asarray(other)) / 2, rtol=1e-5)
-
-
 def test_a_network_of_any_size_trains_on_smaller_crops_than_it_is_served_at() -> None:
     recipe = replace(tiny.RECIPE, any_size=True, augment=lambda: [keras.layers.CenterCrop(6, 6)])
     network = build(recipe, 2)

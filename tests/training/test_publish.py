@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.training import tiny
+from training import calibrate
 from training.errors import BelowGate, RunMismatch
+from training.evaluate import probabilities
 from training.fit import fit
 from training.publish import _surest, publish
 
@@ -67,8 +69,25 @@ def test_the_card_has_the_figures_and_all_its_pictures(published: Path) -> None:
     assert "`brightness` version 1" in card
     assert "a command" in card
     pictures = {path.name for path in (published / "report").iterdir()}
-    assert len(pictures) == 4
+    assert len(pictures) == 6
     assert all(f"report/{name}" in card for name in pictures)
+
+
+def test_the_card_tells_what_an_image_costs(published: Path) -> None:
+    card = (published / "README.md").read_text()
+    convolution, dense = 6 * 6 * 4 * 3 * 3 * 3, 4 * 2
+    assert f"| {(convolution + dense) / 1e6:.1f} million multiply-accumulates, " in card
+    assert " ms at one thread" in card
+    assert "mirror" not in card
+
+
+def test_the_thresholds_of_the_prediction_sets_travel_in_the_file(published: Path) -> None:
+    held = json.loads(properties(published)["conformal"])
+    answers = probabilities(published / "model.onnx", tiny.dataset().test.images)
+    assert list(held) == ["0.9", "0.95", "0.99"]
+    assert held["0.9"] >= held["0.95"] >= held["0.99"] == 0  # 64 images cannot promise 99 %
+    sets = calibrate.sets(answers, tiny.dataset().test.labels, held["0.9"])
+    assert sets.coverage == pytest.approx(0.9, abs=0.1)
 
 
 def test_a_second_publication_is_the_next_version(run: Path, tmp_path: Path) -> None:

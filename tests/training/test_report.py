@@ -1,57 +1,58 @@
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
-import pytest
-from matplotlib.axes import Axes
 
 from tests.training import tiny
 from training import report
-from training.splits import Split
 
-LABELS = ("dark", "light")
+PROPERTIES: dict[str, Any] = {
+    "title": "Dark or light",
+    "name": "brightness",
+    "version": "3",
+    "recipe": "tiny",
+    "metrics": {"accuracy": 0.7, "correct": 7, "images": 10, "calibration_error": 0.2},
+    "conformal": {"0.9": 0.3, "0.95": 0.2, "0.99": 0.0},
+    "dataset": {"split": {"train": 130, "validation": 64, "test": 10}},
+    "trained_at": "2026-01-01T00:00:00+00:00",
+    "source": {"revision": "abc", "command": "a command", "versions": {"keras": "3"}},
+}
+DATA = replace(tiny.dataset(), test=tiny.split(10, 1))
 
 
-def answers(test: Split, wrong: int) -> report.Answers:
-    """Right and sure on all but the first images, wrong and ever surer on those."""
-    right = np.eye(2, dtype=np.float32)[test.labels] * 0.8 + 0.1
-    sure = np.linspace(0.55, 0.99, wrong, dtype=np.float32)
-    for n in range(wrong):
-        right[n, test.labels[n]] = 1 - sure[n]
-        right[n, 1 - test.labels[n]] = sure[n]
-    return right
+def evidence(wrong: int) -> report.Evidence:
+    """Right with 90 % on all but the first images, wrong with 80 % on those."""
+    right = np.eye(2, dtype=np.float32)[DATA.test.labels] * 0.8 + 0.1
+    right[:wrong] = 0.2 + 0.6 * (right[:wrong] < 0.5)
+    return report.Evidence(
+        history={}, before=right, answers=right, examples=DATA.test.images[:4], maps=None
+    )
+
+
+def card(seen: report.Evidence, **facts: str) -> str:
+    return report.card(PROPERTIES, facts, DATA, seen, pictures=["edges"])
 
 
 def test_the_confusion_matrix_counts_truth_by_answer() -> None:
-    counts = report.confusion(answers(tiny.split(10, 1), 3), tiny.split(10, 1), 2)
+    counts = report.confusion(evidence(3).answers, DATA.test, 2)
     assert counts.tolist() == [[3, 2], [1, 4]]
 
 
-@pytest.mark.parametrize(("wrong", "shown"), [(0, 0), (3, 3), (40, 16)])
-def test_the_most_confident_mistakes_are_shown_as_pictures(wrong: int, shown: int) -> None:
-    test = tiny.split(60, 1)
-    figure = report.mistakes(answers(test, wrong), test, LABELS)
-    pictures = [axes for axes in figure.axes if axes.get_images()]
-    assert len(pictures) == shown
-    if pictures:
-        np.testing.assert_array_equal(
-            np.asarray(pictures[0].get_images()[0].get_array()), test.images[wrong - 1]
-        )
-        assert "99.0%" in pictures[0].get_title()
+def test_the_card_tells_precision_recall_and_f1_of_each_class() -> None:
+    lines = card(evidence(3)).splitlines()
+    assert "| dark | 5 | 75.00% | 60.00% | 66.67% |" in lines
+    assert "| light | 5 | 66.67% | 80.00% | 72.73% |" in lines
 
 
-def heights(axes: Axes) -> list[list[float]]:
-    return [np.asarray(line.get_ydata()).tolist() for line in axes.lines]
+def test_the_card_tells_how_the_prediction_sets_do_on_test_images() -> None:
+    lines = card(evidence(3)).splitlines()
+    assert "| 90% | 70.00% | 1.00 | 100.00% | 0.00% |" in lines
+    assert "| 99% | 100.00% | 2.00 | 0.00% | 0.00% |" in lines
 
 
-def test_the_learning_curves_show_training_and_validation() -> None:
-    history = {"loss": [1.0, 0.5], "val_loss": [1.1, 0.7], "accuracy": [0.5, 0.7]}
-    figure = report.learning_curves({**history, "val_accuracy": [0.5, 0.6]})
-    loss, accuracy = figure.axes
-    assert heights(loss) == [[1.0, 0.5], [1.1, 0.7]]
-    assert heights(accuracy) == [[0.5, 0.7], [0.5, 0.6]]
-
-
-def test_the_reliability_diagram_leaves_empty_bins_out() -> None:
-    test = tiny.split(60, 1)
-    (axes,) = report.reliability_diagram(answers(test, 0), test).axes
-    points = axes.lines[-1]
-    assert np.asarray(points.get_xdata()).tolist() == pytest.approx([0.9])
-    assert np.asarray(points.get_ydata()).tolist() == [1.0]
+def test_the_card_tells_how_sure_its_figure_is_and_what_was_measured() -> None:
+    text = card(evidence(3), **{"Cost of an image": "5 ms"})
+    assert "(7; 95% confidence: 39.68% to 89.22%)" in text
+    assert "| Calibration error | 31.00% before temperature scaling, 20.00% after |" in text
+    assert "| Cost of an image | 5 ms |" in text
+    assert "![edges](report/edges.png)" in text

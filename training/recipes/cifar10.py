@@ -1,12 +1,12 @@
-"""CIFAR-10: a small residual network behind a whitening stem, served over an image and its mirror
-image.
+"""CIFAR-10: groups of wide convolutions at small sides behind a whitening stem.
 
 Measured: % of the 10,000 test images, in minutes on two cores with bfloat16:
     python -m training train cifar10
 After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
 the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
-triangle, and images are mirrored in every other epoch. Its widths are halved, and a residual
-convolution is added where it costs least.
+triangle, and images are mirrored in every other epoch. Ours is half as costly and trained longer:
+narrower, with a residual pair where it costs least, and ReLU, which runs for nothing within a
+convolution where the file is served.
 """
 
 import keras
@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from training.augment import AlternatingFlip, RandomShift
+from training.augment import AlternatingFlip, Cutout, RandomShift
 from training.initial import Dirac, whitening
 from training.recipe import Recipe, Tensor
 from training.schedules import Triangle
@@ -22,24 +22,24 @@ from training.schedules import Triangle
 SCALE, OFFSET = 1 / 63, -1.9  # about zero mean and unit variance
 
 
-def _conv(x: Tensor, filters: int) -> Tensor:
-    return layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=Dirac())(x)
-
-
-def _normed(x: Tensor) -> Tensor:
-    x = layers.BatchNormalization(scale=False, momentum=0.6, epsilon=1e-5)(x)
-    return keras.ops.gelu(x, approximate=True)  # the exact one has no ONNX operator at opset 17
+def _conv(x: Tensor, filters: int, *, pool: int = 1) -> Tensor:
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=Dirac())(x)
+    if pool > 1:
+        x = layers.MaxPooling2D(pool)(x)
+    return layers.BatchNormalization(scale=False, momentum=0.6, epsilon=1e-5)(x)
 
 
 def network(image: Tensor, classes: int) -> Tensor:
     """A stem of 24 whitening filters, then groups of 64, 128 and 256 at sides 15, 7 and 3."""
     x = layers.Rescaling(SCALE, offset=OFFSET)(image)
     x = layers.Conv2D(24, 2, use_bias=False, trainable=False, name="whitening")(x)
-    x = keras.ops.gelu(x, approximate=True)
-    for filters in (64, 128, 256):
-        x = _normed(layers.MaxPooling2D(2)(_conv(x, filters)))
-        x = _normed(_conv(x, filters))
-    x = layers.add([x, _normed(_conv(x, 256))])
+    x = layers.ReLU()(x)
+    x = layers.ReLU()(_conv(x, 64, pool=2))
+    x = layers.ReLU()(_conv(x, 64))
+    for filters in (128, 256):
+        x = layers.ReLU()(_conv(x, filters, pool=2))
+        y = layers.ReLU()(_conv(x, filters))
+        x = layers.ReLU()(layers.add([x, _conv(y, filters)]))
     x = layers.GlobalMaxPooling2D()(x)
     x = layers.Dense(classes, use_bias=False, dtype="float32")(x)
     return layers.Rescaling(1 / 9, dtype="float32")(x)
@@ -73,11 +73,10 @@ RECIPE = Recipe(
     network=network,
     prepare=prepare,
     optimizer=optimizer,
-    augment=lambda: [AlternatingFlip(), RandomShift(2, seed=1)],
-    epochs=24,
+    augment=lambda: [AlternatingFlip(), RandomShift(3, seed=1), Cutout(8, seed=2)],
+    epochs=40,
     batch_size=512,
     label_smoothing=0.2,
-    mirrored=True,
     min_accuracy=0.935,
     recommended=True,
 )

@@ -1,0 +1,133 @@
+"""How fast the training half trains: `make bench-train`.
+
+Trains the CIFAR-10 recipe and the tutorial's network whole, in fresh run folders, and prints wall
+time, time of an epoch, images a second and the time to an accuracy on validation data. Then it
+trains both for some steps on batches that lie ready, and on the same number that are gathered and
+shuffled as in training: the difference is what a step waits for the host.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+
+from training import recipe as recipes
+from training.batches import Batches
+from training.datasets import Dataset, default_data_dir, load
+from training.fit import fit, policy
+from training.network import build, trainable
+from training.recipe import Recipe
+from training.splits import Split
+
+RECIPES = ("cifar10", "cifar10_sixconv")
+
+
+class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+    """When each epoch ended, in seconds since training began, and its validation accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+        self.accuracies: list[float] = []
+        self._began = 0.0
+
+    def on_train_begin(self, *_: Any) -> None:
+        """Start."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, _epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Note both."""
+        self.ends.append(time.perf_counter() - self._began)
+        self.accuracies.append((logs or {})["val_accuracy"])
+
+
+def whole(entry: Recipe, data: Dataset, epochs: int | None, target: float) -> str:
+    """Train as `train` does; one row of the table."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as run:
+        fit(entry, data, run=Path(run), epochs=epochs, callbacks=[clock], verbose=2)
+    spans = [end - start for start, end in zip([0.0, *clock.ends], clock.ends, strict=False)]
+    epoch = statistics.median(spans)
+    images = Batches(data.train, entry.batch_size, seed=1).steps * entry.batch_size
+    reached = (
+        f"{end:.0f} s"
+        for end, accuracy in zip(clock.ends, clock.accuracies, strict=True)
+        if accuracy >= target
+    )
+    return (
+        f"| `{entry.name}` | {len(spans)} | {clock.ends[-1]:.0f} s | {epoch:.1f} s "
+        f"| {images / epoch:,.0f} | {next(reached, 'never')} | {max(clock.accuracies):.2%} |"
+    )
+
+
+def waiting(entry: Recipe, data: Dataset, steps: int, rounds: int = 3) -> str:
+    """The share of a step that waits for the host; the two ways take turns."""
+    keras.config.set_dtype_policy(policy("auto"))
+    model = trainable(entry, build(entry, len(data.labels)), steps=steps)
+    size = entry.batch_size
+    ready = Split(data.train.images[:size], data.train.labels[:size])
+    some = Split(data.train.images[: size * steps], data.train.labels[: size * steps])
+    times: dict[str, list[float]] = {"ready": [], "gathered": []}
+    for turn in range(rounds + 1):  # the first compiles
+        for name, batches in (
+            ("ready", Same(ready, steps)),
+            ("gathered", Batches(some, size, seed=1)),
+        ):
+            began = time.perf_counter()
+            model.fit(batches, shuffle=False, verbose=0)
+            if turn:
+                times[name].append((time.perf_counter() - began) / steps)
+    ratios = [g / r for g, r in zip(times["gathered"], times["ready"], strict=True)]
+    keras.config.set_dtype_policy("float32")
+    return (
+        f"| `{entry.name}` | {statistics.median(times['ready']) * 1000:.0f} ms "
+        f"| {statistics.median(times['gathered']) * 1000:.0f} ms "
+        f"| {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
+    )
+
+
+class Same(keras.utils.PyDataset):  # type: ignore[misc]
+    """One batch again and again, without any work."""
+
+    def __init__(self, split: Split, steps: int) -> None:
+        super().__init__()
+        self._batch, self._steps = (split.images, split.labels), steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, _index: int) -> Any:
+        return self._batch
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
+    parser.add_argument("--epochs", type=int, help="instead of each recipe's own number")
+    parser.add_argument("--steps", type=int, default=20, help="of the second table")
+    parser.add_argument("--target", type=float, default=0.94, help="validation accuracy to reach")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    data = load("cifar10", data_dir=default_data_dir())
+    entries = [recipes.find(name) for name in RECIPES]
+    hosts = [waiting(entry, data, options.steps) for entry in entries]
+    rows = [whole(entry, data, options.epochs, options.target) for entry in entries]
+    devices = keras.distribution.list_devices()
+    print(f"\n{keras.backend.backend()} on {', '.join(devices)}, {os.cpu_count()} cores\n")
+    print("| recipe | step, batch ready | step, batch gathered | ratio (spread) |")
+    print("| --- | --- | --- | --- |", *hosts, sep="\n")
+    print(f"\n| recipe | epochs | wall | epoch | images/s | to {options.target:.0%} | best |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

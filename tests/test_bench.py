@@ -1,0 +1,19 @@
+"""The benchmarks run and print their tables; what they measure is not asserted."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tiny_data import write_tiny_data
+
+
+def test_the_benchmark_of_training_prints_a_row_for_each_network(tmp_path: Path) -> None:
+    environment = {**os.environ, "DATA_DIR": str(write_tiny_data(tmp_path))}
+    command = [sys.executable, "-m", "bench.training", "--epochs=1", "--steps=1", "--target=0.01"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("cifar10", "cifar10_sixconv"):
+        assert re.search(rf"^\| `{name}` \| \d+ ms \| \d+ ms \| [\d.]+ ", done.stdout, re.MULTILINE)
+        assert re.search(rf"^\| `{name}` \| 1 \| \d+ s \| [\d.]+ s \| ", done.stdout, re.MULTILINE)

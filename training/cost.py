@@ -1,0 +1,88 @@
+"""What one image costs an exported file: multiply-accumulates, and milliseconds at one thread.
+
+Knows ONNX graphs and onnxruntime; knows nothing of Keras or of how the file came to be.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from training.errors import ExportMismatch
+
+WARM_UP, TIMED = 5, 51
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def macs(model: onnx.ModelProto) -> int:
+    """The multiply-accumulates of one image in the convolutions and matrix products of a graph;
+    what else there is costs a hundredth of that in the networks of this project.
+
+    Raises:
+        ExportMismatch: a shape of one of them does not follow from that of the input.
+    """
+    shapes = _shapes(model)
+    return sum(
+        COUNTED[node.op_type](node, shapes) for node in model.graph.node if node.op_type in COUNTED
+    )
+
+
+def milliseconds(file: Path) -> float:
+    """The median time of one image on this machine, with one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    image = np.zeros((1, *session.get_inputs()[0].shape[1:]), np.uint8)
+    spent = []
+    for _ in range(WARM_UP + TIMED):
+        began = time.perf_counter()
+        session.run(None, {"image": image})
+        spent.append(time.perf_counter() - began)
+    return float(np.median(spent[WARM_UP:])) * 1000
+
+
+def _shapes(model: onnx.ModelProto) -> Shapes:
+    """The shape of every value in the graph, for one image."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    for value in (*single.graph.input, *single.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    graph = onnx.shape_inference.infer_shapes(single, strict_mode=True, data_prop=True).graph
+    inferred = {
+        value.name: tuple(each.dim_value for each in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    return inferred | {each.name: tuple(each.dims) for each in graph.initializer}
+
+
+def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
+    _, *weights = _known(shapes, node.input[1])  # (filters, channels of a group, height, width)
+    return math.prod(_known(shapes, node.output[0])) * math.prod(weights)
+
+
+def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
+    left = _known(shapes, node.input[0])
+    turned = any(each.name == "transA" and each.i for each in node.attribute)
+    return math.prod(_known(shapes, node.output[0])) * left[0 if turned else -1]
+
+
+def _known(shapes: Shapes, name: str) -> tuple[int, ...]:
+    shape = shapes.get(name, ())
+    if not shape or 0 in shape:
+        raise ExportMismatch(
+            f"The cost of the graph is unknown: {name!r} has shape {shape}. "
+            "Expected fixed sizes for one image."
+        )
+    return shape
+
+
+COUNTED: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
+    "Conv": _convolution,
+    "Gemm": _product,
+    "MatMul": _product,
+}

@@ -1,0 +1,41 @@
+"""MNIST, one 5×5 convolution and Adam: the simple network of a much-read tutorial.
+
+Measured: 0 % of the 10,000 test images, seed 1, in 0 minutes on two busy cores with bfloat16:
+    python -m training reproduce digits_conv5
+Published: 98.73 % of the test images.
+Difference: not measured yet.
+
+Pixels are scaled to 0-1 and the batch is 150, as the text says; Adam has Keras' defaults.
+"""
+
+import keras
+from keras import layers
+
+from training.recipe import Recipe, Tensor
+
+
+def network(image: Tensor, classes: int) -> Tensor:
+    """592,074 weights: conv 32 of 5×5, max-pool, dense 128."""
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Conv2D(32, 5, activation="relu")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Dropout(0.2)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128, activation="relu")(x)
+    return layers.Dense(classes, dtype="float32")(x)
+
+
+RECIPE = Recipe(
+    name="digits_conv5",
+    title="Handwritten digits",
+    model="digits",
+    dataset="mnist",
+    fit="digit",
+    size=(28, 28),
+    channels=1,
+    network=network,
+    optimizer=lambda _steps: keras.optimizers.Adam(),
+    epochs=5,
+    batch_size=150,
+    min_accuracy=0.982,
+)

@@ -1,0 +1,39 @@
+"""MNIST, two convolutions on unscaled pixels: the shortest network that a tutorial calls its first.
+
+Measured: 0 % of the 10,000 test images, seed 1, in 0 minutes on two busy cores with bfloat16:
+    python -m training reproduce digits_plain
+Published: 97.57 % of the test images.
+Difference: not measured yet.
+
+Pixels stay 0-255, the batch is Keras' default of 32, Adam has Keras' defaults.
+"""
+
+import keras
+from keras import layers
+
+from training.recipe import Recipe, Tensor
+
+
+def network(image: Tensor, classes: int) -> Tensor:
+    """203,434 weights: conv 64, conv 32, no pooling."""
+    x = keras.ops.cast(image, keras.config.floatx())  # 0-255, as published
+    x = layers.Conv2D(64, 3, activation="relu")(x)
+    x = layers.Conv2D(32, 3, activation="relu")(x)
+    x = layers.Flatten()(x)
+    return layers.Dense(classes, dtype="float32")(x)
+
+
+RECIPE = Recipe(
+    name="digits_plain",
+    title="Handwritten digits",
+    model="digits",
+    dataset="mnist",
+    fit="digit",
+    size=(28, 28),
+    channels=1,
+    network=network,
+    optimizer=lambda _steps: keras.optimizers.Adam(),
+    epochs=3,
+    batch_size=32,
+    min_accuracy=0.965,
+)
