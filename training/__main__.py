@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,23 +22,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is im
 from training import hosts
 from training.datasets import Dataset, default_data_dir, load, test_uploads
 from training.errors import PublishFailed, TrainingError, UsageError
+from training.options import parser
 from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
-
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+    from training.track import Tracker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    options = _parser().parse_args(arguments)
-    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options.backend = os.environ.get("KERAS_BACKEND")
+    told = _parser().parse_args(arguments)
+    told.arguments = sys.argv[1:] if arguments is None else list(arguments)
+    told.backend = os.environ.get("KERAS_BACKEND")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options.run(options)
+        told.run(told)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -49,81 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[..., None], help: str) -> argparse.ArgumentParser:  # noqa: A002
-        command = commands.add_parser(name, help=help)
-        command.set_defaults(run=run)
-        return command
-
-    add("list", _list, "every recipe, its model and its gate")
-    train = add("train", _train, "train and publish")
-    export = add("export", _export, "publish what a run has reached")
-    evaluate = add("evaluate", _evaluate, "score a published model on its test split")
-    reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
-    for command in (train, export, evaluate, reproduce):
-        _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
-    for command in (train, export, evaluate):
-        _add_folder(command, "--models", "the published versions", default="models")
-    for command in (train, export, reproduce):
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
-    for command in (train, export):
-        command.add_argument(
-            "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
-        )
-        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
-    for command in (train, reproduce):
-        command.add_argument("--precision", choices=PRECISIONS, default="auto")
-    _add_train_options(train)
-    _add_reproduce_options(reproduce)
-    _add_evaluate_options(evaluate)
-    return parser
-
-
-def _add_folder(
-    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | None = None
-) -> None:
-    told = f"the folder of {holds}" + (" (default: %(default)s)" if default else "")
-    command.add_argument(name, type=Path, default=default and Path(default), help=told)
-
-
-def _add_train_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    hosts.add_options(command)
-    command.add_argument(
-        "--no-publish",
-        dest="publish",
-        action="store_false",
-        help="train only; `export` publishes later",
-    )
-
-
-def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
-    )
-    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
-    command.add_argument(
-        "--page",
-        type=Path,
-        default=Path("docs/reproduction.md"),
-        help="the comparison to write (default: %(default)s)",
-    )
-
-
-def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
-    )
-    command.add_argument(
-        "--url", help="POST the test files to this service, e.g. http://localhost:8000"
-    )
-    command.add_argument(
-        "--photographed",
-        action="store_true",
-        help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
-    )
+    runs = {
+        "list": _list,
+        "train": _train,
+        "export": _export,
+        "evaluate": _evaluate,
+        "reproduce": _reproduce,
+        "compare": _compare,
+    }
+    return parser(runs, __doc__)
 
 
 def _data_dir(options: argparse.Namespace) -> Path:
@@ -151,12 +85,13 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
-    from training import parallel
+    from training import parallel, track
 
     entries = _entries(options)
     if together:
         for entry in entries:
             hosts.check_batch(together, entry.name, entry.batch_size)
+    track.check(options.tensorboard)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     with parallel.joined(together) if together else nullcontext():
@@ -177,6 +112,8 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
         facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
         facts |= {"epochs": options.epochs, "precision": options.precision}
         parallel.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
+    first = together is None or together.index == 0  # the others follow in silence
+    trackers = _trackers(options, entry) if first else []
     state = fit(
         entry,
         data,
@@ -185,7 +122,8 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
         epochs=options.epochs,
         precision=options.precision,
         command=_command(),
-        verbose=0 if together and together.index else _verbosity(),
+        callbacks=trackers,
+        verbose=_verbosity() if first else 0,
     )
     print(
         f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
@@ -194,7 +132,19 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
     if state.published and Path(state.published).exists():
         print(f"{state.published} holds this run already; `export` publishes it once more")
     elif options.publish:
-        _publish(options, entry, data)
+        _publish(options, entry, data, trackers)
+
+
+def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
+    from training import track
+
+    return track.trackers(
+        entry,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=getattr(options, "epochs", None),
+        tensorboard=getattr(options, "tensorboard", None),
+    )
 
 
 def _entries(options: argparse.Namespace) -> list["Recipe"]:
@@ -246,12 +196,14 @@ def _check_publishing(models: Path) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from training import track
     from training.run import read_state
 
+    track.check()
     for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
-        _publish(options, entry, _data(options, entry))
+        _publish(options, entry, _data(options, entry), _trackers(options, entry))
 
 
 def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
@@ -263,7 +215,9 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
     return load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
 
 
-def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
+def _publish(
+    options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
+) -> None:
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -273,14 +227,14 @@ def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> Non
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
+    for tracker in trackers:
+        tracker.published(folder)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training import evaluate, recipe
+    from training import evaluate, published, recipe
 
-    name, _, version = options.name.partition("/")
-    if version and not version.isdigit():
-        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    name, version = published.parse(options.name)
     if options.photographed and not (options.url and name == "digits"):
         raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
     if options.url and not options.url.startswith(("http://", "https://")):
@@ -289,40 +243,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.url:
         uploads = test_uploads(dataset, data_dir=data_dir)
         sent = evaluate.photographed(uploads) if options.photographed else uploads
-        result = evaluate.over_http(
-            options.url, name, sent, version=int(version) if version else None
-        )
+        result = evaluate.over_http(options.url, name, sent, version=version)
     else:
-        result = evaluate.file(
-            _published(options.models / name, version), dataset, data_dir=data_dir
-        )
+        file = published.find(options.name, options.models).file
+        result = evaluate.file(file, dataset, data_dir=data_dir)
     print(f"{options.name}: {result}")
 
 
-def _published(folder: Path, version: str) -> Path:
-    """The file of that version of a model, or of its highest."""
-    known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
-    if not known:
-        raise UsageError(f"Nothing is published in {folder}.")
-    if version and int(version) not in known:
-        raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
-    return folder / str(version or known[-1]) / "model.onnx"
+def _compare(options: argparse.Namespace) -> None:
+    from training import compare, published
 
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
-    return int(text)
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(map(_seed, text.split(",")))
-
-
-def _positive(text: str) -> int:
-    if not _seed(text):
-        raise argparse.ArgumentTypeError("expected a positive number, not 0")
-    return int(text)
+    one, other = (published.find(text, options.models) for text in options.versions)
+    print(compare.table(one, other))
+    if options.on_data:
+        print(compare.on_data(one, other, data_dir=_data_dir(options)))
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def train(
     verbose: int = 1,
 ) -> Result:
     """Train, or go on, score the last epoch, and leave the result in the run folder."""
+    keras.utils.clear_session()  # of the recipe before
     state = fit(
         recipe, data, run=run, seed=seed, precision=precision, command=command, verbose=verbose
     )

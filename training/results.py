@@ -7,18 +7,15 @@ typed. Knows nothing of Keras or of data.
 """
 
 import json
-import logging
-import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from training import recipe as pages
+from training import run as runs
 from training.errors import UsageError
 from training.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,9 @@ def tutorials() -> list[Recipe]:
     return [entry for entry in map(pages.find, pages.names()) if entry.header("Published")]
 
 
-def folder(runs: Path, recipe: Recipe, seed: int) -> Path:
+def folder(root: Path, recipe: Recipe, seed: int) -> Path:
     """Where that reproduction runs."""
-    return runs / "reproduce" / f"{recipe.name}-seed{seed}"
+    return root / "reproduce" / f"{recipe.name}-seed{seed}"
 
 
 def read(run: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None:
@@ -65,20 +62,22 @@ def read(run: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None
 
 
 def write(run: Path, result: Result) -> None:
-    """Note what a run reached, in one step that cannot be seen half done."""
-    partial = run / f"partial-{os.getpid()}-result.json"
-    partial.write_text(json.dumps(asdict(result), indent=1), "utf-8")
-    partial.replace(run / "result.json")
+    """Note what a run reached.
+
+    Raises:
+        RunFailed: it cannot be written.
+    """
+    runs.write(run / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
-def write_page(page: Path, runs: Path) -> None:
-    """Write the comparison from every finished run of today's recipes."""
+def write_page(page: Path, root: Path) -> None:
+    """Write the comparison from every finished run of today's recipes; ``root`` holds the runs."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(comparison({entry.name: _finished(runs, entry) for entry in tutorials()}))
+    page.write_text(comparison({entry.name: _finished(root, entry) for entry in tutorials()}))
 
 
-def _finished(runs: Path, recipe: Recipe) -> list[Result]:
-    folders = (runs / "reproduce").glob(f"{recipe.name}-seed*")
+def _finished(root: Path, recipe: Recipe) -> list[Result]:
+    folders = (root / "reproduce").glob(f"{recipe.name}-seed*")
     found = [result for run in folders if (result := read(run, recipe))]
     return sorted(found, key=lambda result: result.seed)
 

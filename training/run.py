@@ -182,14 +182,14 @@ def save(run: Path, state: State, model: "keras.Model") -> None:
 
 def write_state(run: Path, state: State) -> None:
     """Note what a run has reached."""
-    _write(run / "state.json", json.dumps(asdict(state), indent=1).encode())
+    write(run / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
 def save_weights(model: "keras.Model", path: Path) -> None:
     """Write all weights of a model, its optimiser's included."""
     file = _InMemory()
     model.save_weights(file)
-    _write(path, file.getbuffer())
+    write(path, file.getbuffer())
 
 
 class _InMemory(io.BytesIO):
@@ -199,7 +199,7 @@ class _InMemory(io.BytesIO):
         return "memory.weights.h5"  # Keras asks for the ending
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def write(path: Path, data: bytes | memoryview) -> None:
     """Write a file beside its place and rename it: a step that cannot be seen half done."""
     partial = path.with_name(f"partial-{path.name}")
     with _writing(path):

@@ -182,8 +182,21 @@ def test_a_result_of_an_older_page_or_another_precision_does_not_count(tmp_path:
     assert results.read(tmp_path, conv5) is None
 
 
+@pytest.mark.parametrize(("accuracy", "code"), [(0.9819, 4), (0.9821, 0)])
+def test_reproduce_exits_4_below_the_gate_and_writes_the_page_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], accuracy: float, code: int
+) -> None:
+    conv5 = recipe.find("digits_conv5")
+    write(tmp_path, conv5, result(conv5.name, 2, test_accuracy=accuracy, test_loss=0.04))
+    page = tmp_path / "page.md"
+    arguments = ["digits_conv5", "--seeds=2", f"--runs={tmp_path}", f"--page={page}"]
+    assert main(["reproduce", *arguments]) == code
+    assert ("min_accuracy: digits_conv5 with seed 2" in capsys.readouterr().err) == bool(code)
+    assert f"{accuracy:.2%}"[:-1] in page.read_text()
+
+
 def test_reproduce_trains_scores_and_writes_the_page_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_tiny_data(tmp_path / "data")
     page, runs = tmp_path / "page.md", tmp_path / "runs"
@@ -193,8 +206,7 @@ def test_reproduce_trains_scores_and_writes_the_page_once(
     row = next(line for line in page.read_text().splitlines() if "`digits_plain`" in line)
     assert "| 1, 2 | 3 epochs of 300," in row
     reached = json.loads((runs / "reproduce/digits_plain-seed2/result.json").read_text())
-    below = reached["metrics"]["test_accuracy"] < recipe.find("digits_plain").min_accuracy
-    assert code == (4 if below else 0) or "digits_plain with seed 1" in capsys.readouterr().err
+    assert (reached["images"], set(reached["metrics"])) == (300, {"test_accuracy", "test_loss"})
     monkeypatch.setattr("training.reproduce.load", lambda *_, **__: pytest.fail("read data again"))
     page.unlink()
     assert main(arguments) == code

@@ -3,7 +3,8 @@
 Measured: 0 % of the 2,289 test images, seed 1, in 0 minutes on two busy cores with bfloat16:
     python -m training reproduce cats_vs_dogs_mlp
 Published: random guessing, of 1,024 validation images.
-Difference: not measured yet.
+Difference: None: on pixels 0-255 the sigmoid saturates at once, and squared error has no gradient
+left to learn by.
 
 The text leaves open, and our choice is: 512 hidden units, ReLU, a sigmoid score, pixels 0-255,
 batch 32.
