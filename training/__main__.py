@@ -24,6 +24,7 @@ from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
+    from training.track import Tracker
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -57,9 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     export = add("export", _export, "publish what a run has reached")
     evaluate = add("evaluate", _evaluate, "score a published model on its test split")
     reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
-    for command in (train, export, evaluate, reproduce):
+    compare = add("compare", _compare, "two published versions side by side")
+    for command in (train, export, evaluate, reproduce, compare):
         _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
-    for command in (train, export, evaluate):
+    for command in (train, export, evaluate, compare):
         _add_folder(command, "--models", "the published versions", default="models")
     for command in (train, export, reproduce):
         _add_folder(command, "--runs", "the checkpoints", default="runs")
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train_options(train)
     _add_reproduce_options(reproduce)
     _add_evaluate_options(evaluate)
+    _add_compare_options(compare)
     return parser
 
 
@@ -85,6 +88,14 @@ def _add_folder(
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
+    command.add_argument(
+        "--tensorboard",
+        type=Path,
+        nargs="?",
+        const=Path("runs/tensorboard"),
+        metavar="DIR",
+        help="write curves for TensorBoard (default: %(const)s)",
+    )
     command.add_argument(
         "--no-publish",
         dest="publish",
@@ -120,6 +131,20 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_compare_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "versions",
+        nargs=2,
+        metavar="MODEL[/VERSION]",
+        help="the highest version where none is given; or the path of a version's folder",
+    )
+    command.add_argument(
+        "--on-data",
+        action="store_true",
+        help="let both answer their test split, and count where they disagree",
+    )
+
+
 def _data_dir(options: argparse.Namespace) -> Path:
     return options.data_dir or default_data_dir()
 
@@ -138,10 +163,11 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training import run
+    from training import run, track
     from training.fit import fit
 
     entries = _entries(options)
+    track.check(options.tensorboard)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
     for entry in entries:
@@ -150,6 +176,7 @@ def _train(options: argparse.Namespace) -> None:
         data = _data(options, entry)
         for note in data.notes:
             print(note)
+        trackers = _trackers(options, entry)
         state = fit(
             entry,
             data,
@@ -158,6 +185,7 @@ def _train(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             precision=options.precision,
             command=_command(),
+            callbacks=trackers,
             verbose=_verbosity(),
         )
         print(
@@ -167,7 +195,19 @@ def _train(options: argparse.Namespace) -> None:
         if state.published and Path(state.published).exists():
             print(f"{state.published} holds this run already; `export` publishes it once more")
         elif options.publish:
-            _publish(options, entry, data)
+            _publish(options, entry, data, trackers)
+
+
+def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
+    from training import track
+
+    return track.trackers(
+        entry,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=getattr(options, "epochs", None),
+        tensorboard=getattr(options, "tensorboard", None),
+    )
 
 
 def _entries(options: argparse.Namespace) -> list["Recipe"]:
@@ -221,12 +261,14 @@ def _check_publishing(models: Path) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from training import track
     from training.run import read_state
 
+    track.check()
     for entry in _entries(options):
         read_state(_run_folder(options, entry))  # before minutes of reading data
         _check_publishing(options.models)
-        _publish(options, entry, _data(options, entry))
+        _publish(options, entry, _data(options, entry), _trackers(options, entry))
 
 
 def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
@@ -238,19 +280,21 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
     return load(entry.dataset, data_dir=_data_dir(options), size=entry.size)
 
 
-def _publish(options: argparse.Namespace, entry: "Recipe", data: Dataset) -> None:
+def _publish(
+    options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
+) -> None:
     from training.publish import publish
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
+    for tracker in trackers:
+        tracker.published(folder)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training import evaluate, recipe
+    from training import evaluate, published, recipe
 
-    name, _, version = options.name.partition("/")
-    if version and not version.isdigit():
-        raise UsageError(f"A version is a positive integer, not {version!r}.")
+    name, version = published.parse(options.name)
     if options.photographed and not (options.url and name == "digits"):
         raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
     if options.url and not options.url.startswith(("http://", "https://")):
@@ -259,24 +303,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.url:
         uploads = test_uploads(dataset, data_dir=data_dir)
         sent = evaluate.photographed(uploads) if options.photographed else uploads
-        result = evaluate.over_http(
-            options.url, name, sent, version=int(version) if version else None
-        )
+        result = evaluate.over_http(options.url, name, sent, version=version)
     else:
-        result = evaluate.file(
-            _published(options.models / name, version), dataset, data_dir=data_dir
-        )
+        file = published.find(options.name, options.models).file
+        result = evaluate.file(file, dataset, data_dir=data_dir)
     print(f"{options.name}: {result}")
 
 
-def _published(folder: Path, version: str) -> Path:
-    """The file of that version of a model, or of its highest."""
-    known = sorted(int(entry.name) for entry in folder.glob("[1-9]*") if entry.name.isdigit())
-    if not known:
-        raise UsageError(f"Nothing is published in {folder}.")
-    if version and int(version) not in known:
-        raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
-    return folder / str(version or known[-1]) / "model.onnx"
+def _compare(options: argparse.Namespace) -> None:
+    from training import compare, published
+
+    one, other = (published.find(text, options.models) for text in options.versions)
+    print(compare.table(one, other))
+    if options.on_data:
+        print(compare.on_data(one, other, data_dir=_data_dir(options)))
 
 
 def _seed(text: str) -> int:

@@ -50,8 +50,9 @@ def _shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value in the graph, for one image."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    for value in (*single.graph.input, *single.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for output in single.graph.output:
+        output.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(single, strict_mode=True, data_prop=True).graph
     inferred = {
         value.name: tuple(each.dim_value for each in value.type.tensor_type.shape.dim)

@@ -65,10 +65,16 @@ def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def file(path: Path, dataset: str, *, data_dir: Path) -> Score:
     """Score a published file on the test split of a data set."""
-    session = _session(path)
-    _, height, width, _ = session.get_inputs()[0].shape
+    return score(*on_test(path, dataset, data_dir=data_dir))
+
+
+def on_test(
+    path: Path, dataset: str, *, data_dir: Path
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What a published file answers to a test split, ``(N, K)``, and the labels ``(N,)``."""
+    _, height, width, _ = _session(path).get_inputs()[0].shape
     test = load(dataset, data_dir=data_dir, size=(height, width)).test
-    return score(probabilities(path, test.images), test.labels)
+    return probabilities(path, test.images), test.labels
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
