@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import logging
 import shutil
+import time
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny_data
-from training import pixels
+from training import pets, pixels
 from training.datasets import SUBSET, Dataset, default_data_dir, load
 from training.datasets import test_uploads as uploads_of
 from training.errors import DataError, UsageError
@@ -194,6 +195,25 @@ def test_a_pet_with_damaged_exif_is_read(own: Path) -> None:
     Image.new("RGB", (50, 40), "teal").save(out, "JPEG", exif=cut_exif)
     (own / "PetImages" / "Dog" / f"{number}.jpg").write_bytes(out.getvalue())
     assert not any("unreadable" in note for note in read("cats_vs_dogs", own).notes)
+
+
+def test_who_stops_the_reading_of_pets_does_not_wait_for_every_picture(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(file: pets.PetFile, _size: tuple[int, int]) -> None:
+        decoded.append(file)
+        time.sleep(0.05)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pets, "_decode", decode)
+    monkeypatch.setattr(pets.Progress, "advance", stop)
+    with pytest.raises(KeyboardInterrupt):
+        read("cats_vs_dogs", tiny)
+    assert len(decoded) < 20  # as many as the test split has
 
 
 def test_strays_among_the_pets_are_passed_over(tiny: Path, own: Path) -> None:
