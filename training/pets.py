@@ -56,12 +56,15 @@ def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], t
     seen: set[bytes] = set()
     unreadable: list[str] = []
     parts: dict[str, Hashed] = {}
-    with _quiet_exif(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         total = sum(map(len, files.values()))
-        with Progress(f"decoding {folder.name}", total, unit="image") as progress:
+        with _quiet_exif(), Progress(f"decoding {folder.name}", total, unit="image") as progress:
             for part in reversed(PARTS):  # test first: it stays whole
                 parts[part] = _read_part(pool, files[part], size, seen, unreadable, progress)
                 seen.update(parts[part].hashes)
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops us does not wait for every picture
     return parts, tuple(unreadable)
 
 

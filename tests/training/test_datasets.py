@@ -2,16 +2,19 @@ import gzip
 import hashlib
 import logging
 import shutil
+import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import tiny_data
-from training import pixels
+from training import pets, pixels
 from training.datasets import SUBSET, Dataset, default_data_dir, load
 from training.datasets import test_uploads as uploads_of
 from training.errors import DataError, UsageError
@@ -194,6 +197,30 @@ def test_a_pet_with_damaged_exif_is_read(own: Path) -> None:
     Image.new("RGB", (50, 40), "teal").save(out, "JPEG", exif=cut_exif)
     (own / "PetImages" / "Dog" / f"{number}.jpg").write_bytes(out.getvalue())
     assert not any("unreadable" in note for note in read("cats_vs_dogs", own).notes)
+
+
+def test_who_stops_the_reading_of_pets_does_not_wait_for_every_picture(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: list[Any] = []
+    decoded: list[pets.PetFile] = []
+    submit = ThreadPoolExecutor.submit
+
+    def stopping(pool: ThreadPoolExecutor, *task: Any) -> Future[Any]:
+        if len(queued) == 15:
+            raise KeyboardInterrupt
+        queued.append(task)
+        return submit(pool, *task)
+
+    def decode(file: pets.PetFile, _size: tuple[int, int]) -> None:
+        decoded.append(file)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", stopping)
+    monkeypatch.setattr(pets, "_decode", decode)
+    with pytest.raises(KeyboardInterrupt):
+        read("cats_vs_dogs", tiny)
+    assert len(decoded) < len(queued)
 
 
 def test_strays_among_the_pets_are_passed_over(tiny: Path, own: Path) -> None:
