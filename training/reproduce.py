@@ -27,7 +27,7 @@ from training.fit import fit
 from training.network import build
 from training.recipe import Recipe
 from training.results import Result
-from training.run import best
+from training.run import best, load_weights
 from training.splits import Split
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def train(
         recipe, data, run=run, seed=seed, precision=precision, command=command, verbose=verbose
     )
     network = build(recipe, len(data.labels))
-    network.load_weights(best(run))  # the last epoch: no accuracy chose another
+    load_weights(network, best(run))  # the last epoch: no accuracy chose another
     result = Result(
         recipe=recipe.name,
         page=recipe.fingerprint(),

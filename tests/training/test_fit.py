@@ -85,7 +85,7 @@ def stop(run: Path, patch: pytest.MonkeyPatch, *, hook: str, at: tuple[int, int]
 
     def hooked(self: fitting.Checkpoint, *given: Any, **named: Any) -> None:
         original(self, *given, **named)
-        if (self._state.epoch, given[0] if hook == "on_train_batch_end" else 0) == at:
+        if (self._state.epoch, given[0] if hook == "on_train_batch_begin" else 0) == at:
             signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -114,9 +114,9 @@ def numbers(file: Path) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("hook", "at", "reached"),
     [
-        ("on_train_batch_end", (0, 1), (0, 2, "epoch-0-step-2.weights.h5")),
-        ("on_train_batch_end", (1, 2), (1, 3, "epoch-1-step-3.weights.h5")),
-        ("on_train_batch_end", (2, 3), (2, 4, "epoch-3.weights.h5")),  # all but its validation
+        ("on_train_batch_begin", (0, 1), (0, 2, "epoch-0-step-2.weights.h5")),
+        ("on_train_batch_begin", (1, 2), (1, 3, "epoch-1-step-3.weights.h5")),
+        ("on_train_batch_begin", (2, 3), (2, 4, "epoch-3.weights.h5")),  # all but its validation
         ("on_test_begin", (1, 0), (1, 4, "epoch-2.weights.h5")),
         ("on_epoch_begin", (1, 0), (1, 0, "epoch-1.weights.h5")),
     ],
