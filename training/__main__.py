@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told.backend = os.environ.get("KERAS_BACKEND")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device that is not there
     try:
         told.run(told)
     except TrainingError as exc:

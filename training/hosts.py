@@ -195,7 +195,8 @@ def export(options: argparse.Namespace, name: str, *, data_dir: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
         + [f"--{key}={folder}" for key, folder in folders.items()],
-        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+        # without the GPU, whose memory JAX holds
+        env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
         check=False,
     )
     if done.returncode:

@@ -43,7 +43,6 @@ def joined(hosts: Hosts) -> Iterator[None]:
 
     # JAX would catch the SIGTERM that must end this process.
     jax.config.update("jax_enable_preemption_service", False)
-    logging.getLogger("jax").setLevel(logging.WARNING)
     log.info("host %d of %d, host 0 is %s", hosts.index, hosts.count, hosts.coordinator)
     try:
         # keras.distribution.initialize does the same, but cannot be told any of the three times

@@ -12,13 +12,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from training.errors import TrainingError, UsageError
-from training.published import Version
 from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.published import Version
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     def finish(self) -> None:
         """Training has come to its end."""
 
-    def keep(self, version: Version) -> None:
+    def keep(self, version: "Version") -> None:
         """A version was published from this run."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -59,6 +61,8 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
 
     def published(self, folder: Path) -> None:
         """Tell of a published version."""
+        from training.published import Version  # knows ONNX, which training alone does not need
+
         self._try(f"{folder}", lambda: self.keep(Version(folder)))
 
     def _try(self, what: str, tell: Any, *values: Any) -> None:
@@ -118,7 +122,7 @@ class MLflow(Tracker):
         self._send()
         self._client.set_terminated(self._run)
 
-    def keep(self, version: Version) -> None:
+    def keep(self, version: "Version") -> None:
         """Send how the exported file did on the test split, and the whole folder."""
         metrics = version.metadata["metrics"]
         self._send()
