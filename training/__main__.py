@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on after the last whole epoch.", file=sys.stderr)
+        print("Stopped. The same command goes on from its checkpoint.", file=sys.stderr)
         return 130
     return 0
 

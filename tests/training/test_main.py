@@ -125,8 +125,9 @@ def test_sigterm_exits_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 75, errors
         assert "Stopped by SIGTERM. The same command goes on" in errors
-        reached.append(json.loads(state.read_text())["epoch"])
-    assert reached[1] > reached[0] > 0
+        held = json.loads(state.read_text())
+        reached.append((held["epoch"], held["step"]))
+    assert reached[1] > reached[0] > (0, 0)
 
 
 def test_the_help_comes_without_loading_keras() -> None:
