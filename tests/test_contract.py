@@ -13,7 +13,7 @@ from serving.images import PixelSpec, read
 from tests.serving.running import Running, running
 from tests.tables import ROOT, described
 from tests.training import tiny
-from training import evaluate
+from training import calibrate, evaluate
 from training.datasets import Upload, load
 from training.datasets import test_uploads as uploads_of
 from training.fit import fit
@@ -103,6 +103,21 @@ def test_the_service_answers_as_the_file_does(service: Running, models: Path) ->
     assert evaluate.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
 
 
+@pytest.mark.parametrize("coverage", ["0.9", "0.99"])
+def test_the_sets_over_http_are_those_of_the_file(
+    service: Running, models: Path, coverage: str
+) -> None:
+    file, images = models / "brightness/1/model.onnx", tiny.dataset().test.images[:20]
+    threshold = json.loads(described(file)["conformal"])[coverage]
+    for image, row in zip(images, evaluate.probabilities(file, images), strict=True):
+        path = f"/predict/brightness?coverage={coverage}"
+        told = service.json("POST", path, encode_png(image), Content_Type="image/png")
+        expected = {
+            label for label, p in zip(("dark", "light"), row, strict=True) if p >= threshold
+        }
+        assert set(told["predictions"][0]["set"]) == expected
+
+
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 128])
@@ -137,6 +152,26 @@ def test_a_published_file_is_as_accurate_as_its_metadata_say(file: Path, real_di
     assert result.images == metrics["images"]
     # another processor may round another way
     assert result.accuracy == pytest.approx(metrics["accuracy"], abs=0.001)
+
+
+@every_model
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_the_sets_of_a_published_file_hold_the_truth_as_often_as_promised(
+    file: Path, real_dir: Path
+) -> None:
+    held = described(file)
+    data = evaluate.data_for(file, json.loads(held["dataset"])["name"], data_dir=real_dir)
+    answers = evaluate.probabilities(file, data.test.images)
+    if "conformal" in held:
+        thresholds = {float(key): value for key, value in json.loads(held["conformal"]).items()}
+        assert calibrate.calibration_error(answers, data.test.labels) <= 0.01
+    else:  # published before there were sets
+        held_out = evaluate.probabilities(file, data.validation.images)
+        thresholds = calibrate.thresholds(held_out, data.validation.labels)
+    for coverage, threshold in thresholds.items():
+        sets = calibrate.sets(answers, data.test.labels, threshold)
+        assert sets.coverage == pytest.approx(coverage, abs=0.01)
 
 
 @every_model

@@ -78,3 +78,8 @@ def test_a_module_of_serving_imports_what_it_may_know(path: Path) -> None:
 def test_training_imports_no_serving_and_tensorflow_in_export_alone(path: Path) -> None:
     assert "serving" not in packages(path)
     assert path.stem == "export" or packages(path).isdisjoint({"tensorflow", "tf2onnx"})
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+def test_jax_is_known_to_one_module(path: Path) -> None:
+    assert path.stem == "parallel" or "jax" not in packages(path)

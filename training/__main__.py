@@ -7,34 +7,39 @@ recipe's accuracy gate, 75 stopped by SIGTERM: the same command goes on.
 """
 
 import argparse
+import importlib.util
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
+from training import hosts
 from training.datasets import Dataset, default_data_dir, load, test_uploads
 from training.errors import PublishFailed, TrainingError, UsageError
+from training.options import parser
 from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.track import Tracker
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    options = _parser().parse_args(arguments)
+    told = _parser().parse_args(arguments)
+    told.arguments = sys.argv[1:] if arguments is None else list(arguments)
+    told.backend = os.environ.get("KERAS_BACKEND")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device that is not there
     try:
-        options.run(options)
+        told.run(told)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -45,104 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[..., None], help: str) -> argparse.ArgumentParser:  # noqa: A002
-        command = commands.add_parser(name, help=help)
-        command.set_defaults(run=run)
-        return command
-
-    add("list", _list, "every recipe, its model and its gate")
-    train = add("train", _train, "train and publish")
-    export = add("export", _export, "publish what a run has reached")
-    evaluate = add("evaluate", _evaluate, "score a published model on its test split")
-    reproduce = add("reproduce", _reproduce, "train the tutorials' networks as published, compare")
-    compare = add("compare", _compare, "two published versions side by side")
-    for command in (train, export, evaluate, reproduce, compare):
-        _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
-    for command in (train, export, evaluate, compare):
-        _add_folder(command, "--models", "the published versions", default="models")
-    for command in (train, export, reproduce):
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
-    for command in (train, export):
-        command.add_argument(
-            "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
-        )
-        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
-    for command in (train, reproduce):
-        command.add_argument("--precision", choices=PRECISIONS, default="auto")
-    _add_train_options(train)
-    _add_reproduce_options(reproduce)
-    _add_evaluate_options(evaluate)
-    _add_compare_options(compare)
-    return parser
-
-
-def _add_folder(
-    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | None = None
-) -> None:
-    told = f"the folder of {holds}" + (" (default: %(default)s)" if default else "")
-    command.add_argument(name, type=Path, default=default and Path(default), help=told)
-
-
-def _add_train_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    command.add_argument(
-        "--tensorboard",
-        type=Path,
-        nargs="?",
-        const=Path("runs/tensorboard"),
-        metavar="DIR",
-        help="write curves for TensorBoard (default: %(const)s)",
-    )
-    command.add_argument(
-        "--no-publish",
-        dest="publish",
-        action="store_false",
-        help="train only; `export` publishes later",
-    )
-
-
-def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
-    )
-    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
-    command.add_argument(
-        "--page",
-        type=Path,
-        default=Path("docs/reproduction.md"),
-        help="the comparison to write (default: %(default)s)",
-    )
-
-
-def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
-    )
-    command.add_argument(
-        "--url", help="POST the test files to this service, e.g. http://localhost:8000"
-    )
-    command.add_argument(
-        "--photographed",
-        action="store_true",
-        help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
-    )
-
-
-def _add_compare_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "versions",
-        nargs=2,
-        metavar="MODEL[/VERSION]",
-        help="the highest version where none is given; or the path of a version's folder",
-    )
-    command.add_argument(
-        "--on-data",
-        action="store_true",
-        help="let both answer their test split, and count where they disagree",
-    )
+    runs = {
+        "list": _list,
+        "train": _train,
+        "export": _export,
+        "evaluate": _evaluate,
+        "reproduce": _reproduce,
+        "compare": _compare,
+    }
+    return parser(runs, __doc__)
 
 
 def _data_dir(options: argparse.Namespace) -> Path:
@@ -163,39 +79,61 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training import run, track
-    from training.fit import fit
+    if together := hosts.find(options, os.environ):
+        hosts.train(together, options, _train_here)
+    else:
+        _train_here(options)
+
+
+def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
+    from training import parallel, track
 
     entries = _entries(options)
+    if together:
+        for entry in entries:
+            hosts.check_batch(together, entry.name, entry.batch_size)
     track.check(options.tensorboard)
     if options.publish:
         _check_publishing(options.models)  # now, not after hours of training
-    for entry in entries:
-        with run.alone(_run_folder(options, entry)):
-            pass  # told now, not after minutes of reading data
-        data = _data(options, entry)
-        for note in data.notes:
-            print(note)
-        trackers = _trackers(options, entry)
-        state = fit(
-            entry,
-            data,
-            run=_run_folder(options, entry),
-            seed=options.seed,
-            epochs=options.epochs,
-            precision=options.precision,
-            command=_command(),
-            callbacks=trackers,
-            verbose=_verbosity(),
-        )
-        print(
-            f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
-            f"{state.best_accuracy:.2%}"
-        )
-        if state.published and Path(state.published).exists():
-            print(f"{state.published} holds this run already; `export` publishes it once more")
-        elif options.publish:
-            _publish(options, entry, data, trackers)
+    with parallel.joined(together) if together else nullcontext():
+        for entry in entries:
+            _train_one(options, entry, together)
+
+
+def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hosts | None) -> None:
+    from training import parallel, run
+    from training.fit import fit
+
+    with run.alone(_run_folder(options, entry)):
+        pass  # told now, not after minutes of reading data
+    data = _data(options, entry)
+    for note in data.notes:
+        print(note)
+    if together:
+        facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
+        facts |= {"epochs": options.epochs, "precision": options.precision}
+        parallel.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
+    first = together is None or together.index == 0  # the others follow in silence
+    trackers = _trackers(options, entry) if first else []
+    state = fit(
+        entry,
+        data,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=options.epochs,
+        precision=options.precision,
+        command=_command(),
+        callbacks=trackers,
+        verbose=_verbosity() if first else 0,
+    )
+    print(
+        f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+        f"{state.best_accuracy:.2%}"
+    )
+    if state.published and Path(state.published).exists():
+        print(f"{state.published} holds this run already; `export` publishes it once more")
+    elif options.publish:
+        _publish(options, entry, data, trackers)
 
 
 def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
@@ -248,12 +186,10 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _check_publishing(models: Path) -> None:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tf2onnx"))):
         raise UsageError(
-            "Only the TensorFlow backend can export. Train with --no-publish, then run `export` "
-            "with KERAS_BACKEND=tensorflow."
+            "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
+            "run `export` where it is."
         )
     writable = next(path for path in (models, *models.absolute().parents) if path.exists())
     if not (writable.is_dir() and os.access(writable, os.W_OK)):
@@ -283,6 +219,11 @@ def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
 def _publish(
     options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
 ) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        hosts.export(options, entry.name, data_dir=_data_dir(options))
+        return
     from training.publish import publish
 
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
@@ -317,22 +258,6 @@ def _compare(options: argparse.Namespace) -> None:
     print(compare.table(one, other))
     if options.on_data:
         print(compare.on_data(one, other, data_dir=_data_dir(options)))
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
-    return int(text)
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(map(_seed, text.split(",")))
-
-
-def _positive(text: str) -> int:
-    if not _seed(text):
-        raise argparse.ArgumentTypeError("expected a positive number, not 0")
-    return int(text)
 
 
 if __name__ == "__main__":

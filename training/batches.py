@@ -33,6 +33,16 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         chosen = self._order[first : first + self._size]
         return self._split.images[chosen], self._split.labels[chosen]
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether they are for training."""
+        return self._seed is not None
+
+    def sizes(self) -> list[int]:
+        """How many images each batch of a whole epoch holds."""
+        count = len(self._split.labels)
+        return [min(self._size, count - step * self._size) for step in range(self.steps)]
+
     def start_epoch(self, epoch: int, *, done: int = 0) -> None:
         """Shuffle for that epoch, and leave out the steps that are done. Keras' own hook runs once
         more than there are epochs, so a resumed run could not rely on it."""

@@ -13,6 +13,7 @@ TrainingError           1   the root
 ├── Diverged            1   a loss that is no number any more
 ├── ServiceFailed       1   a running service that does not answer
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
+├── HostLost            75  another host is gone; the same command on all of them resumes
 └── Preempted           75  stopped by SIGTERM; the same command resumes
 """
 
@@ -51,6 +52,18 @@ class Preempted(TrainingError):
     """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+class HostLost(TrainingError):
+    """Another host is gone; the same command on all of them resumes."""
+
+    exit_code = 75
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another host has ended or did not come: its log says why. The same command on every "
+            "host goes on from the last checkpoint."
+        )
 
 
 class RunMismatch(UsageError):

@@ -20,7 +20,7 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from training.datasets import Upload, load
+from training.datasets import Dataset, Upload, load
 from training.errors import ServiceFailed
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
@@ -72,9 +72,14 @@ def on_test(
     path: Path, dataset: str, *, data_dir: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What a published file answers to a test split, ``(N, K)``, and the labels ``(N,)``."""
-    _, height, width, _ = _session(path).get_inputs()[0].shape
-    test = load(dataset, data_dir=data_dir, size=(height, width)).test
+    test = data_for(path, dataset, data_dir=data_dir).test
     return probabilities(path, test.images), test.labels
+
+
+def data_for(path: Path, dataset: str, *, data_dir: Path) -> Dataset:
+    """A data set at the size of image that a published file takes."""
+    _, height, width, _ = _session(path).get_inputs()[0].shape
+    return load(dataset, data_dir=data_dir, size=(height, width))
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

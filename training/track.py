@@ -12,13 +12,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from training.errors import TrainingError, UsageError
-from training.published import Version
 from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.published import Version
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ PATIENCE = {
 class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     """One place that is told of a run; what goes wrong there is logged and goes no further."""
 
+    async_safe = True  # it looks at no step, so Keras need not wait for one
+
     @abstractmethod
     def tell(self, epoch: int, values: Mapping[str, float]) -> None:
         """What was measured in an epoch, counted from 1."""
@@ -43,7 +47,7 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     def finish(self) -> None:
         """Training has come to its end."""
 
-    def keep(self, version: Version) -> None:
+    def keep(self, version: "Version") -> None:
         """A version was published from this run."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -57,6 +61,8 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
 
     def published(self, folder: Path) -> None:
         """Tell of a published version."""
+        from training.published import Version  # knows ONNX, which training alone does not need
+
         self._try(f"{folder}", lambda: self.keep(Version(folder)))
 
     def _try(self, what: str, tell: Any, *values: Any) -> None:
@@ -116,7 +122,7 @@ class MLflow(Tracker):
         self._send()
         self._client.set_terminated(self._run)
 
-    def keep(self, version: Version) -> None:
+    def keep(self, version: "Version") -> None:
         """Send how the exported file did on the test split, and the whole folder."""
         metrics = version.metadata["metrics"]
         self._send()

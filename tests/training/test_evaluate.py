@@ -128,3 +128,16 @@ def test_photographed_digits_are_dark_on_a_large_light_page() -> None:
 def test_photographs_are_the_same_for_one_seed() -> None:
     first, second = (list(evaluate.photographed([digit()], seed=7)) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "low", "high"),
+    [
+        *((9_916, 10_000, 0.98961, 0.99321), (8, 10, 0.49016, 0.94332)),
+        *((10, 10, 0.72247, 1.0), (0, 10, 0.0, 0.27753)),
+    ],
+)
+def test_the_confidence_interval_is_wilsons(
+    correct: int, images: int, low: float, high: float
+) -> None:
+    assert Score(correct, images).interval == pytest.approx((low, high), abs=1e-4)

@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import keras
 import numpy as np
+import pytest
+from keras import layers
 
 from tests.training import tiny
-from training.network import build, seed_layers, served, trainable
+from training.network import build, feature_maps, seed_layers, served, trainable
+from training.recipe import Tensor
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
 
@@ -36,3 +40,35 @@ def test_an_epoch_seeds_every_layer_anew_and_tells_its_number() -> None:
         state = next(v for v in model.variables if v.name == "seed_generator_state")
         states.append(np.asarray(state).tolist())
     assert states[0] == states[2] != states[1]
+
+
+def layered(x: Tensor) -> Tensor:
+    x = layers.Conv2D(4, 3, use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.DepthwiseConv2D(3, activation="silu"),
+        layered,
+        lambda x: keras.ops.gelu(layers.Conv2D(4, 3)(x), approximate=True),
+        layers.Conv2D(4, 3),  # the nonlinearity behind the next convolution is not its own
+    ],
+)
+def test_the_feature_maps_are_those_of_the_first_convolution_and_its_nonlinearity(
+    shown: Callable[[Tensor], Tensor],
+) -> None:
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    expected = shown(layers.Rescaling(1 / 255)(image))
+    end = layers.Flatten()(keras.ops.relu(layers.Conv2D(2, 3)(expected)))
+    maps = feature_maps(keras.Model(image, end), IMAGES)
+    assert maps is not None
+    np.testing.assert_allclose(maps, keras.Model(image, expected).predict(IMAGES), atol=1e-6)
+
+
+def test_a_network_without_a_convolution_has_no_feature_maps() -> None:
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    network = keras.Model(image, layers.Dense(2)(layers.Flatten()(image)))
+    assert feature_maps(network, IMAGES) is None

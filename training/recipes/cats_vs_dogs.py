@@ -26,7 +26,7 @@ def _residual(x: Tensor, filters: int) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """Stem, then stages of 48, 96, 192 and 256 filters from a quarter of the side downwards."""
+    """Stem, then stages of 48, 96, 192 and 256 filters at a quarter of the side, an eighth, and on."""  # noqa: E501
     x = layers.Rescaling(1 / 58, offset=-2.0)(image)  # about zero mean and unit variance
     x = layers.ReLU()(_conv(x, 32, strides=2))
     for filters in (48, 96, 192, 256):

@@ -1,9 +1,9 @@
 """MNIST, two blocks of 5×5 convolutions, dense 1000: a tutorial's network, published in PyTorch.
 
-Measured: 0 % of the 10,000 test images, seed 1, in 0 minutes on two busy cores with bfloat16:
+Measured: 99.04 % of the 10,000 test images, seed 1, in 13 minutes on two busy cores with bfloat16:
     python -m training reproduce digits_convnet
 Published: about 99 % of the test images (the figure is not in the text).
-Difference: not measured yet.
+Difference: None that could be told from a rounded figure.
 
 Pixels are normalised by the training set's mean 0.1307 and deviation 0.3081. The dense layer of
 1000 has no activation, as published. Weights begin as Keras begins them, not as PyTorch does.

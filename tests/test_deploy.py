@@ -1,0 +1,67 @@
+"""What deploy/ says is what the programs understand."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tables import ROOT
+from training import hosts
+from training.__main__ import _parser
+from training.errors import BelowGate, DataError, HostLost, Preempted, UsageError
+
+MANIFEST = ROOT / "deploy/kubernetes/training-job.yaml"
+OBJECTS = {each["kind"]: each for each in yaml.safe_load_all(MANIFEST.read_text("utf-8"))}
+JOB, SERVICE = OBJECTS["Job"], OBJECTS["Service"]
+POD = JOB["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+ENVIRONMENT = {each["name"]: each["value"] for each in CONTAINER["env"]}
+
+
+def test_the_job_runs_a_command_of_ours() -> None:
+    options = _parser().parse_args(CONTAINER["args"])
+    mounted = {Path(mount["mountPath"]) for mount in CONTAINER["volumeMounts"]}
+    assert {options.data_dir, options.runs, options.models, Path("/tmp")} == mounted
+    volumes = re.search(r"VOLUME (.*)", (ROOT / "Dockerfile.train").read_text("utf-8"))
+    assert volumes
+    assert set(map(Path, yaml.safe_load(volumes[1]))) == mounted - {Path("/tmp")}
+
+
+def test_every_pod_of_the_job_finds_its_host() -> None:
+    options = _parser().parse_args(CONTAINER["args"])
+    count = JOB["spec"]["completions"]
+    assert JOB["spec"]["parallelism"] == count
+    assert JOB["spec"]["completionMode"] == "Indexed"
+    for index in range(count):
+        told = ENVIRONMENT | {"JOB_COMPLETION_INDEX": str(index)}
+        (port,) = SERVICE["spec"]["ports"]
+        first = f"{JOB['metadata']['name']}-0.{SERVICE['metadata']['name']}:{port['port']}"
+        assert hosts.find(options, told) == hosts.Hosts(first, count, index)
+
+
+def test_the_service_gives_the_pods_their_names() -> None:
+    assert POD["subdomain"] == SERVICE["metadata"]["name"]
+    assert SERVICE["spec"]["clusterIP"] == "None"
+    assert list(SERVICE["spec"]["selector"].values()) == [JOB["metadata"]["name"]]
+
+
+@pytest.mark.parametrize(
+    ("action", "errors"),
+    [("FailJob", {UsageError, DataError, BelowGate}), ("Ignore", {Preempted, HostLost})],
+)
+def test_the_job_is_retried_by_our_exit_codes(action: str, errors: set[Any]) -> None:
+    rules = [
+        rule
+        for rule in JOB["spec"]["podFailurePolicy"]["rules"]
+        if rule["action"] == action and "onExitCodes" in rule
+    ]
+    codes = {code for rule in rules for code in rule["onExitCodes"]["values"]}
+    assert codes == {error.exit_code for error in errors}
+    assert all(rule["onExitCodes"]["containerName"] == CONTAINER["name"] for rule in rules)
+
+
+def test_a_pod_may_end_in_peace() -> None:
+    assert POD["restartPolicy"] == "Never"
+    assert POD["terminationGracePeriodSeconds"] > 2 * hosts.GRACE

@@ -1,0 +1,50 @@
+"""Train the tiny recipe as one of several hosts on this machine, or as the only one.
+
+``python -m tests.training.one_host RUN COUNT INDEX PORT``; a process has one Keras backend, so the
+tests run this one.
+"""
+
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+
+from tests.training import tiny
+from training.augment import RandomResizedCrop, RandomShift
+from training.fit import fit
+from training.hosts import Hosts
+from training.parallel import follow_first, joined
+
+RECIPE = replace(
+    tiny.RECIPE,
+    augment=lambda: [
+        keras.layers.RandomFlip(seed=1),
+        RandomShift(1, seed=2),
+        RandomResizedCrop(seed=3),
+    ],
+)
+DATA = replace(tiny.dataset(), validation=tiny.split(301, 2))  # no even share for two hosts or four
+
+
+class NoTensorFlow:
+    """Let a host be one on which TensorFlow is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "tensorflow":
+            raise ModuleNotFoundError(name)
+
+
+def main(run: Path, count: int, index: int, port: int) -> None:
+    hosts = Hosts(f"127.0.0.1:{port}", count, index)
+    with joined(hosts) if count > 1 else nullcontext():
+        if count > 1:
+            follow_first(run, {})
+        fit(RECIPE, DATA, run=run, precision="float32", verbose=0)
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, NoTensorFlow)
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,0 +1,94 @@
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from training import hosts
+from training.__main__ import main
+from training.errors import UsageError
+from training.hosts import Hosts
+
+PAIR = "10.0.0.1:4242,10.0.0.2:4242"
+TORCHRUN = {"MASTER_ADDR": "train-0", "MASTER_PORT": "4242", "WORLD_SIZE": "4", "RANK": "3"}
+LAUNCHERS = (*TORCHRUN, "JOB_COMPLETION_INDEX", "TORCHELASTIC_USE_AGENT_STORE")
+
+
+def found(
+    environment: dict[str, str], *, addresses: str | None = None, index: str | None = None
+) -> Hosts | None:
+    return hosts.find(Namespace(hosts=addresses, host_index=index), environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"JOB_COMPLETION_INDEX": "1"}, {"MASTER_ADDR": "a", "MASTER_PORT": "1"}, {"RANK": ""}],
+    ids=str,
+)
+def test_nobody_told_of_other_hosts_trains_alone(environment: dict[str, str]) -> None:
+    assert found(environment) is None
+
+
+def test_options_name_the_hosts() -> None:
+    assert found({}, addresses=PAIR, index="1") == Hosts("10.0.0.1:4242", 2, 1)
+
+
+def test_a_launcher_names_the_hosts() -> None:
+    assert found(TORCHRUN) == Hosts("train-0:4242", 4, 3)
+
+
+def test_an_indexed_job_says_which_of_them_this_is() -> None:
+    told = {**TORCHRUN, "RANK": "", "JOB_COMPLETION_INDEX": "2"}
+    assert found(told) == Hosts("train-0:4242", 4, 2)
+    assert found({"JOB_COMPLETION_INDEX": "1"}, addresses=PAIR) == Hosts("10.0.0.1:4242", 2, 1)
+
+
+def test_one_host_is_a_job_too() -> None:
+    assert found({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}) == Hosts("train-0:4242", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "message"),
+    [
+        (["--host-index=0"], {}, "give both"),
+        (["--hosts", PAIR], {}, "need RANK, or --hosts and --host-index"),
+        (["--hosts", PAIR, "--host-index=2"], {}, "--host-index is 2. Expected 0 to 1"),
+        (["--hosts", PAIR, "--host-index=one"], {}, "'one'. Expected a whole number from 0"),
+        (["--hosts", "a:1,a:1", "--host-index=0"], {}, "1 hosts in 2 places; expected 2"),
+        (["--hosts", "a,b", "--host-index=0"], {}, "Expected HOST:PORT, not 'a'"),
+        (["--hosts", "a:1,b:70000", "--host-index=0"], {}, "Expected HOST:PORT, not 'b:70000'"),
+        (["--hosts", "", "--host-index=0"], {}, "Expected HOST:PORT, not ''"),
+        (["--hosts", PAIR], TORCHRUN, "2 hosts in 2 places; expected 4"),
+        ([], {**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE is '0'. Expected a whole number from 1"),
+        ([], {**TORCHRUN, "WORLD_SIZE": ""}, "need WORLD_SIZE"),
+        ([], {**TORCHRUN, "RANK": ""}, "need RANK"),
+        ([], {**TORCHRUN, "RANK": "4"}, "RANK is 4. Expected 0 to 3"),
+        ([], {**TORCHRUN, "RANK": "-1"}, "RANK is '-1'"),
+        ([], {**TORCHRUN, "MASTER_PORT": ""}, "Expected HOST:PORT, not 'train-0:'"),
+        ([], {**TORCHRUN, "MASTER_ADDR": ""}, "Expected HOST:PORT, not ':4242'"),
+        ([], {**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True"}, "torchrun listens"),
+        ([], TORCHRUN, "on the JAX backend, not on 'tensorflow'"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else str(value),
+)
+def test_hosts_that_cannot_be_are_told_and_exit_2(
+    options: list[str],
+    changed: dict[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"KERAS_BACKEND": "tensorflow"} | changed).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_hosts_cannot_share_is_refused() -> None:
+    hosts.check_batch(Hosts("a:1", 4, 0), "digits", 128)
+    with pytest.raises(UsageError, match="3 hosts cannot share the batch of 128 images of digits"):
+        hosts.check_batch(Hosts("a:1", 3, 0), "digits", 128)

@@ -1,0 +1,216 @@
+"""Which hosts train together, as options or a launcher's environment tell, and the process that
+does one host's part.
+
+Knows processes and signals; knows neither Keras nor JAX, which could keep it from hearing either.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.errors import HostLost, TrainingError, UsageError
+
+MARK = "CONVSERVE_HOST_PROCESS"  # in the environment of the process that does the work
+GRACE = 5.0  # seconds that a process gets to end before it is killed
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """All hosts of a job, and which of them this one is."""
+
+    coordinator: str  # HOST:PORT where host 0 listens
+    count: int
+    index: int
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Let a command be told its hosts."""
+    command.add_argument(
+        "--hosts",
+        metavar="HOST:PORT,…",
+        help="train together, one process on each; by default those of MASTER_ADDR, MASTER_PORT "
+        "and WORLD_SIZE, where a launcher sets them",
+    )
+    command.add_argument(
+        "--host-index",
+        metavar="I",
+        help="which of them this one is, from 0 (default: $RANK or $JOB_COMPLETION_INDEX)",
+    )
+
+
+def find(options: argparse.Namespace, environment: Mapping[str, str]) -> Hosts | None:
+    """The hosts that options or environment name; none where this one trains alone.
+
+    ``WORLD_SIZE`` or ``RANK`` means that a launcher started this process; ``MASTER_ADDR``,
+    ``MASTER_PORT`` or ``JOB_COMPLETION_INDEX`` by itself means nothing.
+
+    Raises:
+        UsageError: they contradict each other, or something is missing.
+    """
+    given = {key: environment[key] for key in ("WORLD_SIZE", "RANK") if environment.get(key)}
+    if options.hosts is not None:
+        addresses = options.hosts.split(",")
+        size = _number("WORLD_SIZE", given.get("WORLD_SIZE", str(len(addresses))))
+        if not len(addresses) == len(set(addresses)) == size:
+            raise UsageError(
+                f"--hosts names {len(set(addresses))} hosts in {len(addresses)} places; "
+                f"expected {size} different ones."
+            )
+    elif given:
+        addresses, size = [_master(environment)], _number("WORLD_SIZE", given.get("WORLD_SIZE"))
+    elif options.host_index is not None:
+        raise UsageError("--host-index says which of the --hosts this one is: give both.")
+    else:
+        return None
+    for address in addresses:
+        _check(address)
+    return Hosts(addresses[0], size, _index(options, environment, size))
+
+
+def _master(environment: Mapping[str, str]) -> str:
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UsageError("torchrun listens on MASTER_PORT itself. Give --hosts with another port.")
+    address, port = (environment.get(f"MASTER_{key}", "") for key in ("ADDR", "PORT"))
+    return f"{address}:{port}"
+
+
+def _check(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(
+            f"Expected HOST:PORT, not {address!r}, in --hosts or MASTER_ADDR and MASTER_PORT."
+        )
+
+
+def _index(options: argparse.Namespace, environment: Mapping[str, str], size: int) -> int:
+    told = {
+        "--host-index": options.host_index,
+        "RANK": environment.get("RANK"),
+        "JOB_COMPLETION_INDEX": environment.get("JOB_COMPLETION_INDEX"),
+    }
+    name, text = next(((name, text) for name, text in told.items() if text), ("RANK", None))
+    index = _number(name, text, least=0)
+    if index >= size:
+        raise UsageError(f"{name} is {index}. Expected 0 to {size - 1}: there are {size} hosts.")
+    return index
+
+
+def _number(name: str, text: str | None, *, least: int = 1) -> int:
+    if text is None:
+        raise UsageError(f"Hosts that train together need {name}, or --hosts and --host-index.")
+    if not text.isdecimal() or int(text) < least:
+        raise UsageError(f"{name} is {text!r}. Expected a whole number from {least}.")
+    return int(text)
+
+
+def check_batch(hosts: Hosts, name: str, size: int) -> None:
+    """Refuse a recipe whose batch cannot be shared equally.
+
+    Raises:
+        UsageError: a host would get more images than another.
+    """
+    if size % hosts.count:
+        raise UsageError(
+            f"{hosts.count} hosts cannot share the batch of {size} images of {name} equally."
+        )
+
+
+def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) -> None:
+    """Do this host's part, ``work(options, hosts)``, in a process of its own on the JAX backend.
+
+    A process that waits for another host hears no signal, and JAX aborts it when that host is
+    lost. This one waits for nothing else, so it can stop it at once and tell what happened.
+    Only host 0 keeps a run folder and publishes; the others' goes with them.
+
+    Raises:
+        HostLost: JAX ended the process because another host did not come or is gone.
+        Preempted: a SIGTERM came.
+        SystemExit: the process ended by an error that it has told.
+        UsageError: ``KERAS_BACKEND`` names another backend.
+    """
+    if MARK in os.environ:
+        _work(lambda: work(options, hosts))
+    if options.backend not in (None, "jax"):
+        raise UsageError(
+            f"Several hosts train on the JAX backend, not on {options.backend!r}. Leave "
+            "KERAS_BACKEND unset, or set it to jax."
+        )
+    with tempfile.TemporaryDirectory(prefix="convserve-") as scratch:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "training", *options.arguments]
+            + (["--no-publish", f"--runs={scratch}"] if hosts.index else []),
+            env=os.environ | {"KERAS_BACKEND": "jax", MARK: "1"},
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # so that it ends together with what it starts
+        )
+        try:
+            code = process.wait()
+        finally:
+            _end(process)
+    if code == -signal.SIGABRT:
+        raise HostLost
+    if code < 0:
+        raise TrainingError(f"The training process was killed by signal {-code}.")
+    if code:
+        sys.exit(code)
+
+
+def _work(work: Callable[[], None]) -> NoReturn:
+    """Do it, and end this process; end it too when the one that started it ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code: Any = 0
+    try:
+        work()
+    except TrainingError as exc:
+        sys.stderr.write(f"training: {exc}\n")
+        code = exc.exit_code
+    except SystemExit as exc:
+        code = exc.code
+    except BaseException:  # noqa: BLE001 - a bug, which Python would tell only at its exit
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an ordinary exit of JAX waits for hosts that may be gone
+
+
+def export(options: argparse.Namespace, name: str, *, data_dir: Path) -> None:
+    """Publish a run by another process: a process has one backend, and only TensorFlow exports.
+
+    Raises:
+        SystemExit: it ended by an error that it has told.
+    """
+    folders = {"runs": options.runs, "models": options.models, "data-dir": data_dir}
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
+        + [f"--{key}={folder}" for key, folder in folders.items()],
+        # without the GPU, whose memory JAX holds
+        env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()  # until its other end is closed
+    os.killpg(0, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
