@@ -78,6 +78,18 @@ def test_training_to_publish_is_refused_where_nothing_can_export(
     assert "Only TensorFlow can export, and it is not installed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["models", "runs"])
+def test_a_folder_that_cannot_be_written_exits_1_before_the_data_are_read(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / place).write_bytes(b"a file where a folder should be")
+    places = [f"--{name}={tmp_path / name}" for name in ("data-dir", "models", "runs")]
+    assert main(["train", "digits", *places]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / place} cannot be written" in told or f"Cannot write {tmp_path}" in told
+    assert not (tmp_path / "data-dir").exists()
+
+
 def command(folder: Path, *arguments: str) -> list[str]:
     """``train digits_adadelta``, its data and all that it writes in ``folder``."""
     places = [f"--{name}={folder / name}" for name in ("data-dir", "models", "runs")]
