@@ -1,6 +1,7 @@
 """Cats against dogs: a small residual network of our own, trained from scratch.
 
-Measured: 96.77 % of the 2,289 test images, seed 1, in 80 minutes on two busy cores with bfloat16:
+Measured: 96.77 % of the 2,289 test images, seed 1, in 80 minutes on two busy cores with bfloat16
+(not published: its calibration error is 1.36 %, and 1 % is allowed):
     python -m training train cats_vs_dogs
 Its widths double while the sides halve; maximum pooling goes down, residual pairs refine. It learns
 from crops of 112×112 and is served at 144×144: a random crop shows its object larger than the whole
