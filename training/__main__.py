@@ -126,6 +126,8 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
         callbacks=trackers,
         verbose=_verbosity() if first else 0,
     )
+    for tracker in trackers:
+        tracker.ended()
     print(
         f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
         f"{state.best_accuracy:.2%}"

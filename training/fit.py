@@ -161,7 +161,10 @@ def fit(
             "validation_data": shared(Batches(data.validation, 256))
             if len(data.validation.labels)
             else None,
-            "callbacks": [keep, *callbacks],
+            "callbacks": [
+                *callbacks,
+                keep,
+            ],  # others first: where the run keeps an epoch, they know of it
             "verbose": verbose,
         }
         if state.step:
@@ -186,9 +189,10 @@ def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict
         validated = {f"val_{name}": value for name, value in logs.items()}
     set_passing(model, state.passing)
     told = model.get_metrics_result() | validated
+    epoch = state.epoch  # one of them moves it on
     for callback in options["callbacks"]:
         callback.set_model(model)
-        callback.on_epoch_end(state.epoch, told)
+        callback.on_epoch_end(epoch, told)
 
 
 @contextmanager
@@ -198,9 +202,12 @@ def _under(precision: str) -> Iterator[str]:
     keras.config.set_dtype_policy(name)
     try:
         yield name
+    except BaseException:
+        SIGTERM.let_go()  # what went wrong is what must be told
+        raise
     finally:
         keras.config.set_dtype_policy("float32")
-        SIGTERM.release()
+    SIGTERM.release()
 
 
 def policy(precision: str) -> str:

@@ -32,6 +32,7 @@ from training.pixels import encode_png
 from training.recipe import Recipe
 from training.run import State
 from training.splits import Split
+from training.stop import SIGTERM
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,11 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
         facts = _facts(recipe, state, network, temperature)
         facts |= _costs(graph, folder / "model.onnx")
         report.write(folder, properties, facts, data, evidence)
+        SIGTERM.hold()  # the run must know of a version that is there
     published = models / recipe.model / str(version)
     state.published = str(published)
     runs.write_state(run, state)
+    SIGTERM.release()
     return published
 
 

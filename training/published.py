@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from training.errors import UsageError
+from training.errors import TrainingError, UsageError
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Version:
         """
         try:
             return onnx.load(self.file)
+        except TrainingError:
+            raise  # a signal may arrive here too
         except Exception as exc:  # protobuf has classes of its own, and not always the same
             raise UsageError(f"{self.file} is not readable as ONNX: {exc}") from exc
 

@@ -34,6 +34,10 @@ class Sigterm:
         if self.arrived:
             raise Preempted("Stopped by SIGTERM. The same command goes on from its checkpoint.")
 
+    def let_go(self) -> None:
+        """Hold it no longer, and say nothing of one that has arrived: an error is under way."""
+        self._held = False
+
     def _arrive(self, *_: object) -> None:
         self.arrived = True
         if not self._held:

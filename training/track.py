@@ -55,8 +55,8 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._try(f"epoch {epoch + 1}", self.tell, epoch + 1, values)
 
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Tell."""
+    def ended(self) -> None:
+        """Tell that the last epoch is over: Keras' own end comes after a part of an epoch too."""
         self._try("the end of training", self.finish)
 
     def published(self, folder: Path) -> None:
