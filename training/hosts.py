@@ -12,15 +12,17 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from training.errors import HostLost, TrainingError, UsageError
 
 MARK = "CONVSERVE_HOST_PROCESS"  # in the environment of the process that does the work
+LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat")  # what JAX says of it
 GRACE = 5.0  # seconds that a process gets to end before it is killed
 
 
@@ -151,13 +153,15 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             + (["--no-publish", f"--runs={scratch}"] if hosts.index else []),
             env=os.environ | {"KERAS_BACKEND": "jax", MARK: "1"},
             stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # so that it ends together with what it starts
         )
+        errors = _Errors(process)
         try:
             code = process.wait()
         finally:
             _end(process)
-    if code == -signal.SIGABRT:
+    if code == -signal.SIGABRT and errors.tell_of_a_lost_host():
         raise HostLost
     if code < 0:
         raise TrainingError(f"The training process was killed by signal {-code}.")
@@ -201,6 +205,26 @@ def export(options: argparse.Namespace, name: str, *, data_dir: Path) -> None:
     )
     if done.returncode:
         sys.exit(done.returncode)
+
+
+class _Errors:
+    """Pass the errors of a process on, and keep the last of them."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._last: deque[bytes] = deque(maxlen=200)
+        self._thread = threading.Thread(target=self._pass_on, args=(process.stderr,), daemon=True)
+        self._thread.start()
+
+    def tell_of_a_lost_host(self) -> bool:
+        """Whether JAX aborted the process for that, and not for a fault of its own."""
+        self._thread.join(GRACE)
+        return any(word.encode() in line for line in self._last for word in LOST)
+
+    def _pass_on(self, lines: IO[bytes]) -> None:
+        for line in lines:
+            self._last.append(line)
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:

@@ -22,13 +22,12 @@ import numpy as np
 
 from training.batches import Batches
 from training.errors import HostLost, UsageError
-from training.hosts import Hosts
+from training.hosts import LOST, Hosts
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
 PATIENCE = 600  # seconds to wait for the others at the start: an image may have to be pulled
-LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat")  # what JAX says of it
 
 
 @contextmanager
