@@ -24,7 +24,7 @@ from training import regression, results
 from training.datasets import Dataset, load
 from training.errors import BelowGate, UsageError
 from training.fit import fit
-from training.network import build
+from training.network import build, on_gpu
 from training.recipe import Recipe
 from training.results import Result
 from training.run import best, load_weights
@@ -56,6 +56,7 @@ def reproduce(
     """
     entries = [_find(name) for name in names] or results.tutorials()
     data = lru_cache(maxsize=1)(lambda name, size: load(name, data_dir=data_dir, size=size))
+    results.write_page(page, runs)  # what cannot be written is told now, not after hours
     below = []
     for entry, seed in ((entry, seed) for entry in entries for seed in seeds):
         run = results.folder(runs, entry, seed)
@@ -140,6 +141,7 @@ def train(
         epochs=state.epochs,
         seconds=state.seconds,
         metrics=metrics(recipe, network, data),
+        device="gpu" if on_gpu() else "cpu",
     )
     results.write(run, result)
     return result

@@ -7,8 +7,9 @@ typed. Knows nothing of Keras or of data.
 """
 
 import json
+import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Result:
     epochs: int
     seconds: float  # of training
     metrics: dict[str, float]
+    device: str = "cpu"  # or gpu
 
 
 def tutorials() -> list[Recipe]:
@@ -71,9 +73,21 @@ def write(run: Path, result: Result) -> None:
 
 
 def write_page(page: Path, root: Path) -> None:
-    """Write the comparison from every finished run of today's recipes; ``root`` holds the runs."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(comparison({entry.name: _finished(root, entry) for entry in tutorials()}))
+    """Write the comparison from every finished run of today's recipes; ``root`` holds the runs. A
+    recipe that has not run there keeps the row that the page has.
+
+    Raises:
+        RunFailed: the page cannot be written.
+    """
+    held = _rows(page.read_text("utf-8")) if page.exists() else {}
+    found = {entry.name: _finished(root, entry) for entry in tutorials()}
+    runs.write(page, comparison(found, held).encode())
+
+
+def _rows(page: str) -> dict[str, list[str]]:
+    """What a page says that was measured, by recipe."""
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
+    return {name[1]: cells[2:-1] for cells in rows if (name := re.match(r"\[`(\w+)`\]", cells[0]))}
 
 
 def _finished(root: Path, recipe: Recipe) -> list[Result]:
@@ -101,39 +115,35 @@ standard deviation over the seeds.
 COLUMNS = ("Recipe", "Published", "Ours", "Seeds", "Training", "Weights", "Difference")
 
 
-def comparison(found: dict[str, list[Result]]) -> str:
-    """The page: a row for every recipe, empty where it has not run."""
-    rows = [_row(pages.find(name), results) for name, results in found.items()]
-    machines = sorted({_machine(result) for each in found.values() for result in each})
-    return "\n".join(
-        [
-            INTRODUCTION,
-            f"| {' | '.join(COLUMNS)} |",
-            "| --- | --- | --- | --- | --- | ---: | --- |",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            f"Measured with {'; '.join(machines) or 'nothing yet'}.",
-            "",
-        ]
-    )
+def comparison(found: dict[str, list[Result]], held: Mapping[str, list[str]]) -> str:
+    """The page: a row for every recipe, from its runs, else as it was ``held``, else empty."""
+    heading = [COLUMNS, ["---"] * len(COLUMNS)]
+    rows = [_row(pages.find(name), results, held) for name, results in found.items()]
+    lines = [f"| {' | '.join(cells)} |" for cells in [*heading, *rows]]
+    return "\n".join([INTRODUCTION, *lines, ""])
 
 
-def _row(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
+def _row(recipe: Recipe, results: Sequence[Result], held: Mapping[str, list[str]]) -> Iterator[str]:
     yield f"[`{recipe.name}`](../training/recipes/{recipe.name}.py)"
     yield recipe.header("Published")
     if results:
         yield told(results)
         yield ", ".join(str(result.seed) for result in results)
-        minutes = statistics.fmean(result.seconds for result in results) / 60
-        yield f"{results[0].epochs} epochs of {results[0].images:,}, {minutes:.1f} minutes"
+        yield _training(results)
         yield f"{results[0].weights:,}"
     else:
-        yield from ("–",) * 4
+        yield from held.get(recipe.name, ["–"] * 4)
     yield recipe.header("Difference")
 
 
-def _machine(result: Result) -> str:
-    return f"{result.precision} on {result.cores} processor cores"
+def _training(results: Sequence[Result]) -> str:
+    first = results[0]
+    minutes = statistics.fmean(result.seconds for result in results) / 60
+    machine = f"{first.cores} processor cores" if first.device == "cpu" else "a GPU"
+    return (
+        f"{first.epochs} epochs of {first.images:,}, {minutes:.1f} minutes, {first.precision} on "
+        f"{machine}"
+    )
 
 
 def told(results: Sequence[Result]) -> str:

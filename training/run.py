@@ -203,6 +203,7 @@ def write(path: Path, data: bytes | memoryview) -> None:
     """Write a file beside its place and rename it: a step that cannot be seen half done."""
     partial = path.with_name(f"partial-{path.name}")
     with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
                 file.write(data)

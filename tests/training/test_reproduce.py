@@ -13,10 +13,11 @@ from tests.tiny_data import write_tiny_data
 from tests.training import tiny
 from training import recipe, results
 from training.__main__ import main
+from training.errors import RunFailed
 from training.fit import fit
 from training.network import build, trainable
 from training.recipe import Recipe, Tensor
-from training.reproduce import as_published, metrics, train
+from training.reproduce import as_published, metrics, reproduce, train
 from training.results import Result
 
 ROOT = Path(__file__).parents[2]
@@ -164,12 +165,37 @@ def test_the_page_has_a_row_for_every_tutorial_made_from_the_runs_there_are(tmp_
     results.write_page(page, tmp_path)
     rows = {line.split("`")[1]: line for line in page.read_text().splitlines() if "[`" in line}
     assert list(rows) == TUTORIALS
-    told = "98.50 ± 0.71 %, loss 0.0400 ± 0.0000 | 1, 3 | 5 epochs of 60,000, 3.0 minutes | 1,234 |"
+    told = "98.50 ± 0.71 %, loss 0.0400 ± 0.0000 | 1, 3 | 5 epochs of 60,000, 3.0 minutes, "
+    told += "float32 on 2 processor cores | 1,234 |"
     assert told in rows["digits_conv5"]
     assert "98.73 % of the test images." in rows["digits_conv5"]
     assert "51.0 %, correlation 0.020, squared error 0.500; 49.5 % of the test" in rows[mlp.name]
     assert "| – | – |" in rows["digits_plain"]
-    assert "Measured with float32 on 2 processor cores." in page.read_text()
+
+
+def test_a_recipe_that_has_not_run_here_keeps_its_row(tmp_path: Path) -> None:
+    conv5, plain = recipe.find("digits_conv5"), recipe.find("digits_plain")
+    page = tmp_path / "page.md"
+    for entry in (conv5, plain):
+        write(
+            tmp_path / entry.name, entry, result(entry.name, 1, test_accuracy=0.98, test_loss=0.1)
+        )
+        results.write_page(page, tmp_path / entry.name)
+    assert page.read_text().count("98.00 %, loss 0.1000 | 1 | 5 epochs of 60,000") == 2
+    assert page.read_text().count("| – | – |") == 8
+
+
+def test_a_page_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailed, match="Cannot write"):
+        reproduce(
+            ["digits_conv5"],
+            seeds=[1],
+            runs=tmp_path / "runs",
+            page=tmp_path / "file" / "page.md",
+            data_dir=tmp_path,
+        )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_result_of_an_older_page_or_another_precision_does_not_count(tmp_path: Path) -> None:
