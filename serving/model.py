@@ -22,7 +22,14 @@ from serving.images import FITS, PixelSpec
 
 SCHEMA = "1"
 INFORMATIVE = (
-    *("title", "recipe", "metrics", "baseline", "conformal", "dataset", "trained_at", "source"),
+    "title",
+    "recipe",
+    "metrics",
+    "baseline",
+    "conformal",
+    "dataset",
+    "trained_at",
+    "source",
 )
 
 

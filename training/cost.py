@@ -24,8 +24,14 @@ def macs(model: onnx.ModelProto) -> int:
     what else there is costs a hundredth of that in the networks of this project.
 
     Raises:
-        ExportMismatch: a shape of one of them does not follow from that of the input.
+        ExportMismatch: a shape of one of them does not follow from that of the input, or there are
+            products of another kind.
     """
+    if others := UNKNOWN & {node.op_type for node in model.graph.node}:
+        raise ExportMismatch(
+            f"The cost of {', '.join(sorted(others))} is unknown. Expected the products of a graph "
+            f"to be {', '.join(COUNTED)}."
+        )
     shapes = _shapes(model)
     return sum(
         COUNTED[node.op_type](node, shapes) for node in model.graph.node if node.op_type in COUNTED
@@ -88,3 +94,9 @@ COUNTED: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Gemm": _product,
     "MatMul": _product,
 }
+UNKNOWN = frozenset(  # the other products that ONNX has
+    (
+        *("ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger"),
+        *("QLinearConv", "QLinearMatMul", "RNN"),
+    )
+)

@@ -139,6 +139,7 @@ def publication(models: Path, name: str, version: int) -> Iterator[Path]:
             raise PublishFailed(
                 f"{target} is published already, and a published version never changes."
             )
+        _sync(partial)  # or a machine that stops might keep the names alone
         partial.rename(target)
     except OSError as exc:
         raise PublishFailed(f"{target} could not be written: {exc}.") from exc
@@ -146,6 +147,15 @@ def publication(models: Path, name: str, version: int) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             partial.parent.rmdir()  # a first version that failed leaves no empty model behind
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def properties(values: Mapping[str, Any]) -> dict[str, str]:

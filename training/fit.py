@@ -1,7 +1,8 @@
 """Train one recipe on one data set: seed, precision, resume, best weights kept.
 
-A run that is killed loses at most the running epoch; one that SIGTERM stops loses nothing, and a
-resumed run ends with the weights of one that was never stopped, bit for bit.
+A run that is killed loses at most the running epoch; one that SIGTERM stops loses no step but a
+first one, and no more than a validation. A resumed run ends with the weights of one that was never
+stopped, bit for bit.
 
 Knows Keras, on any backend; knows nothing of how the run folder is laid out, and nothing of export
 or reports.
@@ -147,7 +148,7 @@ def fit(
         batches = Batches(data.train, recipe.batch_size, seed=seed)
         model = trainable(recipe, network, steps=batches.steps * state.epochs)
         state = runs.begun(run, state)
-        if state.checkpoint or state.epoch:
+        if state.checkpoint:
             state = runs.restore(run, state, model)
             log.info(
                 "resuming %s after epoch %d of %d and %d steps of the next",
@@ -161,10 +162,7 @@ def fit(
             "validation_data": shared(Batches(data.validation, 256))
             if len(data.validation.labels)
             else None,
-            "callbacks": [
-                *callbacks,
-                keep,
-            ],  # others first: where the run keeps an epoch, they know of it
+            "callbacks": [*callbacks, keep],  # the run moves on only when the others have heard
             "verbose": verbose,
         }
         if state.step:

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, NoReturn
+from functools import partial
+from typing import IO, NoReturn
 
 from training.errors import HostLost, TrainingError, UsageError
 
@@ -160,27 +160,24 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
         try:
             code = process.wait()
         finally:
-            _end(process)
+            _end(process, partial(os.killpg, process.pid))
     if code == -signal.SIGABRT and errors.tell_of_a_lost_host():
         raise HostLost
-    if code < 0:
-        raise TrainingError(f"The training process was killed by signal {-code}.")
-    if code:
-        sys.exit(code)
+    _pass_on(code)
 
 
 def _work(work: Callable[[], None]) -> NoReturn:
     """Do it, and end this process; end it too when the one that started it ends."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    code: Any = 0
+    code = 0
     try:
         work()
     except TrainingError as exc:
         sys.stderr.write(f"training: {exc}\n")
         code = exc.exit_code
     except SystemExit as exc:
-        code = exc.code
+        code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # noqa: BLE001 - a bug, which Python would tell only at its exit
         traceback.print_exc()
         code = 1
@@ -189,30 +186,41 @@ def _work(work: Callable[[], None]) -> NoReturn:
     os._exit(code)  # an ordinary exit of JAX waits for hosts that may be gone
 
 
-def export(options: argparse.Namespace, name: str, *, data_dir: Path) -> None:
+def export(options: argparse.Namespace, name: str) -> None:
     """Publish a run by another process: a process has one backend, and only TensorFlow exports.
 
     Raises:
         SystemExit: it ended by an error that it has told.
+        TrainingError: it was killed.
     """
-    folders = {"runs": options.runs, "models": options.models, "data-dir": data_dir}
-    done = subprocess.run(
+    folders = {"runs": options.runs, "models": options.models, "data-dir": options.data_dir}
+    process = subprocess.Popen(
         [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
         + [f"--{key}={folder}" for key, folder in folders.items()],
         # without the GPU, whose memory JAX holds
         env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
-        check=False,
     )
-    if done.returncode:
-        sys.exit(done.returncode)
+    try:
+        code = process.wait()
+    finally:
+        _end(process, process.send_signal)
+    _pass_on(code)
+
+
+def _pass_on(code: int) -> None:
+    """End as a process of ours has ended."""
+    if code < 0:
+        raise TrainingError(f"A process of this command was killed by signal {-code}.")
+    if code:
+        sys.exit(code)
 
 
 class _Errors:
-    """Pass the errors of a process on, and keep the last of them."""
+    """What a process writes of its errors: passed on, and the last lines kept."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._last: deque[bytes] = deque(maxlen=200)
-        self._thread = threading.Thread(target=self._pass_on, args=(process.stderr,), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._thread.start()
 
     def tell_of_a_lost_host(self) -> bool:
@@ -220,11 +228,12 @@ class _Errors:
         self._thread.join(GRACE)
         return any(word.encode() in line for line in self._last for word in LOST)
 
-    def _pass_on(self, lines: IO[bytes]) -> None:
-        for line in lines:
-            self._last.append(line)
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+    def _read(self, lines: IO[bytes]) -> None:
+        with lines:
+            for line in lines:
+                self._last.append(line)
+                sys.stderr.buffer.write(line)
+                sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:
@@ -232,9 +241,10 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], send: Callable[[int], None]) -> None:
+    """Ask it to end where it has not, then make it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            os.killpg(process.pid, number)
+            send(number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)

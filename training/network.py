@@ -16,13 +16,7 @@ CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
-# Layers, and the operations of ``keras.ops``, which have no class to import.
-NONLINEAR = frozenset(
-    (
-        *("Activation", "CELU", "Celu", "ELU", "Elu", "Gelu", "LeakyRelu", "LeakyReLU", "Mish"),
-        *("PReLU", "ReLU", "Relu", "Relu6", "SELU", "Selu", "Silu", "Tanh"),
-    )
-)
+NONLINEAR = (keras.layers.Activation, keras.layers.ReLU)
 
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
@@ -50,7 +44,7 @@ def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.
     if first.activation is keras.activations.linear:
         end = steps.index(later[0]) if later else len(steps)
         after = steps[steps.index(first) : end]
-        shown = next((step for step in after if type(step).__name__ in NONLINEAR), first)
+        shown = next((step for step in after if isinstance(step, NONLINEAR)), first)
     maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
     return np.asarray(maps, np.float32)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from training import hosts
+from training.datasets import default_data_dir
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -31,7 +32,7 @@ def parser(
     reproduce = add("reproduce", "train the tutorials' networks as published, compare")
     compare = add("compare", "two published versions side by side")
     for command in (train, export, evaluate, reproduce, compare):
-        _add_folder(command, "--data-dir", "the archives (default: $DATA_DIR or the user's cache)")
+        _add_folder(command, "--data-dir", "the archives", default=default_data_dir())
     for command in (train, export, evaluate, compare):
         _add_folder(command, "--models", "the published versions", default="models")
     for command in (train, export, reproduce):
@@ -51,10 +52,10 @@ def parser(
 
 
 def _add_folder(
-    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | None = None
+    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | Path
 ) -> None:
-    told = f"the folder of {holds}" + (" (default: %(default)s)" if default else "")
-    command.add_argument(name, type=Path, default=default and Path(default), help=told)
+    told = f"the folder of {holds} (default: %(default)s)"
+    command.add_argument(name, type=Path, default=Path(default), help=told)
 
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from training.batches import Batches
 from training.errors import HostLost, UsageError
 from training.hosts import LOST, Hosts
+from training.run import best
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
 def _packed(run: Path) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
-        for path in sorted(run.glob("*.*")):
+        for path in sorted(set(run.glob("*.*")) - {best(run)}):  # which the first alone keeps
             archive.add(path, path.name)
     return target.getvalue()
 

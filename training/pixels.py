@@ -1,7 +1,7 @@
 """The pixel policy of ``models/README.md`` for training pictures: decode, turn, flatten, stretch.
 
-Knows Pillow and NumPy; knows nothing of data sets. There are no
-limits: training reads its own files.
+Knows Pillow and NumPy; knows nothing of data sets. There are no limits: training reads its own
+files.
 """
 
 import struct

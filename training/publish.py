@@ -73,7 +73,7 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
     if not state.best_epoch:
         raise UsageError(f"{run} has not ended its first epoch. Expected: a run with a result.")
     network = build(recipe, len(data.labels))
-    runs.load_weights(network, runs.best(run))
+    runs.load_best(network, run)
     whole = served(recipe, network)
     temperature = calibrate.temperature(_logits(whole, data.validation), data.validation.labels)
     model = export.with_probabilities(whole, temperature)

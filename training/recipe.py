@@ -62,9 +62,8 @@ class Recipe:
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
     min_accuracy: float  # of the exported file on the test split; below it nothing is published
-    published_split: tuple[int, int] | None = (
-        None  # training and validation images that a tutorial took of the whole set
-    )
+    # training and validation images that a tutorial took of the whole set
+    published_split: tuple[int, int] | None = None
     any_size: bool = False  # the network takes crops of another size than the served image
     recommended: bool = False  # the one that `train <model>` runs
 

@@ -27,7 +27,7 @@ from training.fit import fit
 from training.network import build, on_gpu
 from training.recipe import Recipe
 from training.results import Result
-from training.run import best, load_weights
+from training.run import load_best
 from training.splits import Split
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def train(
         recipe, data, run=run, seed=seed, precision=precision, command=command, verbose=verbose
     )
     network = build(recipe, len(data.labels))
-    load_weights(network, best(run))  # the last epoch: no accuracy chose another
+    load_best(network, run)  # the last epoch: no accuracy chose another
     result = Result(
         recipe=recipe.name,
         page=recipe.fingerprint(),

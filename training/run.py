@@ -46,7 +46,7 @@ class State:
     command: str  # what started the run
     epoch: int = 0  # whole epochs done, validation included
     step: int = 0  # of the next epoch, done; all of them where only its validation is missing
-    checkpoint: str = ""  # the file that holds this; `epoch-<n>.weights.h5` where it is not said
+    checkpoint: str = ""  # the file that holds this
     passing: list[Any] = field(default_factory=list)  # after such a step: see `network.passing`
     best_epoch: int = 0
     best_accuracy: float = -1.0
@@ -112,7 +112,7 @@ def restore(run: Path, state: State, model: "keras.Model") -> State:
     Raises:
         RunFailed: there is none that can be read.
     """
-    wanted = state.checkpoint or checkpoint(state.epoch)
+    wanted = state.checkpoint
     earlier = {checkpoint(epoch): epoch for epoch in range(state.epoch, 0, -1)}
     for name in dict.fromkeys([wanted, *(name for name in earlier if (run / name).exists())]):
         try:
@@ -125,19 +125,27 @@ def restore(run: Path, state: State, model: "keras.Model") -> State:
 
 
 def _rewound(state: State, epoch: int) -> State:
-    """The state as it was after an earlier epoch."""
-    history = {name: values[:epoch] for name, values in state.history.items()}
-    accuracies = history.get("val_accuracy", [])
+    """The state as it was after an earlier epoch, but for the best network, which is kept."""
     return replace(
         state,
         epoch=epoch,
         step=0,
         checkpoint=checkpoint(epoch),
         passing=[],
-        best_epoch=accuracies.index(max(accuracies)) + 1 if accuracies else epoch,
-        best_accuracy=max(accuracies, default=-1.0),
-        history=history,
+        history={name: values[:epoch] for name, values in state.history.items()},
     )
+
+
+def load_best(network: "keras.Model", run: Path) -> None:
+    """Load the run's result.
+
+    Raises:
+        RunFailed: it is damaged, or of another network.
+    """
+    try:
+        load_weights(network, best(run))
+    except RunFailed as exc:
+        raise RunFailed(f"{exc} Remove {run}: train anew.") from exc
 
 
 def load_weights(model: "keras.Model", path: Path) -> None:

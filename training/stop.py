@@ -1,5 +1,5 @@
 """SIGTERM: end the command at once or, while a training step runs, at the end of the step, so that
-no work is lost.
+its work is kept.
 
 Knows signals; knows nothing of training or of checkpoints.
 """

@@ -14,13 +14,13 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
 
 
-def graph(*, mirrored: bool = False, height: str | int = 10) -> onnx.ModelProto:
+def graph(*, twice: bool = False, height: str | int = 10) -> onnx.ModelProto:
     """10×8 images: 4 filters of 3×3, 6 of 2×2 in two groups at stride 2, then two products."""
-    views = ["floats", "floats"] if mirrored else ["floats"]
+    copies = ["floats", "floats"] if twice else ["floats"]
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Concat", views, ["views"], axis=0),
-        helper.make_node("Transpose", ["views"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Concat", copies, ["copies"], axis=0),
+        helper.make_node("Transpose", ["copies"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "w1"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Conv", ["b", "w2"], ["c"], group=2, strides=[2, 2]),
@@ -48,8 +48,15 @@ def test_multiply_accumulates_are_those_counted_by_hand() -> None:
     assert cost.macs(graph()) == first + second + products
 
 
-def test_a_second_view_of_the_image_costs_twice() -> None:
-    assert cost.macs(graph(mirrored=True)) == 2 * cost.macs(graph())
+def test_what_a_graph_does_twice_costs_twice() -> None:
+    assert cost.macs(graph(twice=True)) == 2 * cost.macs(graph())
+
+
+def test_a_product_that_cannot_be_counted_is_told() -> None:
+    model = graph()
+    model.graph.node[-2].op_type = "Einsum"
+    with pytest.raises(ExportMismatch, match="The cost of Einsum is unknown"):
+        cost.macs(model)
 
 
 def test_a_graph_whose_sizes_are_not_fixed_is_refused() -> None:

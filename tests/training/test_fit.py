@@ -1,6 +1,7 @@
 import json
 import math
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from tests.training import tiny
 from training import fit as fitting
+from training import run as runs
 from training.batches import Batches
-from training.errors import Diverged, Preempted, RunFailed, RunMismatch
+from training.errors import Diverged, Preempted, RunFailed, RunMismatch, TrainingError
 from training.fit import fit
 from training.network import SmoothedCrossEntropy, build
 from training.recipe import Recipe
@@ -23,8 +25,29 @@ from training.stop import Sigterm
 FLIPPED = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
 
 
-def train(run: Path, *, recipe: Recipe = tiny.RECIPE, epochs: int = 3) -> State:
-    return fit(recipe, tiny.dataset(), run=run, epochs=epochs, precision="float32", verbose=0)
+class Told(keras.callbacks.Callback):  # type: ignore[misc]
+    """The epochs that a callback hears of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, epoch: int, *_: object) -> None:
+        self.epochs.append(epoch)
+
+
+def train(
+    run: Path, *, recipe: Recipe = tiny.RECIPE, epochs: int = 3, told: Told | None = None
+) -> State:
+    return fit(
+        recipe,
+        tiny.dataset(),
+        run=run,
+        epochs=epochs,
+        precision="float32",
+        callbacks=[told] if told else [],
+        verbose=0,
+    )
 
 
 def weights(path: Path) -> list[np.ndarray]:
@@ -79,7 +102,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path
     return train(folder, recipe=FLIPPED), folder
 
 
-def stop(run: Path, patch: pytest.MonkeyPatch, *, hook: str, at: tuple[int, int]) -> None:
+def stop(
+    run: Path,
+    patch: pytest.MonkeyPatch,
+    *,
+    hook: str,
+    at: tuple[int, int],
+    told: Told | None = None,
+    ends: type[TrainingError] = Preempted,
+) -> None:
     """Train until SIGTERM comes in a hook of Keras, in that epoch and step."""
     listening, original = Sigterm(), getattr(fitting.Checkpoint, hook)
 
@@ -93,8 +124,8 @@ def stop(run: Path, patch: pytest.MonkeyPatch, *, hook: str, at: tuple[int, int]
         inside.setattr(fitting, "SIGTERM", listening)
         inside.setattr(fitting.Checkpoint, hook, hooked)
         listening.listen()
-        with pytest.raises(Preempted):
-            train(run, recipe=FLIPPED)
+        with pytest.raises(ends):
+            train(run, recipe=FLIPPED, told=told)
     signal.signal(signal.SIGTERM, before)
 
 
@@ -119,6 +150,7 @@ def numbers(file: Path) -> dict[str, list[float]]:
         ("on_train_batch_begin", (2, 3), (2, 4, "epoch-3.weights.h5")),  # all but its validation
         ("on_test_begin", (1, 0), (1, 4, "epoch-2.weights.h5")),
         ("on_epoch_begin", (1, 0), (1, 0, "epoch-1.weights.h5")),
+        ("on_epoch_end", (2, 0), (2, 0, "epoch-2.weights.h5")),
     ],
 )
 def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
@@ -129,14 +161,25 @@ def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stop(tmp_path, monkeypatch, hook=hook, at=at)
+    told = Told()
+    stop(tmp_path, monkeypatch, hook=hook, at=at, told=told)
     saved = read_state(tmp_path)
     assert (saved.epoch, saved.step, saved.checkpoint) == reached
     whole, folder = uninterrupted
-    resumed = train(tmp_path, recipe=FLIPPED)
+    resumed = train(tmp_path, recipe=FLIPPED, told=told)
+    assert told.epochs == [0, 1, 2]  # each once, whatever was interrupted
     assert (resumed.history, resumed.best_epoch) == (whole.history, whole.best_epoch)
     for name in ("best.weights.h5", "epoch-3.weights.h5"):
         assert numbers(tmp_path / name) == numbers(folder / name)
+
+
+def test_a_disk_that_is_full_when_sigterm_asks_to_save_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "partial-epoch-0-step-2.weights.h5").mkdir()  # the file cannot be opened
+    alone = contextmanager(lambda _run: iter([None]))  # which would remove it
+    monkeypatch.setattr(runs, "alone", alone)
+    stop(tmp_path, monkeypatch, hook="on_train_batch_begin", at=(0, 1), ends=RunFailed)
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_of_it_is_saved(tmp_path: Path) -> None:

@@ -1,3 +1,8 @@
+import os
+import signal
+import sys
+import threading
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -5,8 +10,9 @@ import pytest
 
 from training import hosts
 from training.__main__ import main
-from training.errors import UsageError
+from training.errors import HostLost, Preempted, TrainingError, UsageError
 from training.hosts import Hosts
+from training.stop import Sigterm
 
 PAIR = "10.0.0.1:4242,10.0.0.2:4242"
 TORCHRUN = {"MASTER_ADDR": "train-0", "MASTER_PORT": "4242", "WORLD_SIZE": "4", "RANK": "3"}
@@ -92,3 +98,57 @@ def test_a_batch_that_hosts_cannot_share_is_refused() -> None:
     hosts.check_batch(Hosts("a:1", 4, 0), "digits", 128)
     with pytest.raises(UsageError, match="3 hosts cannot share the batch of 128 images of digits"):
         hosts.check_batch(Hosts("a:1", 3, 0), "digits", 128)
+
+
+@pytest.mark.parametrize(
+    ("says", "does", "error"),
+    [
+        ("Gloo all-reduce failed: Connection closed by peer", "kill -ABRT $$", HostLost),
+        ("free(): invalid pointer", "kill -ABRT $$", TrainingError),
+        ("", "kill -KILL $$", TrainingError),
+        ("training: No recipe", "exit 2", SystemExit),
+    ],
+)
+def test_a_host_ends_as_its_process_did(
+    says: str,
+    does: str,
+    error: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{says}' >&2\n{does}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(error) as raised:
+        hosts.train(Hosts("127.0.0.1:1", 2, 0), Namespace(arguments=[], backend=None), print)
+    assert type(raised.value) is error
+    assert says in capfd.readouterr().err
+
+
+EXPORT = """#!/bin/sh
+trap 'echo ended > {folder}/told; exit 75' TERM
+echo $$ > {folder}/pid
+while :; do sleep 0.05; done
+"""
+
+
+def test_a_signal_lets_the_process_that_publishes_clear_up(
+    tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(EXPORT.format(folder=tmp_path))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    def terminate() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate).start()
+    places = {"runs": tmp_path, "models": tmp_path, "data_dir": tmp_path}
+    with pytest.raises(Preempted):
+        hosts.export(Namespace(seed=1, **places), "digits")
+    assert (tmp_path / "told").read_text() == "ended\n"

@@ -94,7 +94,8 @@ def numbers(file: Path) -> dict[str, bytes]:
 def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(
     whole: Path, data_dir: Path, tmp_path: Path
 ) -> None:
-    run, chance, before = tmp_path / "runs" / RUN, random.Random(), 0
+    run, before, seed = tmp_path / "runs" / RUN, 0, random.randrange(1_000_000)
+    chance = random.Random(seed)
     while before < EPOCHS - 1:
         process = start(command(tmp_path, data_dir))
         wait_for_an_epoch(process)
@@ -102,7 +103,7 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(
         process.kill()
         process.communicate()
         reached = read_state(run).epoch
-        assert before <= reached  # the epoch that had just ended may be lost
+        assert before <= reached, seed  # the epoch that had just ended may be lost
         before = reached
     done = subprocess.run(command(tmp_path, data_dir), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -123,7 +124,7 @@ def test_sigterm_saves_the_running_epoch_and_exits_75_within_10_seconds(
     took = time.monotonic() - told
     assert process.returncode == 75, errors
     assert "Stopped by SIGTERM. The same command goes on" in errors
-    assert took < 15  # 10, and slack for a machine with much to do
+    assert took <= 10
     assert (read_state(run).epoch, read_state(run).step) > (1, 0)
     done = subprocess.run(command(tmp_path, data_dir), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

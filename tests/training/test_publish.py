@@ -1,4 +1,5 @@
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 from PIL import Image
 
 from tests.training import tiny
-from training import calibrate
-from training.errors import BelowGate, RunMismatch
+from training import calibrate, report
+from training import publish as publishing
+from training.errors import BelowGate, Preempted, RunMismatch
 from training.evaluate import probabilities
 from training.fit import fit
 from training.publish import _surest, publish
+from training.run import read_state
+from training.stop import Sigterm
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,6 @@ def test_the_card_tells_what_an_image_costs(published: Path) -> None:
     convolution, dense = 6 * 6 * 4 * 3 * 3 * 3, 4 * 2
     assert f"| {(convolution + dense) / 1e6:.1f} million multiply-accumulates, " in card
     assert " ms at one thread" in card
-    assert "mirror" not in card
 
 
 def test_the_thresholds_of_the_prediction_sets_travel_in_the_file(published: Path) -> None:
@@ -126,3 +129,27 @@ def test_a_run_below_its_gate_publishes_nothing(tmp_path: Path) -> None:
         publish(strict, tiny.dataset(), run=run, models=models)
     assert raised.value.exit_code == 4
     assert list(models.iterdir()) == []
+
+
+def test_a_signal_while_publishing_leaves_nothing(
+    run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "SIGTERM", sigterm)
+    monkeypatch.setattr(report, "write", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Preempted):
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_at_the_last_moment_does_not_keep_the_version_from_its_run(
+    run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(self: Path, target: Path) -> Path:
+        signal.raise_signal(signal.SIGTERM)
+        return self.replace(target)
+
+    monkeypatch.setattr(publishing, "SIGTERM", sigterm)
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Preempted):
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert Path(read_state(run).published).samefile(tmp_path / "brightness" / "1")

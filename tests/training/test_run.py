@@ -1,8 +1,6 @@
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -91,16 +89,10 @@ def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
     assert raised.value.exit_code == 1
 
 
-def test_an_older_state_that_names_no_checkpoint_is_resumed(tmp_path: Path) -> None:
-    whole = model()
-    runs.save(tmp_path, state(3), whole)
-    held = asdict(state(3))
-    for added_later in ("step", "checkpoint", "passing"):
-        del held[added_later]
-    (tmp_path / "state.json").write_text(json.dumps(held))
-    read = model()
-    assert runs.restore(tmp_path, runs.read_state(tmp_path), read).epoch == 3
-    assert same(read, whole)
+def test_a_damaged_result_says_what_to_do(tmp_path: Path) -> None:
+    runs.best(tmp_path).write_bytes(b"garbage")
+    with pytest.raises(RunFailed, match=rf"is damaged.* Remove {tmp_path}: train anew"):
+        runs.load_best(model(), tmp_path)
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:

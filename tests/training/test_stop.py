@@ -1,19 +1,9 @@
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from training.errors import Preempted
 from training.stop import Sigterm
-
-
-@pytest.fixture
-def sigterm() -> Iterator[Sigterm]:
-    before = signal.getsignal(signal.SIGTERM)
-    listening = Sigterm()
-    listening.listen()
-    yield listening
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_sigterm_stops_at_once(sigterm: Sigterm) -> None:
@@ -34,3 +24,10 @@ def test_nothing_stops_where_no_signal_came(sigterm: Sigterm) -> None:
     sigterm.hold()
     sigterm.release()
     assert not sigterm.arrived
+
+
+def test_an_error_under_way_is_not_hidden_by_a_signal_that_waited(sigterm: Sigterm) -> None:
+    sigterm.hold()
+    signal.raise_signal(signal.SIGTERM)
+    sigterm.let_go()
+    assert sigterm.arrived

@@ -119,6 +119,7 @@ def test_mlflow_gets_parameters_curves_and_the_published_folder(
 
     told = trackers(tmp_path / "run")
     state = train(tmp_path / "run", told)
+    told[0].ended()
     dataset = '{"name": "mnist", "hash": "abc"}'
     metrics = '{"accuracy": 0.75, "calibration_error": 0.01}'
     folder = publish(tmp_path, metadata={"dataset": dataset, "metrics": metrics})
@@ -167,7 +168,9 @@ def test_a_server_that_is_away_does_not_stop_training(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert train(tmp_path / "run", trackers(tmp_path / "run")).epoch == 3
+    told = trackers(tmp_path / "run")
+    assert train(tmp_path / "run", told).epoch == 3
+    told[0].ended()
     for what in ("epoch 1", "epoch 3", "the end of training"):
         assert f"MLflow was not told of {what}: API request to {AWAY}" in caplog.text
 

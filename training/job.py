@@ -1,0 +1,155 @@
+"""The commands that train and publish, as their options ask: each recipe in turn, alone or together
+with other hosts.
+
+Knows the order of the steps and what must be told before hours of work; each step is another
+module's. Keras is imported when the options are found right.
+"""
+
+import argparse
+import importlib.util
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training import hosts
+from training.datasets import Dataset, load
+from training.errors import PublishFailed, UsageError
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+    from training.track import Tracker
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train recipes and, where it is asked for, publish each as the next version of its model."""
+    if together := hosts.find(options, os.environ):
+        hosts.train(together, options, _train_here)
+    else:
+        _train_here(options)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Publish what runs have reached."""
+    from training import track
+    from training.run import read_state
+
+    track.check()
+    for entry in _entries(options):
+        read_state(_run_folder(options, entry))  # before minutes of reading data
+        _check_publishing(options.models)
+        _publish(options, entry, _data(options, entry), _trackers(options, entry))
+
+
+def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
+    from training import parallel, track
+
+    entries = _entries(options)
+    if together:
+        for entry in entries:
+            hosts.check_batch(together, entry.name, entry.batch_size)
+    track.check(options.tensorboard)
+    if options.publish:
+        _check_publishing(options.models)  # now, not after hours of training
+    with parallel.joined(together) if together else nullcontext():
+        for entry in entries:
+            _train_one(options, entry, together)
+
+
+def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hosts | None) -> None:
+    from training import parallel, run
+    from training.fit import fit
+
+    with run.alone(_run_folder(options, entry)):
+        pass  # told now, not after minutes of reading data
+    data = _data(options, entry)
+    for note in data.notes:
+        print(note)
+    if together:
+        facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
+        facts |= {"epochs": options.epochs, "precision": options.precision}
+        parallel.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
+    first = together is None or together.index == 0  # the others follow in silence
+    trackers = _trackers(options, entry) if first else []
+    state = fit(
+        entry,
+        data,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=options.epochs,
+        precision=options.precision,
+        command=options.command,
+        callbacks=trackers,
+        verbose=options.verbose if first else 0,
+    )
+    for tracker in trackers:
+        tracker.ended()
+    print(
+        f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+        f"{state.best_accuracy:.2%}"
+    )
+    if state.published and Path(state.published).exists():
+        print(f"{state.published} holds this run already; `export` publishes it once more")
+    elif options.publish:
+        _publish(options, entry, data, trackers)
+
+
+def _publish(
+    options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
+) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        hosts.export(options, entry.name)
+        return
+    from training.publish import publish
+
+    folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
+    print(f"published {folder}")
+    for tracker in trackers:
+        tracker.published(folder)
+
+
+def _entries(options: argparse.Namespace) -> list["Recipe"]:
+    from training import recipe
+
+    entries = [recipe.find(name) for name in options.names]
+    for entry in entries:
+        if not entry.gives_classes:
+            raise UsageError(
+                f"{entry.name} gives one score and no probability for each class, so it cannot be "
+                f"published. `reproduce {entry.name}` trains it."
+            )
+    return entries
+
+
+def _check_publishing(models: Path) -> None:
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tf2onnx"))):
+        raise UsageError(
+            "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
+            "run `export` where it is."
+        )
+    writable = next(path for path in (models, *models.absolute().parents) if path.exists())
+    if not (writable.is_dir() and os.access(writable, os.W_OK)):
+        raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
+
+
+def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
+    from training import track
+
+    return track.trackers(
+        entry,
+        run=_run_folder(options, entry),
+        seed=options.seed,
+        epochs=getattr(options, "epochs", None),
+        tensorboard=getattr(options, "tensorboard", None),
+    )
+
+
+def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
+    folder: Path = options.runs / f"{entry.name}-seed{options.seed}"
+    return folder
+
+
+def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
+    return load(entry.dataset, data_dir=options.data_dir, size=entry.size)
