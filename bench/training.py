@@ -1,6 +1,6 @@
 """How fast the training half trains: `make bench-train`.
 
-Trains the CIFAR-10 recipe and the tutorial's network whole, in fresh run folders, and prints wall
+Trains the CIFAR-10 recipe and the tutorial's network whole, each in a new run folder, and prints wall
 time, time of an epoch, images a second and the time to an accuracy on validation data. Then it
 trains both for some steps on batches that lie ready, and on the same number that are gathered and
 shuffled as in training: the difference is what a step waits for the host.
@@ -50,18 +50,26 @@ class Clock(keras.callbacks.Callback):  # type: ignore[misc]
         self.accuracies.append((logs or {})["val_accuracy"])
 
 
-def whole(entry: Recipe, data: Dataset, epochs: int | None, target: float) -> str:
+def whole(entry: Recipe, data: Dataset, run: Path, options: argparse.Namespace) -> str:
     """Train as `train` does; one row of the table."""
     clock = Clock()
-    with tempfile.TemporaryDirectory() as run:
-        fit(entry, data, run=Path(run), epochs=epochs, callbacks=[clock], verbose=2)
+    fit(
+        entry,
+        data,
+        run=run,
+        seed=options.seed,
+        epochs=options.epochs,
+        command=f"python -m training train {entry.name} --seed {options.seed}",
+        callbacks=[clock],
+        verbose=2,
+    )
     spans = [end - start for start, end in zip([0.0, *clock.ends], clock.ends, strict=False)]
     epoch = statistics.median(spans)
     images = Batches(data.train, entry.batch_size, seed=1).steps * entry.batch_size
     reached = (
         f"{end:.0f} s"
         for end, accuracy in zip(clock.ends, clock.accuracies, strict=True)
-        if accuracy >= target
+        if accuracy >= options.target
     )
     return (
         f"| `{entry.name}` | {len(spans)} | {clock.ends[-1]:.0f} s | {epoch:.1f} s "
@@ -114,13 +122,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
     parser.add_argument("--epochs", type=int, help="instead of each recipe's own number")
     parser.add_argument("--steps", type=int, default=20, help="of the second table")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=Path, help="keep the run folders there, as `train` does")
     parser.add_argument("--target", type=float, default=0.94, help="validation accuracy to reach")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     data = load("cifar10", data_dir=default_data_dir())
     entries = [recipes.find(name) for name in RECIPES]
+    names = {entry: f"{entry.name}-seed{options.seed}" for entry in entries}
+    for name in names.values():
+        if options.runs and (options.runs / name).exists():
+            parser.error(f"{options.runs / name} exists: a run that goes on cannot be timed.")
     hosts = [waiting(entry, data, options.steps) for entry in entries]
-    rows = [whole(entry, data, options.epochs, options.target) for entry in entries]
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = options.runs or Path(scratch)
+        rows = [whole(entry, data, runs / name, options) for entry, name in names.items()]
     devices = keras.distribution.list_devices()
     print(f"\n{keras.backend.backend()} on {', '.join(devices)}, {os.cpu_count()} cores\n")
     print("| recipe | step, batch ready | step, batch gathered | ratio (spread) |")

@@ -1,7 +1,6 @@
 """Cats against dogs: a small residual network of our own, trained from scratch.
 
-Measured: 96.77 % of the 2,289 test images, seed 1, in 80 minutes on two busy cores with bfloat16
-(not published: its calibration error is 1.36 %, and 1 % is allowed):
+Measured: not to its end yet. It aims at 97 % of the 2,289 test images, in some 80 minutes:
     python -m training train cats_vs_dogs
 Its widths double while the sides halve; maximum pooling goes down, residual pairs refine. It learns
 from crops of 112×112 and is served at 144×144: a random crop shows its object larger than the whole
@@ -27,10 +26,10 @@ def _residual(x: Tensor, filters: int) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """Stem, then stages of 48, 96, 192 and 256 filters at a quarter of the side, an eighth, and on."""  # noqa: E501
+    """A stem, then 64, 128, 256 and 384 filters at a quarter of the side, at an eighth, and on."""
     x = layers.Rescaling(1 / 58, offset=-2.0)(image)  # about zero mean and unit variance
     x = layers.ReLU()(_conv(x, 32, strides=2))
-    for filters in (48, 96, 192, 256):
+    for filters in (64, 128, 256, 384):
         x = layers.MaxPooling2D(2)(x)
         x = layers.ReLU()(_conv(x, filters))
         x = _residual(x, filters)
@@ -62,10 +61,9 @@ RECIPE = Recipe(
     network=network,
     optimizer=optimizer,
     augment=lambda: [keras.layers.RandomFlip("horizontal", seed=1), RandomResizedCrop(112, seed=2)],
-    epochs=40,
+    epochs=50,
     batch_size=128,
-    label_smoothing=0.1,
-    min_accuracy=0.88,
+    min_accuracy=0.955,
     any_size=True,
     recommended=True,
 )

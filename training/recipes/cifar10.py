@@ -1,12 +1,13 @@
 """CIFAR-10: groups of wide convolutions at small sides behind a whitening stem.
 
-Measured: not to its end yet. It aims at 94 % of the 10,000 test images, in some 50 minutes:
+Measured: not to its end yet. It aims at 94 % of the 10,000 test images, in some 60 minutes:
     python -m training train cifar10
 After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
 the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
-triangle, and images are mirrored in every other epoch. Ours is half as costly and trained longer:
-narrower, with a residual pair where it costs least, and ReLU, which runs for nothing within a
-convolution where the file is served.
+triangle, and images are mirrored in every other epoch. Ours is as costly and trained longer, from
+one view: wider where it costs least, with residual pairs, and ReLU, which runs for nothing within a
+convolution where the file is served. Smoothed labels left confidences that no temperature mended, so
+they are not smoothed.
 """
 
 import keras
@@ -30,13 +31,13 @@ def _conv(x: Tensor, filters: int, *, pool: int = 1) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """A stem of 24 whitening filters, then groups of 64, 128 and 256 at sides 15, 7 and 3."""
+    """A stem of 24 whitening filters, then groups of 64, 192 and 384 at sides 15, 7 and 3."""
     x = layers.Rescaling(SCALE, offset=OFFSET)(image)
     x = layers.Conv2D(24, 2, use_bias=False, trainable=False, name="whitening")(x)
     x = layers.ReLU()(x)
     x = layers.ReLU()(_conv(x, 64, pool=2))
     x = layers.ReLU()(_conv(x, 64))
-    for filters in (128, 256):
+    for filters in (192, 384):
         x = layers.ReLU()(_conv(x, filters, pool=2))
         y = layers.ReLU()(_conv(x, filters))
         x = layers.ReLU()(layers.add([x, _conv(y, filters)]))
@@ -73,10 +74,9 @@ RECIPE = Recipe(
     network=network,
     prepare=prepare,
     optimizer=optimizer,
-    augment=lambda: [AlternatingFlip(), RandomShift(3, seed=1), Cutout(8, seed=2)],
-    epochs=40,
+    augment=lambda: [AlternatingFlip(), RandomShift(4, seed=1), Cutout(10, seed=2)],
+    epochs=32,
     batch_size=512,
-    label_smoothing=0.2,
-    min_accuracy=0.935,
+    min_accuracy=0.937,
     recommended=True,
 )
