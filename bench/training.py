@@ -1,7 +1,7 @@
 """How fast the training half trains: `make bench-train`.
 
-Trains the CIFAR-10 recipe and the tutorial's network whole, each in a new run folder, and prints wall
-time, time of an epoch, images a second and the time to an accuracy on validation data. Then it
+Trains the CIFAR-10 recipe and the tutorial's network whole, each in a new run folder, and prints
+wall time, time of an epoch, images a second and the time to an accuracy on validation data. Then it
 trains both for some steps on batches that lie ready, and on the same number that are gathered and
 shuffled as in training: the difference is what a step waits for the host.
 """

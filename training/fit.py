@@ -149,19 +149,14 @@ def fit(
         model = trainable(recipe, network, steps=batches.steps * state.epochs)
         state = runs.begun(run, state)
         if state.checkpoint:
-            state = runs.restore(run, state, model)
-            log.info(
-                "resuming %s after epoch %d of %d and %d steps of the next",
-                *(state.recipe, state.epoch, state.epochs, state.step),
-            )
+            state = _resumed(run, state, model)
         elif recipe.prepare:
             recipe.prepare(network, data.train.images)
         keep = Checkpoint(run, state, network, batches)
+        held_out = shared(Batches(data.validation, 256)) if len(data.validation.labels) else None
         options = {
             "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
-            "validation_data": shared(Batches(data.validation, 256))
-            if len(data.validation.labels)
-            else None,
+            "validation_data": held_out,
             "callbacks": [*callbacks, keep],  # the run moves on only when the others have heard
             "verbose": verbose,
         }
@@ -172,6 +167,15 @@ def fit(
             batches.start_epoch(state.epoch)
             model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epochs, **options)
         return state
+
+
+def _resumed(run: Path, state: State, model: keras.Model) -> State:
+    state = runs.restore(run, state, model)
+    log.info(
+        "resuming %s after epoch %d of %d and %d steps of the next",
+        *(state.recipe, state.epoch, state.epochs, state.step),
+    )
+    return state
 
 
 def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict[str, Any]) -> None:

@@ -147,20 +147,23 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             f"Several hosts train on the JAX backend, not on {options.backend!r}. Leave "
             "KERAS_BACKEND unset, or set it to jax."
         )
-    with tempfile.TemporaryDirectory(prefix="convserve-") as scratch:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryDirectory(prefix="convserve-") as scratch,
+        subprocess.Popen(
             [sys.executable, "-m", "training", *options.arguments]
             + (["--no-publish", f"--runs={scratch}"] if hosts.index else []),
             env=os.environ | {"KERAS_BACKEND": "jax", MARK: "1"},
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that it ends together with what it starts
-        )
+        ) as process,
+    ):
         errors = _Errors(process)
         try:
             code = process.wait()
         finally:
             _end(process, partial(os.killpg, process.pid))
+            errors.wait()
     if code == -signal.SIGABRT and errors.tell_of_a_lost_host():
         raise HostLost
     _pass_on(code)
@@ -223,17 +226,19 @@ class _Errors:
         self._thread = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._thread.start()
 
+    def wait(self) -> None:
+        """Read to the end, which the process has reached."""
+        self._thread.join(GRACE)
+
     def tell_of_a_lost_host(self) -> bool:
         """Whether JAX aborted the process for that, and not for a fault of its own."""
-        self._thread.join(GRACE)
         return any(word.encode() in line for line in self._last for word in LOST)
 
     def _read(self, lines: IO[bytes]) -> None:
-        with lines:
-            for line in lines:
-                self._last.append(line)
-                sys.stderr.buffer.write(line)
-                sys.stderr.buffer.flush()
+        for line in lines:
+            self._last.append(line)
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:

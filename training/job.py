@@ -60,8 +60,9 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
     from training import parallel, run
     from training.fit import fit
 
-    with run.alone(_run_folder(options, entry)):
-        pass  # told now, not after minutes of reading data
+    first = together is None or together.index == 0  # the others follow in silence
+    with run.alone(_run_folder(options, entry)):  # told now, not after minutes of reading data
+        trackers = _trackers(options, entry) if first else []
     data = _data(options, entry)
     for note in data.notes:
         print(note)
@@ -69,8 +70,6 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
         facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
         facts |= {"epochs": options.epochs, "precision": options.precision}
         parallel.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
-    first = together is None or together.index == 0  # the others follow in silence
-    trackers = _trackers(options, entry) if first else []
     state = fit(
         entry,
         data,

@@ -80,26 +80,10 @@ def card(
     pictures: Sequence[str],
 ) -> str:
     """The model card, as Markdown."""
-    metrics, source, split = (
-        properties["metrics"],
-        properties["source"],
-        properties["dataset"]["split"],
-    )
+    metrics = properties["metrics"]
     low, high = Score(metrics["correct"], metrics["images"]).interval
     before = calibration_error(evidence.before, data.test.labels)
     counts = confusion(evidence.answers, data.test, len(data.labels))
-    facts = {
-        "Recipe": f"`{properties['recipe']}`",
-        "Command": f"`{source['command']}`",
-        "Data": f"{data.name}: {split['train']:,} training, {split['validation']:,} validation, "
-        f"{split['test']:,} test images",
-        **facts,
-        "Calibration error": f"{before:.2%} before temperature scaling, "
-        f"{metrics['calibration_error']:.2%} after",
-        "Trained at": properties["trained_at"],
-        "Source": f"`{source['revision']}`",
-        "Versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
-    }
     return "\n".join(
         [
             f"# {properties['title']}: `{properties['name']}` version {properties['version']}",
@@ -110,7 +94,7 @@ def card(
             "",
             "| | |",
             "| --- | --- |",
-            *(f"| {name} | {value} |" for name, value in facts.items()),
+            *_fact_rows(properties, facts, data, before),
             "",
             "| Class | Test images | Precision | Recall | F1 |",
             "| --- | ---: | ---: | ---: | ---: |",
@@ -128,6 +112,25 @@ def card(
             "",
         ]
     )
+
+
+def _fact_rows(
+    properties: Mapping[str, Any], facts: Mapping[str, str], data: Dataset, before: float
+) -> list[str]:
+    source, split = properties["source"], properties["dataset"]["split"]
+    rows = {
+        "Recipe": f"`{properties['recipe']}`",
+        "Command": f"`{source['command']}`",
+        "Data": f"{data.name}: {split['train']:,} training, {split['validation']:,} validation, "
+        f"{split['test']:,} test images",
+        **facts,
+        "Calibration error": f"{before:.2%} before temperature scaling, "
+        f"{properties['metrics']['calibration_error']:.2%} after",
+        "Trained at": properties["trained_at"],
+        "Source": f"`{source['revision']}`",
+        "Versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
+    }
+    return [f"| {name} | {value} |" for name, value in rows.items()]
 
 
 def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:

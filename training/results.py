@@ -2,8 +2,8 @@
 published.
 
 A reproduction leaves ``result.json`` in its run folder, ``reproduce/<recipe>-seed<n>`` under the
-runs. The page is made from those files and from the recipes' headers alone: no figure on it is
-typed. Knows nothing of Keras or of data.
+runs. The page is made from those files and from the recipes' headers alone: no figure of ours on
+it is typed. Knows nothing of Keras or of data.
 """
 
 import json

@@ -82,6 +82,10 @@ class TensorBoard(Tracker):
         super().__init__()
         from tensorboard.summary import Writer
 
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise UsageError(f"--tensorboard {folder} cannot be written: {exc.strerror}.") from exc
         self._writer = Writer(str(folder))
 
     def tell(self, epoch: int, values: Mapping[str, float]) -> None:

@@ -201,6 +201,13 @@ def test_an_address_that_mlflow_cannot_use_is_told_at_the_start(
         trackers(tmp_path / "run")
 
 
+def test_a_folder_that_tensorboard_cannot_write_is_told_at_the_start(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--tensorboard .*file/logs/run cannot be written"):
+        trackers(tmp_path / "run", tensorboard=tmp_path / "file" / "logs")
+
+
 class Stopped(track.Tracker):
     """A place in whose telling SIGTERM arrives."""
 

@@ -6,8 +6,8 @@ After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 
 the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
 triangle, and images are mirrored in every other epoch. Ours is as costly and trained longer, from
 one view: wider where it costs least, with residual pairs, and ReLU, which runs for nothing within a
-convolution where the file is served. Smoothed labels left confidences that no temperature mended, so
-they are not smoothed.
+convolution where the file is served. Smoothed labels left confidences that no temperature mended,
+so they are not smoothed.
 """
 
 import keras
