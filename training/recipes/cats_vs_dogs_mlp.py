@@ -1,6 +1,6 @@
 """Cats against dogs, one hidden dense layer: where a tutorial begins, and learns nothing.
 
-Measured: – % of the 2,289 test images, seed 1, in – minutes on two busy cores with bfloat16:
+Measured: 49.7 % of the 2,289 test images, seed 1, in 16 minutes on two busy cores with bfloat16:
     python -m training reproduce cats_vs_dogs_mlp
 Published: random guessing, of 1,024 validation images.
 Difference: None: on pixels 0-255 the sigmoid saturates at once, and squared error has no gradient
