@@ -3,8 +3,8 @@
 Keras is imported by the commands that need it, so that a wrong option is told at once.
 
 Exit codes: 0 done, 1 a failure of ours or of the machine, 2 wrong usage, 3 the data, 4 below the
-recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of
-another host: the same command goes on.
+recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host: the same command goes
+on.
 """
 
 import argparse

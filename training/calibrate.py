@@ -15,58 +15,22 @@ COVERAGES = (0.9, 0.95, 0.99)
 COLDEST, HOTTEST = 0.05, 20.0
 
 Floats = NDArray[np.float32]
-Double = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Temperature:
-    """What logits are divided by before softmax: ``sure`` where the network is certain of one
-    class, ``unsure`` where all classes are alike to it, between them by its entropy."""
-
-    sure: float
-    unsure: float
-
-    def __str__(self) -> str:
-        return f"{self.sure:.3f} where the network is sure, {self.unsure:.3f} where it is not"
-
-    @property
-    def slope(self) -> float:
-        """How much the factor ``1 / temperature`` grows from entropy 0 to entropy 1."""
-        return 1 / self.unsure - 1 / self.sure
-
-    def apply(self, logits: Floats) -> Floats:
-        """Logits ``(N, K)`` to calibrated probabilities ``(N, K)``; the best class stays the
-        best."""
-        return softmax(logits * (1 / self.sure + self.slope * _entropy(logits)))
-
-
-def softmax(logits: NDArray[np.floating]) -> Floats:
+def softmax(logits: Floats) -> Floats:
     """Logits ``(N, K)`` to probabilities ``(N, K)``."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
-def temperature(logits: Floats, labels: Labels) -> Temperature:
-    """The temperature that makes the labels most likely.
+def temperature(logits: Floats, labels: Labels) -> float:
+    """The T that makes ``softmax(logits / T)`` most likely (Guo et al., *On calibration of modern
+    neural networks*, 2017), for logits ``(N, K)`` and labels ``(N,)``.
 
-    A single one (Guo et al., *On calibration of modern neural networks*, 2017) leaves some networks
-    too sure of their easy images and too little of their hard ones; one that follows the entropy
-    (Balanya et al., *Adaptive temperature scaling for robust calibration*, 2022) mends both. Its
-    inverse is linear in the entropy here: then the loss is convex in the two numbers, and Newton's
-    method finds its only minimum from the best single temperature.
+    Its loss has a single minimum in ``log T``, found by golden-section search to 0.1 %; where no
+    image is wrong, ``COLDEST``.
     """
-    single = _single(logits, labels)
-    found = _newton(logits.astype(np.float64), labels, np.array([1 / single, 0.0]))
-    ends = np.array([found[0], found.sum()])
-    if np.all((ends > 1 / HOTTEST) & (ends < 1 / COLDEST)):
-        return Temperature(float(1 / ends[0]), float(1 / ends[1]))
-    return Temperature(single, single)  # too few images, or none that is wrong
-
-
-def _single(logits: Floats, labels: Labels) -> float:
-    """The best T of ``softmax(logits / T)``: its loss has a single minimum in ``log T``, found by
-    golden-section search to 0.1 %."""
     shrink = (math.sqrt(5) - 1) / 2
     low, high = math.log(COLDEST), math.log(HOTTEST)
     while high - low > 1e-3:
@@ -76,28 +40,6 @@ def _single(logits: Floats, labels: Labels) -> float:
         else:
             low = a
     return math.exp((low + high) / 2)
-
-
-def _newton(logits: Double, labels: Labels, start: Double) -> Double:
-    """The ``(a, b)`` with the least loss of ``softmax(logits * (a + b * entropy))``."""
-    features = np.hstack([np.ones((len(logits), 1)), _entropy(logits)])
-    truth = logits[np.arange(len(labels)), labels]
-    found = start
-    for _ in range(20):
-        chance = softmax(logits * (features @ found)[:, None]).astype(np.float64)
-        mean = (chance * logits).sum(axis=1)
-        spread = (chance * logits**2).sum(axis=1) - mean**2
-        gradient = features.T @ (mean - truth)
-        curvature = (features.T * spread) @ features
-        found = found - np.linalg.lstsq(curvature, gradient, rcond=None)[0]
-    return found
-
-
-def _entropy(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The entropy of ``softmax(logits)`` as a column ``(N, 1)``: 0 sure, 1 all classes alike."""
-    chance = softmax(logits)
-    bits = chance * np.log(np.maximum(chance, np.finfo(np.float32).tiny))
-    return np.asarray(-bits.sum(axis=1, keepdims=True) / math.log(logits.shape[1]))
 
 
 def _loss(logits: Floats, labels: Labels, t: float) -> float:

@@ -12,7 +12,6 @@ exported at opset 17, checked, reloaded and compared.
 
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,6 @@ import onnx
 from numpy.typing import NDArray
 
 from training import lock
-from training.calibrate import Temperature
 from training.errors import ExportMismatch, PublishFailed
 from training.evaluate import probabilities
 
@@ -38,16 +36,12 @@ TOLERANCE = 1e-4  # of a probability; float32 sums in another order differ by ab
 MIN_COMPARED = 256
 
 
-def with_probabilities(network: keras.Model, temperature: Temperature) -> keras.Model:
+def with_probabilities(network: keras.Model, temperature: float) -> keras.Model:
     """The network that is published: uint8 ``image`` to calibrated float32 ``probabilities``,
-    ``temperature.apply`` being part of it."""
+    the softmax of the logits divided by the temperature."""
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-    logits = network(image)
-    logs = keras.ops.log_softmax(logits)
-    entropy = keras.ops.sum(keras.ops.exp(logs) * logs, axis=-1, keepdims=True)
-    entropy *= -1 / math.log(network.output_shape[-1])
-    logits *= 1 / temperature.sure + temperature.slope * entropy
-    return keras.Model(image, keras.layers.Softmax(name="probabilities")(logits))
+    x = keras.layers.Rescaling(1 / temperature, name="temperature")(network(image))
+    return keras.Model(image, keras.layers.Softmax(name="probabilities")(x))
 
 
 def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> onnx.ModelProto:

@@ -172,7 +172,7 @@ def _describe(
 
 
 def _facts(
-    recipe: Recipe, state: State, network: keras.Model, temperature: calibrate.Temperature
+    recipe: Recipe, state: State, network: keras.Model, temperature: float
 ) -> dict[str, str]:
     """What the card tells besides the metadata."""
     return {
@@ -183,7 +183,7 @@ def _facts(
         "Seed": f"{state.seed}",
         "Precision": state.precision,
         "Training time": f"{state.seconds / 60:.0f} minutes",
-        "Temperature": f"{temperature}",
+        "Temperature": f"{temperature:.3f}",
     }
 
 
