@@ -79,7 +79,8 @@ def test_the_temperature_is_inside_the_graph(temperature: float) -> None:
     images = tiny.split(64, 4).images
     logits = np.asarray(network(images))
     answers = np.asarray(export.with_probabilities(network, temperature)(images))
-    np.testing.assert_allclose(answers, softmax(logits / np.float32(temperature)), atol=1e-6)
+    scaled = np.asarray(logits / temperature, np.float32)
+    np.testing.assert_allclose(answers, softmax(scaled), atol=1e-6)
     np.testing.assert_array_equal(answers.argmax(axis=1), logits.argmax(axis=1))
 
 
