@@ -29,7 +29,7 @@ Upload = bytes | ServingError
 
 # A form may carry a few fields beside its images; they are short.
 EXTRA_PARTS = 8
-FIELD_BYTES = 64 * 1024
+FIELD_BYTES = 256 * 1024  # werkzeug bounds by it what it reads at once, 64 KiB, with what is left
 DISCARD_STEP = 256 * 1024
 # A JSON body has a comma between two images, one in each data URL, and hardly any other.
 EXTRA_COMMAS = 8

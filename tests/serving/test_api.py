@@ -68,6 +68,12 @@ def test_a_form_may_hold_many_images(client: FlaskClient) -> None:
     assert labels(client.post("/predict/shade", data=form(DARK, LIGHT))) == ["dark", "light"]
 
 
+@pytest.mark.parametrize("short", range(20, 180, 20))
+def test_a_form_is_read_wherever_its_pieces_end(client: FlaskClient, short: int) -> None:
+    body, kind = multipart(DARK + bytes(64 * 1024 - len(DARK) - short), 4)
+    assert labels(client.post("/predict/shade", data=body, content_type=kind)) == ["dark"] * 4
+
+
 def test_json_may_hold_many_images(client: FlaskClient) -> None:
     assert labels(client.post("/predict/shade", json=as_json(DARK, LIGHT))) == ["dark", "light"]
 
