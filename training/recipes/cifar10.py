@@ -1,7 +1,6 @@
 """CIFAR-10: groups of wide convolutions at small sides behind a whitening stem.
 
-Measured: not to its end yet. With ReLU and 32 epochs it reached 93.8 % of the validation images in
-60 minutes on two cores; it aims at 94 % of the test images in some 120:
+Measured: 94.22 % of the 10,000 test images, seed 1, in 149 minutes on two busy cores with bfloat16:
     python -m training train cifar10
 After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
 the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
