@@ -4,9 +4,9 @@ Measured: 94.22 % of the 10,000 test images, seed 1, in 149 minutes on two busy 
     python -m training train cifar10
 After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
 the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
-triangle, and images are mirrored in every other epoch. Ours is as costly and trained longer, from
-one view: wider where it costs least, with residual pairs. Smoothed labels left confidences that no
-temperature mended, so they are not smoothed.
+triangle, and images are mirrored in every other epoch. Ours is seen from one view, so it is trained
+longer, and is wider where that costs least, with SiLU and residual pairs. Smoothed labels left
+confidences that no temperature mended, so they are not smoothed.
 """
 
 import keras
