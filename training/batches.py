@@ -18,7 +18,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """
 
     def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
-        super().__init__()
+        # Not Keras' one worker, which reads through tf.data and its tuner: that one misses its signal
+        # to end now and then, and an epoch began up to a minute late.
+        super().__init__(workers=2)
         self._split, self._size, self._seed = split, size, seed
         count = len(split.labels)
         whole = count // size if seed is not None else 0
