@@ -76,7 +76,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         options.names,
         seeds=options.seeds,
         runs=options.runs,
-        page=options.page,
+        page=options.page or options.runs / "reproduction.md",
         data_dir=options.data_dir,
         precision=options.precision,
         command=options.command,

@@ -83,10 +83,7 @@ def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
     command.add_argument(
-        "--page",
-        type=Path,
-        default=Path("docs/reproduction.md"),
-        help="the comparison to write (default: %(default)s)",
+        "--page", type=Path, help="the comparison to write (default: reproduction.md in --runs)"
     )
 
 

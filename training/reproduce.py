@@ -46,8 +46,8 @@ def reproduce(
     command: str = "",
     verbose: int = 1,
 ) -> None:
-    """Train each of the recipes, or all that reproduce something, with each seed, and write the
-    page from every run that there is. A finished run is not trained again.
+    """Train each of the recipes, or all that reproduce something, with each seed, and write what
+    they reach onto the page. A finished run is not trained again.
 
     Raises:
         UsageError: a name that is no recipe from a tutorial.
@@ -56,11 +56,11 @@ def reproduce(
     """
     entries = [_find(name) for name in names] or results.tutorials()
     data = lru_cache(maxsize=1)(lambda name, size: load(name, data_dir=data_dir, size=size))
-    results.write_page(page, runs)  # what cannot be written is told now, not after hours
+    results.write_page(page)  # what cannot be written is told now, not after hours
     below = []
     for entry, seed in ((entry, seed) for entry in entries for seed in seeds):
         run = results.folder(runs, entry, seed)
-        result = results.read(run, entry, precision=precision)
+        result = results.read(run / results.FILE, entry, precision=precision)
         if result is None:
             published = as_published(entry, data(entry.dataset, entry.size))
             result = train(
@@ -73,7 +73,7 @@ def reproduce(
                 verbose=verbose,
             )
         log.info("%s, seed %d: %s", entry.name, seed, results.told([result]))
-        results.write_page(page, runs)
+        results.note(page, result)
         if result.metrics["test_accuracy"] < entry.min_accuracy:
             below.append(f"{entry.name} with seed {seed}")
     if below:
@@ -143,7 +143,7 @@ def train(
         metrics=metrics(recipe, network, data),
         device="gpu" if on_gpu() else "cpu",
     )
-    results.write(run, result)
+    results.write(run / results.FILE, result)
     return result
 
 

@@ -2,12 +2,12 @@
 published.
 
 A reproduction leaves ``result.json`` in its run folder, ``reproduce/<recipe>-seed<n>`` under the
-runs. The page is made from those files and from the recipes' headers alone: no figure of ours on
-it is typed. Knows nothing of Keras or of data.
+runs, and the same as ``<recipe>-seed<n>.json`` in a folder beside the page, named as it. The page
+is made from those files and from the recipes' headers alone: no figure of ours on it is typed.
+Knows nothing of Keras or of data.
 """
 
 import json
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +17,8 @@ from training import recipe as pages
 from training import run as runs
 from training.errors import UsageError
 from training.recipe import Recipe
+
+FILE = "result.json"  # in the run folder
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,12 @@ def folder(root: Path, recipe: Recipe, seed: int) -> Path:
     return root / "reproduce" / f"{recipe.name}-seed{seed}"
 
 
-def read(run: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None:
+def read(file: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None:
     """What a finished run reached; None if it is not finished, or was another.
 
     Raises:
         UsageError: the file is damaged.
     """
-    file = run / "result.json"
     if not file.exists():
         return None
     try:
@@ -63,36 +64,38 @@ def read(run: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None
     return result if alike else None
 
 
-def write(run: Path, result: Result) -> None:
+def write(file: Path, result: Result) -> None:
     """Note what a run reached.
 
     Raises:
         RunFailed: it cannot be written.
     """
-    runs.write(run / "result.json", json.dumps(asdict(result), indent=1).encode())
+    runs.write(file, json.dumps(asdict(result), indent=1).encode() + b"\n")
 
 
-def write_page(page: Path, root: Path) -> None:
-    """Write the comparison from every finished run of today's recipes; ``root`` holds the runs. A
-    recipe that has not run there keeps the row that the page has.
+def note(page: Path, result: Result) -> None:
+    """Note it for the page, which is written anew.
+
+    Raises:
+        RunFailed: it cannot be written.
+    """
+    write(page.with_suffix("") / f"{result.recipe}-seed{result.seed}.json", result)
+    write_page(page)
+
+
+def write_page(page: Path) -> None:
+    """Write the comparison from what was noted for it of today's recipes.
 
     Raises:
         RunFailed: the page cannot be written.
     """
-    held = _rows(page.read_text("utf-8")) if page.exists() else {}
-    found = {entry.name: _finished(root, entry) for entry in tutorials()}
-    runs.write(page, comparison(found, held).encode())
+    found = {entry.name: _noted(page.with_suffix(""), entry) for entry in tutorials()}
+    runs.write(page, comparison(found).encode())
 
 
-def _rows(page: str) -> dict[str, list[str]]:
-    """What a page says that was measured, by recipe."""
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
-    return {name[1]: cells[2:-1] for cells in rows if (name := re.match(r"\[`(\w+)`\]", cells[0]))}
-
-
-def _finished(root: Path, recipe: Recipe) -> list[Result]:
-    folders = (root / "reproduce").glob(f"{recipe.name}-seed*")
-    found = [result for run in folders if (result := read(run, recipe))]
+def _noted(folder: Path, recipe: Recipe) -> list[Result]:
+    files = folder.glob(f"{recipe.name}-seed*.json")
+    found = [result for file in files if (result := read(file, recipe))]
     return sorted(found, key=lambda result: result.seed)
 
 
@@ -115,15 +118,15 @@ standard deviation over the seeds.
 COLUMNS = ("Recipe", "Published", "Ours", "Seeds", "Training", "Weights", "Difference")
 
 
-def comparison(found: dict[str, list[Result]], held: Mapping[str, list[str]]) -> str:
-    """The page: a row for every recipe, from its runs, else as it was ``held``, else empty."""
+def comparison(found: Mapping[str, list[Result]]) -> str:
+    """The page: a row for every recipe, empty where it has not run."""
     heading = [COLUMNS, ["---"] * len(COLUMNS)]
-    rows = [_row(pages.find(name), results, held) for name, results in found.items()]
+    rows = [_row(pages.find(name), results) for name, results in found.items()]
     lines = [f"| {' | '.join(cells)} |" for cells in [*heading, *rows]]
     return "\n".join([INTRODUCTION, *lines, ""])
 
 
-def _row(recipe: Recipe, results: Sequence[Result], held: Mapping[str, list[str]]) -> Iterator[str]:
+def _row(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
     yield f"[`{recipe.name}`](../training/recipes/{recipe.name}.py)"
     yield recipe.header("Published")
     if results:
@@ -132,7 +135,7 @@ def _row(recipe: Recipe, results: Sequence[Result], held: Mapping[str, list[str]
         yield _training(results)
         yield f"{results[0].weights:,}"
     else:
-        yield from held.get(recipe.name, ["–"] * 4)
+        yield from ["–"] * 4
     yield recipe.header("Difference")
 
 

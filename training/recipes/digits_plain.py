@@ -3,7 +3,7 @@
 Measured: 97.12 % of the 10,000 test images, seed 1, in 5 minutes on two busy cores with bfloat16:
     python -m training reproduce digits_plain
 Published: 97.57 % of the test images.
-Difference: 0.45 points less, with one seed; other seeds will tell whether that is chance.
+Difference: A little less, with one seed; others would tell whether that is chance.
 
 Pixels stay 0-255, the batch is Keras' default of 32, Adam has Keras' defaults.
 """
