@@ -2,7 +2,7 @@
 
 A run that is killed loses at most the running epoch; one that SIGTERM stops loses no step but a
 first one, and no more than a validation. A resumed run ends with the weights of one that was never
-stopped, bit for bit.
+stopped, on a processor bit for bit.
 
 Knows Keras, on any backend; knows nothing of how the run folder is laid out, and nothing of export
 or reports.
@@ -133,7 +133,7 @@ def fit(
         RunFailed: the run folder cannot be read or written, or another process is at work in it.
         RunMismatch: the run folder holds another recipe, seed, length, precision or data.
     """
-    with runs.alone(run), _under(precision) as policy_name:
+    with runs.alone(run), SIGTERM.heard(), _under(precision) as policy_name:
         keras.utils.set_random_seed(seed)
         state = State(
             recipe=recipe.name,
@@ -204,12 +204,8 @@ def _under(precision: str) -> Iterator[str]:
     keras.config.set_dtype_policy(name)
     try:
         yield name
-    except BaseException:
-        SIGTERM.let_go()  # what went wrong is what must be told
-        raise
     finally:
         keras.config.set_dtype_policy("float32")
-    SIGTERM.release()
 
 
 def policy(precision: str) -> str:

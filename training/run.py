@@ -10,6 +10,7 @@ two whole epochs, ``epoch-<n>-step-<m>.weights.h5`` where the run was stopped in
 held by the process that is at work there.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import lock
 from training.errors import RunFailed, RunMismatch, UsageError
+from training.stop import SIGTERM
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +53,7 @@ class State:
     best_epoch: int = 0
     best_accuracy: float = -1.0
     seconds: float = 0.0  # of training, validation included
-    published: str = ""  # the folder
+    published: str = ""  # the SHA-256 of the file that was made of it
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -152,10 +154,12 @@ def load_weights(model: "keras.Model", path: Path) -> None:
     """Load what ``save_weights`` wrote.
 
     Raises:
+        Preempted: SIGTERM came meanwhile.
         RunFailed: it is damaged, or of another network.
     """
+    SIGTERM.hold()  # Keras would take what it raises for damage
     try:
-        with warnings.catch_warnings():
+        with SIGTERM.heard(), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a part that does not fit
             model.load_weights(path)
     except DAMAGED as exc:
@@ -167,7 +171,7 @@ def read_state(run: Path) -> State:
     """What the run in this folder has reached.
 
     Raises:
-        UsageError: there is no run, or it has no checkpoint yet.
+        UsageError: there is no run.
         RunFailed: it cannot be read.
     """
     if not (run / "state.json").exists():
@@ -176,6 +180,18 @@ def read_state(run: Path) -> State:
         return State(**json.loads((run / "state.json").read_text()))
     except (OSError, ValueError, TypeError) as exc:
         raise RunFailed(f"{run} holds no readable run: {exc}. Remove that folder.") from exc
+
+
+def published(state: State, versions: Path) -> Path | None:
+    """Which of a model's ``versions`` was made of this run."""
+    files = versions.glob("[1-9]*/model.onnx") if state.published else ()
+    return next((file.parent for file in files if digest(file) == state.published), None)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def save(run: Path, state: State, model: "keras.Model") -> None:
@@ -209,7 +225,7 @@ class _InMemory(io.BytesIO):
 
 def write(path: Path, data: bytes | memoryview) -> None:
     """Write a file beside its place and rename it: a step that cannot be seen half done."""
-    partial = path.with_name(f"partial-{path.name}")
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -228,6 +244,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise RunFailed(
-            f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room for the "
-            "checkpoints. What was there before is kept; the same command goes on from it."
+            f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room that "
+            "is open to us. What was there before is kept; the same command goes on from it."
         ) from exc

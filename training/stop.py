@@ -5,6 +5,8 @@ Knows signals; knows nothing of training or of checkpoints.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from training.errors import Preempted
 
@@ -34,9 +36,22 @@ class Sigterm:
         if self.arrived:
             raise Preempted("Stopped by SIGTERM. The same command goes on from its checkpoint.")
 
-    def let_go(self) -> None:
-        """Hold it no longer, and say nothing of one that has arrived: an error is under way."""
-        self._held = False
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Hold it no longer when the block ends. Of an error in it, the error is told.
+
+        Raises:
+            Preempted: it has arrived meanwhile.
+        """
+        try:
+            yield
+        except Preempted:
+            self.release()  # in our own words: Keras adds to those of what a layer raised
+            raise
+        except BaseException:
+            self._held = False
+            raise
+        self.release()
 
     def _arrive(self, *_: object) -> None:
         self.arrived = True

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
@@ -176,7 +177,8 @@ def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
 def test_a_disk_that_is_full_when_sigterm_asks_to_save_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "partial-epoch-0-step-2.weights.h5").mkdir()  # the file cannot be opened
+    file = tmp_path / f"partial-{os.getpid()}-epoch-0-step-2.weights.h5"
+    file.mkdir()  # so it cannot be opened
     monkeypatch.setattr(runs, "alone", nullcontext)  # which would remove it
     stop(tmp_path, monkeypatch, hook="on_train_batch_begin", at=(0, 1), ends=RunFailed)
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from training import run as runs
-from training.errors import RunFailed, UsageError
+from training.errors import Preempted, RunFailed, UsageError
 from training.run import State
+from training.stop import Sigterm
 
 
 def model() -> keras.Model:
@@ -87,6 +89,21 @@ def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="no checkpoint that can be read") as raised:
         runs.restore(tmp_path, state(1), model())
     assert raised.value.exit_code == 1
+
+
+def test_a_signal_while_loading_is_not_taken_for_damage(
+    tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(keras.layers.Dense):  # type: ignore[misc]
+        def load_own_variables(self, store: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            super().load_own_variables(store)
+
+    monkeypatch.setattr(runs, "SIGTERM", sigterm)
+    model = keras.Sequential([keras.Input((2,)), Signalled(1)])
+    runs.save_weights(model, tmp_path / "a.weights.h5")
+    with pytest.raises(Preempted):
+        runs.load_weights(model, tmp_path / "a.weights.h5")
 
 
 def test_a_damaged_result_says_what_to_do(tmp_path: Path) -> None:

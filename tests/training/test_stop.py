@@ -27,7 +27,32 @@ def test_nothing_stops_where_no_signal_came(sigterm: Sigterm) -> None:
 
 
 def test_an_error_under_way_is_not_hidden_by_a_signal_that_waited(sigterm: Sigterm) -> None:
-    sigterm.hold()
-    signal.raise_signal(signal.SIGTERM)
-    sigterm.let_go()
-    assert sigterm.arrived
+    def fail() -> None:
+        sigterm.hold()
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError("what went wrong")
+
+    with pytest.raises(ValueError, match="what went wrong"), sigterm.heard():
+        fail()
+    with pytest.raises(Preempted):
+        signal.raise_signal(signal.SIGTERM)  # another one is not held any more
+
+
+def test_a_signal_that_a_layer_has_told_is_told_in_our_words(sigterm: Sigterm) -> None:
+    def trace() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Preempted as exc:
+            raise Preempted("Exception encountered when calling Layer.call().") from exc
+
+    with pytest.raises(Preempted, match=r"^Stopped by SIGTERM"), sigterm.heard():
+        trace()
+
+
+def test_a_signal_that_waited_stops_at_the_end_of_what_held_it(sigterm: Sigterm) -> None:
+    def work() -> None:
+        sigterm.hold()
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Preempted), sigterm.heard():
+        work()
