@@ -117,7 +117,11 @@ def _check_size(source: Source, size: tuple[int, int] | None) -> None:
 
 def _folder(source: Source, data_dir: Path) -> Path:
     folder = data_dir / source.folder
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as exc:
+        raise DataError(f"{folder} cannot be read: {exc.strerror}.") from exc
+    if not there:
         fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR"))
     return folder
 

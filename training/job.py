@@ -32,13 +32,16 @@ def train(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Publish what runs have reached."""
     from training import track
-    from training.run import read_state
+    from training.run import alone, read_state
 
     track.check()
     for entry in _entries(options):
-        read_state(_run_folder(options, entry))  # before minutes of reading data
+        folder = _run_folder(options, entry)
+        read_state(folder)  # what is wrong is told now, not after minutes of reading data
         _check_publishing(options.models)
-        _publish(options, entry, _data(options, entry), _trackers(options, entry))
+        with alone(folder):
+            trackers = _trackers(options, entry)
+        _publish(options, entry, _data(options, entry), trackers)
 
 
 def _train_here(options: argparse.Namespace, together: hosts.Hosts | None = None) -> None:
@@ -87,8 +90,8 @@ def _train_one(options: argparse.Namespace, entry: "Recipe", together: hosts.Hos
         f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
         f"{state.best_accuracy:.2%}"
     )
-    if state.published and Path(state.published).exists():
-        print(f"{state.published} holds this run already; `export` publishes it once more")
+    if held := run.published(state, options.models / entry.model):
+        print(f"{held} holds this run already; `export` publishes it once more")
     elif options.publish:
         _publish(options, entry, data, trackers)
 
@@ -128,8 +131,12 @@ def _check_publishing(models: Path) -> None:
             "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
             "run `export` where it is."
         )
-    writable = next(path for path in (models, *models.absolute().parents) if path.exists())
-    if not (writable.is_dir() and os.access(writable, os.W_OK)):
+    try:
+        there = next(path for path in (models, *models.absolute().parents) if path.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK)
+    except OSError:  # in a folder that is closed to us
+        writable = False
+    if not writable:
         raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
 
 

@@ -60,7 +60,7 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         PublishFailed: the folder cannot be written.
         RunFailed: the run cannot be read, or a process is at work on it.
         RunMismatch: the recipe has changed since the run began.
-        UsageError: the run has not ended its first epoch.
+        UsageError: the run has not come to its end.
     """
     with runs.alone(run):
         return _publish(recipe, data, run, models)
@@ -70,8 +70,11 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
     state = runs.read_state(run)
     if state.page != recipe.fingerprint():
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
-    if not state.best_epoch:
-        raise UsageError(f"{run} has not ended its first epoch. Expected: a run with a result.")
+    if state.epoch < state.epochs:
+        raise UsageError(
+            f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a run that has come "
+            "to its end; `train` goes on with it."
+        )
     network = build(recipe, len(data.labels))
     runs.load_best(network, run)
     whole = served(recipe, network)
@@ -100,9 +103,9 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
         facts = _facts(recipe, state, network, temperature)
         facts |= _costs(graph, folder / "model.onnx")
         report.write(folder, properties, facts, data, evidence)
+        state.published = runs.digest(folder / "model.onnx")
         SIGTERM.hold()  # the run must know of a version that is there
     published = models / recipe.model / str(version)
-    state.published = str(published)
     runs.write_state(run, state)
     SIGTERM.release()
     return published

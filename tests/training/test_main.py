@@ -1,15 +1,20 @@
+import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.tiny_data import squares, write_idx, write_tiny_data
 from training.__main__ import main
+from training.run import State
 
 
 def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +111,55 @@ def test_a_run_below_the_gate_exits_4_and_publishes_nothing(tmp_path: Path) -> N
     assert done.returncode == 4, done.stderr
     assert "below its min_accuracy of 98.80%" in done.stderr
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(("held", "calls"), [(b"of this run", 0), (b"of another", 1)])
+def test_a_run_that_was_published_is_not_published_twice(
+    held: bytes, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_data(tmp_path / "data-dir")
+    file = tmp_path / "models" / "digits" / "4" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(held)
+    state = State("digits_adadelta", "", 1, 1, "float32", "", "")
+    state.published = hashlib.sha256(b"of this run").hexdigest()
+    published: list[object] = []
+    monkeypatch.setattr("training.fit.fit", lambda *_, **__: state)
+    monkeypatch.setattr("training.job._publish", lambda *given: published.append(given))
+    assert main(command(tmp_path)[3:]) == 0
+    assert len(published) == calls
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "message"),
+    [("models", 1, "models cannot be written."), ("data-dir", 3, "mnist cannot be read: Permi")],
+)
+def test_a_folder_that_is_closed_to_us_is_told(
+    place: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = tmp_path / "closed"
+    with TemporaryDirectory() as shared:
+        places = {name: f"{shared}/{name}" for name in ("data-dir", "models", "runs")}
+        places[place] = f"{closed}/{place}"
+        options = [f"--{name}={folder}" for name, folder in places.items()]
+        Path(shared).chmod(0o777)
+        closed.mkdir(mode=0)
+        with nobody():
+            assert main(["train", "digits_adadelta", *options]) == code
+    assert message in capsys.readouterr().err
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user whom a closed folder stops, which root is not."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_missing_data_without_a_network_exit_3(tmp_path: Path) -> None:

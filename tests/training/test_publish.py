@@ -11,7 +11,8 @@ from PIL import Image
 from tests.training import tiny
 from training import calibrate, report
 from training import publish as publishing
-from training.errors import BelowGate, Preempted, RunMismatch
+from training import run as runs
+from training.errors import BelowGate, Preempted, RunMismatch, UsageError
 from training.evaluate import probabilities
 from training.fit import fit
 from training.publish import _surest, publish
@@ -113,6 +114,15 @@ def test_a_run_of_an_older_page_is_not_published_as_the_new_one(run: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_has_not_come_to_its_end_is_not_published(tmp_path: Path) -> None:
+    run, models = tmp_path / "run", tmp_path / "models"
+    state = fit(tiny.RECIPE, tiny.dataset(), run=run, epochs=1, precision="float32", verbose=0)
+    runs.write_state(run, replace(state, epochs=3))
+    with pytest.raises(UsageError, match="has done 1 of 3 epochs"):
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
+    assert not models.exists()
+
+
 def test_an_image_knows_the_revision_that_it_was_built_from(
     monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path
 ) -> None:
@@ -152,4 +162,8 @@ def test_a_signal_at_the_last_moment_does_not_keep_the_version_from_its_run(
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(Preempted):
         publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
-    assert Path(read_state(run).published).samefile(tmp_path / "brightness" / "1")
+    versions = tmp_path / "brightness"
+    assert runs.published(read_state(run), versions) == versions / "1"
+    assert runs.published(read_state(run), tmp_path / "elsewhere") is None
+    (versions / "1" / "model.onnx").write_bytes(b"of another run")
+    assert runs.published(read_state(run), versions) is None
