@@ -49,6 +49,8 @@ def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
 
+    # A GPU would round what it multiplies to ten bits, and no file could be compared with it.
+    tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="image")]
     graph, _ = tf2onnx.convert.from_keras(model, signature, opset=OPSET)
     _rename_output(graph, "probabilities")

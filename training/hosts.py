@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import IO, NoReturn
 
 from training.errors import HostLost, TrainingError, UsageError
@@ -162,7 +162,7 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
         try:
             code = process.wait()
         finally:
-            _end(process, partial(os.killpg, process.pid))
+            _end_group(process)
             errors.wait()
     if code == -signal.SIGABRT and errors.tell_of_a_lost_host():
         raise HostLost
@@ -206,7 +206,7 @@ def export(options: argparse.Namespace, name: str) -> None:
     try:
         code = process.wait()
     finally:
-        _end(process, process.send_signal)
+        _end(process)
     _pass_on(code)
 
 
@@ -237,8 +237,9 @@ class _Errors:
     def _read(self, lines: IO[bytes]) -> None:
         for line in lines:
             self._last.append(line)
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+            with suppress(OSError):  # nobody listens; the process must not wait for us all the same
+                sys.stderr.buffer.write(line)
+                sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:
@@ -246,10 +247,22 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes], send: Callable[[int], None]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask it to end where it has not, then make it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            send(number)
+            process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask it and all that it has started, which may live longer, to end, then make them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + GRACE
+        with suppress(ProcessLookupError):  # all have ended
+            os.killpg(process.pid, number)
+            while time.monotonic() < end:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.02)

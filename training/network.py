@@ -126,7 +126,6 @@ def set_passing(model: keras.Model, values: list[Any]) -> None:
         variable.assign(value)
 
 
-@keras.saving.register_keras_serializable("convserve")
 class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     """Cross-entropy of integer labels and logits, the target mixed with the uniform distribution
     (Szegedy et al., 2016)."""
@@ -139,7 +138,9 @@ class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
         """Labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
         logs = keras.ops.log_softmax(y_pred)
         target = keras.ops.one_hot(
-            keras.ops.reshape(y_true, (-1,)), logs.shape[-1], dtype=logs.dtype
+            keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"),
+            logs.shape[-1],
+            dtype=logs.dtype,
         )
         hit = keras.ops.sum(target * logs, axis=-1)
         return -(1 - self.smoothing) * hit - self.smoothing * keras.ops.mean(logs, axis=-1)

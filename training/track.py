@@ -133,6 +133,7 @@ class MLflow(Tracker):
         for name in ("accuracy", "calibration_error"):
             self._client.log_metric(self._run, f"test_{name}", metrics[name])
         self._client.log_artifacts(self._run, str(version.folder))
+        self._client.set_terminated(self._run)  # `export` has no end of training
 
     def _send(self) -> None:
         self._run = self._run or self._known_run() or self._new_run()

@@ -127,6 +127,28 @@ def test_a_host_ends_as_its_process_did(
     assert says in capfd.readouterr().err
 
 
+PUBLISHING = """#!/bin/sh
+(trap 'echo ended > {folder}/told; exit 75' TERM
+ echo > {folder}/begun
+ while :; do sleep 0.05; done) &
+while ! test -e {folder}/begun; do sleep 0.01; done
+echo 'Gloo all-reduce failed' >&2
+kill -ABRT $$
+"""
+
+
+def test_what_the_process_of_a_host_has_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(PUBLISHING.format(folder=tmp_path))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(HostLost):
+        hosts.train(Hosts("127.0.0.1:1", 2, 0), Namespace(arguments=[], backend=None), print)
+    assert (tmp_path / "told").read_text() == "ended\n"
+
+
 EXPORT = """#!/bin/sh
 trap 'echo ended > {folder}/told; exit 75' TERM
 echo $$ > {folder}/pid

@@ -90,7 +90,8 @@ def started(*commands: list[str], log: Path) -> Iterator[list[subprocess.Popen[s
 
 def train_tiny(folder: Path, count: int) -> Path:
     """Train the tiny recipe on that many hosts; the run folder of host 0."""
-    script = ["env", "KERAS_BACKEND=jax", sys.executable, "-m", "tests.training.one_host"]
+    script = ["env", "KERAS_BACKEND=jax", sys.executable]
+    script += ["-W", "error::DeprecationWarning:jax", "-m", "tests.training.one_host"]
     runs = [folder / f"run-{index}" for index in range(count)]
     port = str(free_port())
     commands = [[*script, str(run), str(count), str(n), port] for n, run in enumerate(runs)]

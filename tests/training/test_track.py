@@ -140,6 +140,18 @@ def test_mlflow_gets_parameters_curves_and_the_published_folder(
     assert {"model.onnx", "README.md", "golden"} <= kept
 
 
+def test_a_run_that_mlflow_learns_of_when_it_is_exported_has_ended(
+    tmp_path: Path, mlflow_folder: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    (told,) = trackers(tmp_path)
+    metadata = {"dataset": "{}", "metrics": '{"accuracy": 1, "calibration_error": 0}'}
+    told.published(publish(tmp_path, metadata=metadata))
+    run = MlflowClient().get_run((tmp_path / track.RUN_ID).read_text())
+    assert run.info.status == "FINISHED"
+
+
 def test_a_resumed_run_goes_on_in_the_same_place(tmp_path: Path, mlflow_folder: Path) -> None:
     from mlflow.tracking import MlflowClient
 
