@@ -24,7 +24,7 @@ train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
 	.venv/train/bin/python -m training train $(MODEL)
 
 .PHONY: bench-train
-bench-train: .venv/train/.made ## Measure training, for about an hour on two cores
+bench-train: .venv/train/.made ## Measure training, for about three hours on two cores
 	.venv/train/bin/python -m bench.training $(ARGS)
 
 .PHONY: test

@@ -11,7 +11,6 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("convserve")
 class RandomResizedCrop(keras.layers.Layer):  # type: ignore[misc]
     """Cut a random part of each image and scale it to ``side`` pixels, or back to the full size.
 
@@ -60,7 +59,6 @@ class RandomResizedCrop(keras.layers.Layer):  # type: ignore[misc]
         return keras.random.uniform((count,), *limits, dtype="float32", seed=self.seed_generator)
 
 
-@keras.saving.register_keras_serializable("convserve")
 class RandomShift(keras.layers.Layer):  # type: ignore[misc]
     """Move each image by whole pixels, up to ``pixels`` each way; what comes in is its reflection.
 
@@ -86,7 +84,6 @@ class RandomShift(keras.layers.Layer):  # type: ignore[misc]
         return ops.one_hot(size - 1 - ops.abs(size - 1 - place), size, dtype="float32")
 
 
-@keras.saving.register_keras_serializable("convserve")
 class Cutout(keras.layers.Layer):  # type: ignore[misc]
     """Grey out one square of each image, ``side`` pixels wide and anywhere within it (DeVries and
     Taylor, *Improved regularization of convolutional neural networks with cutout*, 2017).
@@ -115,7 +112,6 @@ class Cutout(keras.layers.Layer):  # type: ignore[misc]
         return ops.logical_and(place >= 0, place < self.side)
 
 
-@keras.saving.register_keras_serializable("convserve")
 class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
     """Mirror each image in every other epoch, half of them in the even ones: two epochs in a row
     show both sides of each (Jordan, *94 % on CIFAR-10 in 3.29 seconds*, 2024).
@@ -138,7 +134,6 @@ class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
         return ops.where((total + self.epoch) % 2 == 1, ops.flip(images, axis=2), images)
 
 
-@keras.saving.register_keras_serializable("convserve")
 class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
     """Turn, shear, scale and move each image, all in one interpolation; what comes in is black.
 

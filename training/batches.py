@@ -18,8 +18,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """
 
     def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
-        # Not Keras' one worker, which reads through tf.data and its tuner: that one misses its signal
-        # to end now and then, and an epoch began up to a minute late.
+        # With one worker Keras reads through tf.data's tuner, which now and then misses its signal
+        # to end: the next epoch began, and a stopped process ended, up to a minute late.
         super().__init__(workers=2)
         self._split, self._size, self._seed = split, size, seed
         count = len(split.labels)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 EPSILON = 5e-4  # added to the variance of a direction, which else may be next to nothing
 
 
-@keras.saving.register_keras_serializable("convserve")
 class Dirac(keras.initializers.Initializer):  # type: ignore[misc]
     """Let the first filters of a convolution pass their input channel on, the others be random: a
     fresh network keeps its input (Zagoruyko and Komodakis, *DiracNets*, 2017)."""

@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("convserve")
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Straight up from ``start`` of the peak, over the first ``rise`` share of the steps, then
     straight down to ``end`` of it (Smith and Topin, *Super-convergence*, 2018)."""
@@ -26,7 +25,3 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         up = self.start + (1 - self.start) * done / self.rise
         down = 1 - (1 - self.end) * (done - self.rise) / (1 - self.rise)
         return self.peak * ops.clip(ops.minimum(up, down), 0.0, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """What the constructor was given."""
-        return dict(vars(self))

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -11,9 +10,3 @@ from training.schedules import Triangle
 def test_a_triangle_goes_up_and_down(step: int, rate: float) -> None:
     triangle = Triangle(2.0, 100, rise=0.2, start=0.2, end=0.1)
     assert np.asarray(triangle(step)) == pytest.approx(rate, rel=1e-5)
-
-
-def test_a_triangle_survives_a_configuration_round_trip() -> None:
-    optimizer = keras.optimizers.SGD(Triangle(2.0, 100, rise=0.3))
-    copy = keras.optimizers.SGD.from_config(optimizer.get_config())
-    assert float(np.asarray(copy.learning_rate)) == pytest.approx(0.4)
