@@ -104,15 +104,15 @@ def waiting(entry: Recipe, data: Dataset, steps: int, rounds: int = 3) -> str:
     )
 
 
-class Same(keras.utils.PyDataset):  # type: ignore[misc]
+class Same(Batches):
     """One batch again and again, without any work."""
 
     def __init__(self, split: Split, steps: int) -> None:
-        super().__init__(workers=2)  # as `Batches`
-        self._batch, self._steps = (split.images, split.labels), steps
+        super().__init__(split, len(split.labels))
+        self._batch, self._count = (split.images, split.labels), steps
 
     def __len__(self) -> int:
-        return self._steps
+        return self._count
 
     def __getitem__(self, _index: int) -> Any:
         return self._batch

@@ -18,9 +18,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """
 
     def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
-        # With one worker Keras reads through tf.data's tuner, which now and then misses its signal
-        # to end: the next epoch began, and a stopped process ended, up to a minute late.
-        super().__init__(workers=2)
+        # With one worker TensorFlow reads through tf.data's tuner, which now and then misses its
+        # signal to end: the next epoch began, and a stopped process ended, up to a minute late.
+        # With several JAX, which reads ahead, gets batches of the epoch before.
+        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
         self._split, self._size, self._seed = split, size, seed
         count = len(split.labels)
         whole = count // size if seed is not None else 0
