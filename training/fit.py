@@ -153,13 +153,8 @@ def fit(
         elif recipe.prepare:
             recipe.prepare(network, data.train.images)
         keep = Checkpoint(run, state, network, batches)
-        held_out = shared(Batches(data.validation, 256)) if len(data.validation.labels) else None
-        options = {
-            "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
-            "validation_data": held_out,
-            "callbacks": [*callbacks, keep],  # the run moves on only when the others have heard
-            "verbose": verbose,
-        }
+        # The run moves on only when the others have heard.
+        options = _options(data, [*callbacks, keep], verbose)
         if state.step:
             _end_epoch(model, batches, state, options)
             runs.load_weights(model, run / state.checkpoint)  # an optimiser may average at the end
@@ -167,6 +162,18 @@ def fit(
             batches.start_epoch(state.epoch)
             model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epochs, **options)
         return state
+
+
+def _options(
+    data: Dataset, callbacks: Sequence[keras.callbacks.Callback], verbose: int
+) -> dict[str, Any]:
+    held_out = shared(Batches(data.validation, 256)) if len(data.validation.labels) else None
+    return {
+        "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
+        "validation_data": held_out,
+        "callbacks": callbacks,
+        "verbose": verbose,
+    }
 
 
 def _resumed(run: Path, state: State, model: keras.Model) -> State:
