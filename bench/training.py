@@ -4,7 +4,7 @@ Trains the CIFAR-10 recipe and the tutorial's network for some steps on batches 
 on the same number that are gathered and shuffled as in training: the difference is what a step
 waits for that. Then it trains both whole, each in a new run folder, and prints wall time, time of
 an epoch with its validation and checkpoint, images a second and the time to an accuracy on
-validation data. On the device that Keras takes by default.
+validation data. `--recipe` measures one of the two. On the device that Keras takes by default.
 """
 
 import argparse
@@ -121,6 +121,7 @@ class Same(Batches):
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
+    parser.add_argument("--recipe", choices=RECIPES, help="this one alone")
     parser.add_argument("--epochs", type=int, help="instead of each recipe's own number")
     parser.add_argument("--steps", type=int, default=20, help="of the second table")
     parser.add_argument("--seed", type=int, default=1)
@@ -129,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     data = load("cifar10", data_dir=default_data_dir())
-    entries = [recipes.find(name) for name in RECIPES]
+    entries = [recipes.find(name) for name in RECIPES if options.recipe in (None, name)]
     names = {entry: f"{entry.name}-seed{options.seed}" for entry in entries}
     for name in names.values():
         if options.runs and (options.runs / name).exists():
