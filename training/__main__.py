@@ -3,11 +3,12 @@
 Keras is imported by the commands that need it, so that a wrong option is told at once.
 
 Exit codes: 0 done, 1 a failure of ours or of the machine, 2 wrong usage, 3 the data, 4 below the
-recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host: the same command goes
-on.
+recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host, 130 by Ctrl-C: the
+same command goes on.
 """
 
 import argparse
+import importlib.util
 import logging
 import os
 import shlex
@@ -22,6 +23,8 @@ from training.errors import TrainingError, UsageError
 from training.options import parser
 from training.stop import SIGTERM
 
+BACKENDS = {"tensorflow": "train", "jax": "train-jax"}  # by the extra that installs each
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
@@ -34,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device that is not there
     try:
+        _check_backend(os.environ["KERAS_BACKEND"])
         told.run(told)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # twice: nothing was saved
         print("Stopped. The same command goes on from its checkpoint.", file=sys.stderr)
         return 130
     return 0
@@ -54,6 +58,16 @@ def _parser() -> argparse.ArgumentParser:
         "compare": _compare,
     }
     return parser(runs, __doc__)
+
+
+def _check_backend(name: str) -> None:
+    """See, before Keras does, that its backend is there: it would raise through many frames."""
+    if name not in BACKENDS:
+        raise UsageError(f"KERAS_BACKEND is {name!r}. Expected {' or '.join(BACKENDS)}.")
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(
+            f"{name} is not installed. `pip install '.[{BACKENDS[name]}]'` installs it."
+        )
 
 
 def _list(_options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ NOTHING = "–"
 
 
 def table(one: Version, other: Version) -> str:
-    """Every fact of two versions, a line each."""
+    """The facts of two versions, a line each."""
     left, right = _facts(one), _facts(other)
     rows = [("", str(one), str(other))]
     rows += [

@@ -132,8 +132,8 @@ def _complete(archive: Archive, part: Path, patience: Patience) -> None:
             logger.warning("%s: %s after %s bytes", address, exc, f"{_size(part):,}")
             if vain >= patience.tries:
                 raise DataError(
-                    f"Cannot fetch {archive.file}: {address} {exc}, {vain} times in a row. "
-                    f"{_size(part):,} bytes are kept in {part}; the same command goes on. "
+                    f"Cannot fetch {archive.file}: {address} {exc}; {vain} tries in a row in vain. "
+                    f"{_kept(part)}The same command goes on. "
                     "DATA_DIR names a folder that has the data, DATA_MIRROR another address."
                 ) from exc
             time.sleep(patience.pause * 2 ** max(vain - 1, 0))
@@ -227,6 +227,11 @@ def _writing(path: Path) -> Iterator[None]:
             f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room for the "
             "data; DATA_DIR names another. What was received is kept; the same command goes on."
         ) from exc
+
+
+def _kept(part: Path) -> str:
+    size = _size(part)
+    return f"{size:,} bytes are kept in {part}. " if size else ""
 
 
 def _size(path: Path) -> int:

@@ -15,6 +15,7 @@ TrainingError           1   the root
 ├── BelowGate           4   the exported model is less accurate than its recipe demands
 ├── HostLost            75  another host is gone; the same command on all of them resumes
 └── Preempted           75  stopped by SIGTERM; the same command resumes
+    └── Interrupted    130  stopped by Ctrl-C; the same command resumes
 """
 
 from typing import ClassVar
@@ -52,6 +53,12 @@ class Preempted(TrainingError):
     """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+class Interrupted(Preempted):
+    """Stopped by hand; the same command resumes (130 is what shells tell of Ctrl-C)."""
+
+    exit_code = 130
 
 
 class HostLost(TrainingError):

@@ -5,6 +5,7 @@ Knows processes and signals; knows neither Keras nor JAX, which could keep it fr
 """
 
 import argparse
+import importlib.util
 import os
 import signal
 import subprocess
@@ -147,6 +148,8 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             f"Several hosts train on the JAX backend, not on {options.backend!r}. Leave "
             "KERAS_BACKEND unset, or set it to jax."
         )
+    if importlib.util.find_spec("jax") is None:
+        raise UsageError("Several hosts need JAX: `pip install '.[train-jax]'` installs it.")
     with (
         tempfile.TemporaryDirectory(prefix="convserve-") as scratch,
         subprocess.Popen(

@@ -104,12 +104,30 @@ def _publish(
     if keras.backend.backend() != "tensorflow":
         hosts.export(options, entry.name)
         return
+    from training import published
     from training.publish import publish
 
+    before = _accuracy_now(options.models, entry.model)
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
+    after = published.Version(folder).accuracy
+    if before is not None and after < before:
+        print(
+            f"Note: the version before is right on {before:.2%}, this one on {after:.2%}; services "
+            "take the highest. Remove the folder, or train with another --models."
+        )
     for tracker in trackers:
         tracker.published(folder)
+
+
+def _accuracy_now(models: Path, name: str) -> float | None:
+    """Of the version that services take; None where there is none."""
+    from training import published
+
+    try:
+        return published.find(name, models).accuracy
+    except UsageError:
+        return None
 
 
 def _entries(options: argparse.Namespace) -> list["Recipe"]:

@@ -56,6 +56,11 @@ class Version:
             raise UsageError(f"{self.file} says nothing of: {', '.join(sorted(missing))}.")
         return held
 
+    @property
+    def accuracy(self) -> float:
+        """On the test split."""
+        return float(self.metadata["metrics"]["accuracy"])
+
     @cached_property
     def tables(self) -> list[list[list[str]]]:
         """The tables of the card: rows of cells, the heading first; none without a card."""

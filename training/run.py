@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAME = ("recipe", "page", "seed", "epochs", "precision", "data")  # or it is another run
+SEAL = b"sha256:"  # before the check sum that stands behind the weights of a file
 DAMAGED = (OSError, RuntimeError, KeyError, ValueError, UserWarning)  # as Keras and h5py tell it
 
 
@@ -157,6 +158,7 @@ def load_weights(model: "keras.Model", path: Path) -> None:
         Preempted: SIGTERM came meanwhile.
         RunFailed: it is damaged, or of another network.
     """
+    _check_seal(path)
     SIGTERM.hold()  # Keras would take what it raises for damage
     try:
         with SIGTERM.heard(), warnings.catch_warnings():
@@ -165,6 +167,24 @@ def load_weights(model: "keras.Model", path: Path) -> None:
     except DAMAGED as exc:
         reason = str(exc).strip().partition("\n")[0]
         raise RunFailed(f"{path} is damaged: {reason}. Expected: a whole checkpoint.") from exc
+
+
+def _check_seal(path: Path) -> None:
+    """HDF5 does not tell that a bit of a weight has changed. Without a seal it is left to it."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return  # which is told by who opens it
+    weights, seal = data[:-SEALED], data[-SEALED:]
+    if seal.startswith(SEAL) and seal != _seal(weights):
+        raise RunFailed(f"{path} is damaged: its check sum differs. Expected: a whole checkpoint.")
+
+
+def _seal(weights: bytes | memoryview) -> bytes:
+    return SEAL + hashlib.sha256(weights).digest()
+
+
+SEALED = len(_seal(b""))
 
 
 def read_state(run: Path) -> State:
@@ -210,10 +230,10 @@ def write_state(run: Path, state: State) -> None:
 
 
 def save_weights(model: "keras.Model", path: Path) -> None:
-    """Write all weights of a model, its optimiser's included."""
+    """Write all weights of a model, its optimiser's included, and a seal, which HDF5 ignores."""
     file = _InMemory()
     model.save_weights(file)
-    write(path, file.getbuffer())
+    write(path, file.getbuffer(), _seal(file.getbuffer()))
 
 
 class _InMemory(io.BytesIO):
@@ -223,14 +243,14 @@ class _InMemory(io.BytesIO):
         return "memory.weights.h5"  # Keras asks for the ending
 
 
-def write(path: Path, data: bytes | memoryview) -> None:
+def write(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file beside its place and rename it: a step that cannot be seen half done."""
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())  # or a machine that stops might keep the name alone
             partial.replace(path)

@@ -1,5 +1,5 @@
-"""SIGTERM: end the command at once or, while a training step runs, at the end of the step, so that
-its work is kept.
+"""SIGTERM, and Ctrl-C: end the command at once or, while a training step runs, at the end of the
+step, so that its work is kept.
 
 Knows signals; knows nothing of training or of checkpoints.
 """
@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training.errors import Preempted
+from training.errors import Interrupted, Preempted
 
 
 class Sigterm:
@@ -16,11 +16,12 @@ class Sigterm:
 
     def __init__(self) -> None:
         self.arrived = False
-        self._held = False
+        self._held = self._by_hand = False
 
     def listen(self) -> None:
-        """Take the signal from now on."""
-        signal.signal(signal.SIGTERM, self._arrive)
+        """Take the signals from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._arrive)
 
     def hold(self) -> None:
         """Let the signal wait: what runs now must come to its end."""
@@ -33,6 +34,8 @@ class Sigterm:
             Preempted: it has arrived meanwhile.
         """
         self._held = False
+        if self.arrived and self._by_hand:
+            raise Interrupted("Stopped. The same command goes on from its checkpoint.")
         if self.arrived:
             raise Preempted("Stopped by SIGTERM. The same command goes on from its checkpoint.")
 
@@ -53,8 +56,11 @@ class Sigterm:
             raise
         self.release()
 
-    def _arrive(self, *_: object) -> None:
-        self.arrived = True
+    def _arrive(self, number: int, _: object) -> None:
+        by_hand = number == signal.SIGINT
+        if by_hand and self._by_hand:  # once more: whoever does that does not wait
+            raise KeyboardInterrupt
+        self.arrived, self._by_hand = True, by_hand
         if not self._held:
             self.release()
 

@@ -9,8 +9,9 @@ from training.stop import Sigterm
 @pytest.fixture
 def sigterm() -> Iterator[Sigterm]:
     """One that listens in place of the process's own."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     listening = Sigterm()
     listening.listen()
     yield listening
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -2,6 +2,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.tables import ROOT
 from tests.tiny_data import squares, write_idx, write_tiny_data
 from training.__main__ import main
 from training.run import State
@@ -56,6 +59,30 @@ def test_wrong_usage_is_told_and_exits_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["foo", "torch"])
+def test_a_backend_that_is_not_ours_exits_2(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    assert main(["list"]) == 2
+    assert f"KERAS_BACKEND is '{name}'. Expected tensorflow or jax" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_installed_exits_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert main(["list"]) == 2
+    assert "jax is not installed. `pip install '.[train-jax]'`" in capsys.readouterr().err
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    hosts = ["--hosts", "a:1,b:1", "--host-index", "0", "--runs", str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "jax" or None)
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert main(["train", "digits_conv5", *hosts]) == 2
+    assert "Several hosts need JAX" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -78,7 +105,7 @@ def test_a_wrong_option_exits_2(
 def test_training_to_publish_is_refused_where_nothing_can_export(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "tensorflow" or None)
     assert main(["train", "digits", "--models", str(tmp_path)]) == 2
     assert "Only TensorFlow can export, and it is not installed" in capsys.readouterr().err
 
@@ -130,6 +157,29 @@ def test_a_run_that_was_published_is_not_published_twice(
     assert len(published) == calls
 
 
+@pytest.mark.parametrize(("before", "after", "told"), [(2, 1, True), (1, 2, False)])
+def test_a_version_that_is_worse_than_the_one_before_is_told(
+    before: int,
+    after: int,
+    told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(ROOT / f"models/digits/{before}", tmp_path / "models/digits/1")
+    write_tiny_data(tmp_path / "data-dir")
+    monkeypatch.setattr("training.fit.fit", lambda *_, **__: State("", "", 1, 1, "", "", ""))
+    monkeypatch.setattr(
+        "training.publish.publish",
+        lambda *_, **__: shutil.copytree(
+            ROOT / f"models/digits/{after}", tmp_path / "models/digits/2"
+        ),
+    )
+    assert main(command(tmp_path)[3:]) == 0
+    note = "Note: the version before is right on 99.70%, this one on 99.16%"
+    assert (note in capsys.readouterr().out) is told
+
+
 @pytest.mark.parametrize(
     ("place", "code", "message"),
     [("models", 1, "models cannot be written."), ("data-dir", 3, "mnist cannot be read: Permi")],
@@ -175,22 +225,22 @@ def test_missing_data_without_a_network_exit_3(tmp_path: Path) -> None:
     assert "training: Cannot fetch" in done.stderr.splitlines()[-1]
 
 
-def test_sigterm_exits_75_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_signal_ends_the_command_and_the_same_command_goes_on(tmp_path: Path) -> None:
     write_tiny_data(tmp_path / "data-dir")
     arguments = command(tmp_path, "--epochs=2000", "--no-publish")
     state = tmp_path / "runs/digits_adadelta-seed1/state.json"
     reached = []
-    for _ in range(2):
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
         before = state.read_text() if state.exists() else ""
         process = subprocess.Popen(
             arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         while process.poll() is None and (not state.exists() or state.read_text() == before):
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode == 75, errors
-        assert "Stopped by SIGTERM. The same command goes on" in errors
+        assert process.returncode == code, errors
+        assert "The same command goes on" in errors
         held = json.loads(state.read_text())
         reached.append((held["epoch"], held["step"]))
     assert reached[1] > reached[0] > (0, 0)

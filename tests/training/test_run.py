@@ -54,11 +54,20 @@ def test_a_checkpoint_within_an_epoch_goes_when_the_next_is_there(tmp_path: Path
     assert checkpoints(tmp_path) == ["epoch-1.weights.h5", "epoch-2.weights.h5"]
 
 
+WEIGHT = np.float32(0.123456).tobytes()
+
+
+def flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes] | None] = {
     "empty": lambda whole: b"",
     "cut": lambda whole: whole[: len(whole) // 2],
     "garbage": lambda whole: bytes(range(256)) * 20,
     "zeros inside": lambda whole: whole[:2000] + bytes(len(whole) - 2000),
+    "another bit in a weight": lambda whole: whole.replace(WEIGHT, flipped(WEIGHT)),
+    "another bit in its seal": lambda whole: whole[:-1] + flipped(whole[-1:]),
     "no file": None,
 }
 
@@ -69,18 +78,28 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     before = model()
     runs.save(tmp_path, state(2), before)
-    runs.save(tmp_path, state(2, checkpoint=runs.checkpoint(3)), model())
+    after = model()
+    after.set_weights([np.full_like(each, 0.123456) for each in after.get_weights()])
+    runs.save(tmp_path, state(2, checkpoint=runs.checkpoint(3)), after)
     runs.write_state(tmp_path, state(3))
     last = tmp_path / "epoch-3.weights.h5"
     whole = last.read_bytes()
     last.unlink()
     if damage:
         last.write_bytes(damage(whole))
+        assert last.read_bytes() != whole
     read = model()
     reached = runs.restore(tmp_path, runs.read_state(tmp_path), read)
     assert same(read, before)
     assert reached == state(2)
     assert f"{last} is damaged" in caplog.text
+
+
+def test_weights_without_a_seal_are_read(tmp_path: Path) -> None:
+    before, read = model(), model()
+    before.save_weights(tmp_path / "a.weights.h5")
+    runs.load_weights(read, tmp_path / "a.weights.h5")
+    assert same(read, before)
 
 
 def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:

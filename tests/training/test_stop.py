@@ -12,6 +12,24 @@ def test_sigterm_stops_at_once(sigterm: Sigterm) -> None:
     assert raised.value.exit_code == 75
 
 
+def test_ctrl_c_stops_as_sigterm_does_and_a_second_one_at_once(sigterm: Sigterm) -> None:
+    sigterm.hold()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Preempted, match="The same command goes on") as raised:
+        sigterm.release()
+    assert raised.value.exit_code == 130
+
+
+def test_sigterm_after_ctrl_c_is_what_is_told(sigterm: Sigterm) -> None:
+    sigterm.hold()
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="SIGTERM"):
+        sigterm.release()
+
+
 def test_sigterm_waits_while_it_is_held(sigterm: Sigterm) -> None:
     sigterm.hold()
     signal.raise_signal(signal.SIGTERM)
