@@ -25,7 +25,7 @@ from training import recipe as recipes
 from training.batches import Batches
 from training.datasets import Dataset, default_data_dir, load
 from training.fit import fit, policy
-from training.network import build, trainable
+from training.network import build, cores, trainable
 from training.recipe import Recipe
 from training.splits import Split
 
@@ -140,7 +140,7 @@ def main() -> None:
         runs = options.runs or Path(scratch)
         rows = [whole(entry, data, runs / name, options) for entry, name in names.items()]
     devices = keras.distribution.list_devices()
-    print(f"\n{keras.backend.backend()} on {', '.join(devices)}, {os.cpu_count()} cores\n")
+    print(f"\n{keras.backend.backend()} on {', '.join(devices)}, {cores()} cores\n")
     print("| recipe | step, batch ready | step, batch gathered | ratio (spread) |")
     print("| --- | --- | --- | --- |", *waits, sep="\n")
     print(f"\n| recipe | epochs | wall | epoch | images/s | to {options.target:.0%} | best |")

@@ -3,6 +3,7 @@
 Knows Keras on any backend; knows nothing of data, of runs or of files.
 """
 
+import os
 from typing import Any
 
 import keras
@@ -68,6 +69,13 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
 def _compiles() -> bool:
     """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
     return keras.backend.backend() == "jax" or on_gpu()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def on_gpu() -> bool:

@@ -142,7 +142,8 @@ def _row(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
 def _training(results: Sequence[Result]) -> str:
     first = results[0]
     minutes = statistics.fmean(result.seconds for result in results) / 60
-    machine = f"{first.cores} processor cores" if first.device == "cpu" else "a GPU"
+    cores = f"{first.cores} processor core{'s' * (first.cores > 1)}"
+    machine = cores if first.device == "cpu" else "a GPU"
     return (
         f"{first.epochs} epochs of {first.images:,}, {minutes:.1f} minutes, {first.precision} on "
         f"{machine}"

@@ -199,18 +199,15 @@ def test_a_result_of_an_older_page_or_another_precision_does_not_count(tmp_path:
     assert results.read(file, conv5) is None
 
 
-@pytest.mark.parametrize(("accuracy", "code"), [(0.9819, 4), (0.9821, 0)])
-def test_reproduce_exits_4_below_the_gate_and_writes_the_page_all_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], accuracy: float, code: int
-) -> None:
+def test_a_result_below_the_gate_is_written_too(tmp_path: Path) -> None:
+    """The gate is for what is published: the last epoch of a tutorial is whatever it is."""
     conv5 = recipe.find("digits_conv5")
     run = results.folder(tmp_path, conv5, 2)
-    results.write(run / results.FILE, result(conv5.name, 2, test_accuracy=accuracy, test_loss=0.04))
+    results.write(run / results.FILE, result(conv5.name, 2, test_accuracy=0.9, test_loss=0.04))
     page = tmp_path / "page.md"
     arguments = ["digits_conv5", "--seeds=2", f"--runs={tmp_path}", f"--page={page}"]
-    assert main(["reproduce", *arguments]) == code
-    assert ("min_accuracy: digits_conv5 with seed 2" in capsys.readouterr().err) == bool(code)
-    assert f"{accuracy:.2%}"[:-1] in page.read_text()
+    assert main(["reproduce", *arguments]) == 0
+    assert "90.00 %" in page.read_text()
 
 
 def test_reproduce_trains_scores_and_writes_the_page_once(
