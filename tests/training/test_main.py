@@ -75,7 +75,6 @@ def test_a_backend_that_is_not_installed_exits_2(
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert main(["list"]) == 2
     assert "jax is not installed. `pip install '.[train-jax]'`" in capsys.readouterr().err
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     hosts = ["--hosts", "a:1,b:1", "--host-index", "0", "--runs", str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "jax" or None)
     monkeypatch.delenv("KERAS_BACKEND")
