@@ -2,3 +2,8 @@
 
 Knows the contract in ``models/README.md``; knows nothing of the HTTP service but its address.
 """
+
+import os
+
+# onnxruntime's Linux build reports usage over the network; it reads this when it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -5,6 +5,7 @@ Knows NumPy only: logits and probabilities in, numbers out.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +115,7 @@ def sets(probabilities: Floats, labels: Labels, threshold: float) -> Sets:
     )
 
 
-def baseline(probabilities: Floats, labels: tuple[str, ...]) -> dict[str, object]:
+def baseline(probabilities: Floats, labels: Sequence[str]) -> dict[str, object]:
     """What the model answers on data like its test set: the share of each class and of each bin of
     confidence."""
     count = len(probabilities)

@@ -6,7 +6,6 @@ Knows onnxruntime and HTTP; knows nothing of Keras or of how the file came to be
 import io
 import json
 import math
-import os
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import requests
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from training.datasets import Dataset, Upload, load
 from training.errors import ServiceFailed
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
-import onnxruntime
 
 onnxruntime.disable_telemetry_events()
 

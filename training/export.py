@@ -10,6 +10,7 @@ precision policy makes a file that onnxruntime refuses. So the network is rebuil
 exported at opset 17, checked, reloaded and compared.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -120,8 +121,8 @@ def next_version(models: Path, name: str) -> int:
 
 @contextmanager
 def publication(models: Path, name: str, version: int) -> Iterator[Path]:
-    """A hidden folder to fill; renamed to ``models/<name>/<version>`` when the block ends well,
-    removed when it does not.
+    """A hidden folder to fill; given its ``SHA256SUMS`` and renamed to
+    ``models/<name>/<version>`` when the block ends well, removed when it does not.
 
     Raises:
         PublishFailed: the version exists, or the folder cannot be written.
@@ -135,6 +136,7 @@ def publication(models: Path, name: str, version: int) -> Iterator[Path]:
             raise PublishFailed(
                 f"{target} is published already, and a published version never changes."
             )
+        _sum_up(partial)
         _sync(partial)  # or a machine that stops might keep the names alone
         partial.rename(target)
     except OSError as exc:
@@ -143,6 +145,16 @@ def publication(models: Path, name: str, version: int) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             partial.parent.rmdir()  # a first version that failed leaves no empty model behind
+
+
+def _sum_up(folder: Path) -> None:
+    """Write what ``sha256sum --check SHA256SUMS`` reads, of every file."""
+    lines = []
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{found}  {path.relative_to(folder).as_posix()}\n")
+    (folder / "SHA256SUMS").write_text("".join(lines), "utf-8")
 
 
 def _sync(folder: Path) -> None:

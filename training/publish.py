@@ -9,8 +9,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from itertools import islice
@@ -22,11 +21,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from training import calibrate, cost, export, report
+from training import calibrate, cost, export, quantize, report
 from training import run as runs
 from training.datasets import Dataset
 from training.errors import BelowGate, RunMismatch, UsageError
-from training.evaluate import Score, probabilities, score
+from training.judge import Judgement, judge
 from training.network import build, feature_maps, served
 from training.pixels import encode_png
 from training.recipe import Recipe
@@ -39,16 +38,6 @@ log = logging.getLogger(__name__)
 GOLDEN_IMAGES = 10
 EXAMPLES = 4  # of them are shown with their edges and feature maps
 PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the exported file reached on the test split."""
-
-    score: Score
-    calibration_error: float
-    answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
-    thresholds: dict[float, float]  # of the prediction sets, by coverage, from validation data
 
 
 def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
@@ -86,11 +75,12 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
     ):
         graph = export.to_onnx(model, {})
         judgement = _judge(recipe, model, graph, data, folder / "model.onnx")
-        properties = _describe(recipe, data, version, judgement, state.command)
-        onnx.helper.set_model_props(graph, export.properties(properties))
-        onnx.save(graph, folder / "model.onnx")
+        common = _describe(recipe, data, version, state.command)
+        properties = _save(graph, folder / "model.onnx", common, judgement, precision="float32")
         export.compare(model, folder / "model.onnx", data.test.images[: export.MIN_COMPARED])
-        golden = list(islice(_surest(data.test, judgement.answers), GOLDEN_IMAGES))
+        int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
+        answers = [each.answers for each in (judgement, int8) if each]
+        golden = list(islice(_surest(data.test, answers), GOLDEN_IMAGES))
         _write_golden(folder / "golden", data, golden)
         examples = data.test.images[golden[:EXAMPLES]]
         evidence = report.Evidence(
@@ -101,7 +91,7 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
             maps=feature_maps(network, examples),
         )
         facts = _facts(recipe, state, network, temperature)
-        facts |= _costs(graph, folder / "model.onnx")
+        facts |= _costs(graph, folder / "model.onnx", judgement) | {"int8": words}
         report.write(folder, properties, facts, data, evidence)
         state.published = runs.digest(folder / "model.onnx")
         SIGTERM.hold()  # the run must know of a version that is there
@@ -118,30 +108,52 @@ def _logits(network: keras.Model, split: Split) -> NDArray[np.float32]:
 def _judge(
     recipe: Recipe, model: keras.Model, graph: onnx.ModelProto, data: Dataset, file: Path
 ) -> Judgement:
-    test = data.test
     onnx.save(graph, file)
-    difference = export.compare(model, file, test.images[: export.MIN_COMPARED])
-    answers = probabilities(file, test.images)
-    result = score(answers, test.labels)
-    log.info("the exported file gets %s; it differs from the network by %.1e", result, difference)
-    if result.accuracy < recipe.min_accuracy:
+    difference = export.compare(model, file, data.test.images[: export.MIN_COMPARED])
+    judgement = judge(file, data)
+    log.info("the exported file: %s; off the network by %.1e", judgement.told, difference)
+    if judgement.score.accuracy < recipe.min_accuracy:
         raise BelowGate(
-            f"{recipe.name} got {result}, below its min_accuracy of {recipe.min_accuracy:.2%}. "
-            "Nothing was published."
+            f"{recipe.name} got {judgement.score}, below its min_accuracy of "
+            f"{recipe.min_accuracy:.2%}. Nothing was published."
         )
-    held_out = probabilities(file, data.validation.images)
-    return Judgement(
-        score=result,
-        calibration_error=calibrate.calibration_error(answers, test.labels),
-        answers=answers,
-        thresholds=calibrate.thresholds(held_out, data.validation.labels),
-    )
+    return judgement
 
 
-def _describe(
-    recipe: Recipe, data: Dataset, version: int, judgement: Judgement, command: str
+def _int8(
+    graph: onnx.ModelProto, data: Dataset, file: Path, common: Mapping[str, Any], float32: Judgement
+) -> tuple[Judgement | None, str]:
+    """Put the int8 file beside the float32 one where it is worth it: what it reached, if so, and
+    what the card says."""
+    small = quantize.quantize(graph, data.train.images)
+    onnx.save(small, file)
+    judgement = judge(file, data)
+    if reason := quantize.refusal(float32, judgement):
+        file.unlink()
+        log.info("no int8 file: %s", reason)
+        return None, f"none: {reason}"
+    _save(small, file, common, judgement, precision="int8")
+    log.info("the int8 file: %s", judgement.told)
+    return judgement, f"`{file.name}`: {judgement.told}, {_size(file)}"
+
+
+def _save(
+    graph: onnx.ModelProto,
+    file: Path,
+    common: Mapping[str, Any],
+    judgement: Judgement,
+    *,
+    precision: str,
 ) -> dict[str, Any]:
-    """The metadata of ``models/README.md``."""
+    """Write a file with its metadata; these."""
+    properties = {**common, "precision": precision, **judgement.metadata(common["labels"])}
+    onnx.helper.set_model_props(graph, export.properties(properties))
+    onnx.save(graph, file)
+    return properties
+
+
+def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict[str, Any]:
+    """The metadata of ``models/README.md``, but for what a file reached."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
         "schema": export.SCHEMA,
@@ -151,14 +163,6 @@ def _describe(
         "fit": recipe.fit,
         "title": recipe.title,
         "recipe": recipe.name,
-        "metrics": {
-            "accuracy": round(judgement.score.accuracy, 6),
-            "correct": judgement.score.correct,
-            "images": judgement.score.images,
-            "calibration_error": round(judgement.calibration_error, 6),
-        },
-        "baseline": calibrate.baseline(judgement.answers, data.labels),
-        "conformal": {f"{coverage:g}": value for coverage, value in judgement.thresholds.items()},
         "dataset": {
             "name": data.name,
             "hash": data.content_hash,
@@ -190,13 +194,16 @@ def _facts(
     }
 
 
-def _costs(graph: onnx.ModelProto, file: Path) -> dict[str, str]:
-    millions, spent = cost.macs(graph) / 1e6, cost.milliseconds(file)
+def _costs(graph: onnx.ModelProto, file: Path, judgement: Judgement) -> dict[str, str]:
     return {
-        "Cost of an image": f"{millions:.1f} million multiply-accumulates, {spent:.2f} ms at one "
-        "thread of the machine that published it",
-        "File": f"{file.stat().st_size / 1e6:.1f} MB",
+        "Cost of an image": f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
+        f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it",
+        "File": _size(file),
     }
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:.1f} MB"
 
 
 def _revision() -> str:
@@ -220,11 +227,12 @@ def _write_golden(folder: Path, data: Dataset, chosen: Sequence[int]) -> None:
         (folder / f"{label}-{n}.png").write_bytes(encode_png(data.test.images[index]))
 
 
-def _surest(test: Split, answers: NDArray[np.float32]) -> Iterator[int]:
-    """Right answers, the classes taking turns, each with its surest first: no other processor's
-    rounding may turn one of them."""
-    right = np.flatnonzero(answers.argmax(axis=1) == test.labels)
-    right = right[np.argsort(-answers[right].max(axis=1), kind="stable")]
+def _surest(test: Split, answers: Sequence[NDArray[np.float32]]) -> Iterator[int]:
+    """What all files answer right, the classes taking turns, each with its surest first: no other
+    processor's rounding may turn one of them."""
+    right = np.all([each.argmax(axis=1) == test.labels for each in answers], axis=0).nonzero()[0]
+    sure = np.min([each[right].max(axis=1) for each in answers], axis=0)
+    right = right[np.argsort(-sure, kind="stable")]
     labels = test.labels[right]
     turn = np.array([np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)])
     yield from (int(right[place]) for place in np.lexsort((labels, turn)))

@@ -16,7 +16,7 @@ class Sigterm:
 
     def __init__(self) -> None:
         self.arrived = False
-        self._held = self._by_hand = False
+        self._held = self._by_hand = self._thrown = False
 
     def listen(self) -> None:
         """Take the signals from now on."""
@@ -34,6 +34,7 @@ class Sigterm:
             Preempted: it has arrived meanwhile.
         """
         self._held = False
+        self._thrown = self.arrived
         if self.arrived and self._by_hand:
             raise Interrupted("Stopped. The same command goes on from its checkpoint.")
         if self.arrived:
@@ -48,12 +49,12 @@ class Sigterm:
         """
         try:
             yield
-        except Preempted:
-            self.release()  # in our own words: Keras adds to those of what a layer raised
+        except Exception:
+            if self._thrown:  # into a layer or TensorFlow, which made an error of their own of it
+                self.release()
             raise
-        except BaseException:
+        finally:
             self._held = False
-            raise
         self.release()
 
     def _arrive(self, number: int, _: object) -> None:

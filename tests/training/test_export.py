@@ -1,3 +1,4 @@
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_a_publication_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "model.onnx").write_bytes(b"graph")
         assert not (tmp_path / "digits" / "1").exists()
     assert (tmp_path / "digits/1/model.onnx").read_bytes() == b"graph"
+
+
+def test_a_publication_tells_the_sums_of_its_files(tmp_path: Path) -> None:
+    with export.publication(tmp_path, "digits", 1) as folder:
+        (folder / "golden").mkdir()
+        (folder / "golden" / "7-0.png").write_bytes(b"seven")
+        (folder / "model.onnx").write_bytes(b"graph")
+    published = tmp_path / "digits" / "1"
+    files = ["golden/7-0.png", "model.onnx"]
+    assert (published / "SHA256SUMS").read_text() == "".join(
+        f"{hashlib.sha256((published / file).read_bytes()).hexdigest()}  {file}\n" for file in files
+    )
 
 
 def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_run_that_was_published_is_not_published_twice(
     assert len(published) == calls
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [(2, 1, True), (1, 2, False)])
+@pytest.mark.parametrize(("before", "after", "told"), [(3, 1, True), (1, 3, False)])
 def test_a_version_that_is_worse_than_the_one_before_is_told(
     before: int,
     after: int,

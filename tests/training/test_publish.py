@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.training import tiny
-from training import calibrate, report
+from training import calibrate, cost, quantize, report
 from training import publish as publishing
 from training import run as runs
 from training.errors import BelowGate, Preempted, RunMismatch, UsageError
@@ -34,14 +34,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def int8_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is, most likely, for so small a network; no test here depends on the clock."""
+    take(monkeypatch, float32=1.0, int8=1.5)
+
+
+def take(monkeypatch: pytest.MonkeyPatch, *, float32: float, int8: float) -> None:
+    """Let an image take so many milliseconds."""
+    times = {"model.onnx": float32, "model.int8.onnx": int8}
+    monkeypatch.setattr(cost, "milliseconds", lambda file: times[file.name])
+
+
 @pytest.fixture(scope="module")
 def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With an int8 file."""
     models = tmp_path_factory.mktemp("models")
-    return publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
+    with pytest.MonkeyPatch.context() as patch:
+        take(patch, float32=1.0, int8=0.5)
+        return publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
 
 
-def properties(folder: Path) -> dict[str, str]:
-    model = onnx.load(folder / "model.onnx")
+def properties(folder: Path, file: str = "model.onnx") -> dict[str, str]:
+    model = onnx.load(folder / file)
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -104,7 +119,73 @@ def test_the_golden_images_are_the_surest_right_answers_of_each_class() -> None:
     test = tiny.split(6, 1)  # dark, light, dark, light, dark, light
     sure = np.array([0.9, 0.6, 0.99, 0.7, 0.2, 0.8], np.float32)  # of the true label
     answers = np.where(np.eye(2)[test.labels] > 0, sure[:, None], 1 - sure[:, None])
-    assert list(_surest(test, answers.astype(np.float32))) == [2, 5, 0, 3, 1]
+    assert list(_surest(test, [answers.astype(np.float32)])) == [2, 5, 0, 3, 1]
+
+
+def test_the_golden_images_are_those_that_both_files_answer_right() -> None:
+    test = tiny.split(4, 1)  # dark, light, dark, light
+    one = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]], np.float32)
+    other = np.array([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1], [0.7, 0.3]], np.float32)
+    assert list(_surest(test, [one, other])) == [2, 1, 0]
+
+
+def test_the_int8_file_keeps_the_contract_and_tells_what_it_reached_itself(
+    published: Path,
+) -> None:
+    held, other = properties(published, "model.int8.onnx"), properties(published)
+    assert (held["precision"], other["precision"]) == ("int8", "float32")
+    same = ("schema", "name", "version", "labels", "fit", "recipe", "dataset", "source")
+    assert {key: held[key] for key in same} == {key: other[key] for key in same}
+    answers = probabilities(published / "model.int8.onnx", tiny.dataset().test.images)
+    right = int(np.sum(answers.argmax(axis=1) == tiny.dataset().test.labels))
+    assert json.loads(held["metrics"])["correct"] == right
+    assert json.loads(held["baseline"]) == calibrate.baseline(answers, ("dark", "light"))
+    validation = tiny.dataset().validation
+    held_out = probabilities(published / "model.int8.onnx", validation.images)
+    thresholds = calibrate.thresholds(held_out, validation.labels)
+    assert json.loads(held["conformal"]) == {f"{each:g}": p for each, p in thresholds.items()}
+
+
+def test_the_card_tells_of_both_files(published: Path) -> None:
+    card = (published / "README.md").read_text()
+    assert " multiply-accumulates, 1.00 ms at one thread" in card
+    assert "| int8 | `model.int8.onnx`: " in card
+    assert "0.50 ms an image, 0.0 MB |" in card
+
+
+@pytest.mark.parametrize(
+    ("int8", "least", "reason"),
+    [(0.95, 1, "it is not 10% faster"), (0.5, -1000, "it is 0.00 points less accurate")],
+    ids=["too slow", "too inaccurate"],
+)
+def test_an_int8_file_that_is_not_worth_it_is_not_published(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    int8: float,
+    least: int,
+    reason: str,
+) -> None:
+    take(monkeypatch, float32=1.0, int8=int8)
+    monkeypatch.setattr(quantize, "MOST_LOST", least)
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "SHA256SUMS", "golden", "model.onnx", "report")
+    }
+    assert f"| int8 | none: {reason} (" in (folder / "README.md").read_text()
+
+
+def test_a_signal_while_quantising_leaves_nothing(
+    run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(publishing, "SIGTERM", sigterm)
+    monkeypatch.setattr(quantize, "quantize", interrupted)
+    with pytest.raises(Preempted):
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_an_older_page_is_not_published_as_the_new_one(run: Path, tmp_path: Path) -> None:

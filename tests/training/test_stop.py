@@ -56,12 +56,15 @@ def test_an_error_under_way_is_not_hidden_by_a_signal_that_waited(sigterm: Sigte
         signal.raise_signal(signal.SIGTERM)  # another one is not held any more
 
 
-def test_a_signal_that_a_layer_has_told_is_told_in_our_words(sigterm: Sigterm) -> None:
+@pytest.mark.parametrize("told", [Preempted, TypeError])
+def test_a_signal_that_a_layer_has_told_is_told_in_our_words(
+    sigterm: Sigterm, told: type[Exception]
+) -> None:
     def trace() -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         except Preempted as exc:
-            raise Preempted("Exception encountered when calling Layer.call().") from exc
+            raise told("Failed to convert elements of (None,) to Tensor.") from exc
 
     with pytest.raises(Preempted, match=r"^Stopped by SIGTERM"), sigterm.heard():
         trace()
