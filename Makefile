@@ -27,6 +27,10 @@ train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
 bench-train: .venv/train/.made ## Measure training, for about three hours on two cores
 	.venv/train/bin/python -m bench.training $(ARGS)
 
+.PHONY: bench
+bench: .venv/bench/.made ## Measure the service beside FastAPI and Flask (needs Linux and wrk)
+	.venv/bench/bin/python -m bench.serving $(ARGS)
+
 .PHONY: test
 test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
 	.venv/dev/bin/python -m pytest $(ARGS)
@@ -49,7 +53,8 @@ docs: .venv/dev/.made ## Write the generated tables into README.md
 pins: ## Compile requirements/ anew from pyproject.toml (needs uv)
 	for extra in serve serve-gpu train train-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
 	$(COMPILE) --extra train --extra train-jax -o requirements/train-jax.txt
-	$(COMPILE) --extra serve --extra train --extra track --group test --group lint -o requirements/dev.txt
+	$(COMPILE) --extra serve --extra bench -o requirements/bench.txt
+	$(COMPILE) --extra serve --extra train --extra track --extra bench --group test --group lint -o requirements/dev.txt
 
 COMPILE = uv pip compile --quiet --upgrade --python-version 3.11 --universal --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml

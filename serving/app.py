@@ -3,53 +3,74 @@
 Each part is made here, once, and attaches itself; nothing is computed here.
 """
 
+import asyncio
 import os
 import threading
+from pathlib import Path
 
 from flask import Flask
 
-from serving import api, api_edge, repository
+from serving import api, api_edge
+from serving.admission import Admission
 from serving.batcher import Batcher
-from serving.metrics import Metrics
+from serving.errors import ModelError
+from serving.loop import Loop
+from serving.metrics import DIRECTORY, Metrics
+from serving.peers import Peers
+from serving.predictor import Predictor
+from serving.reloader import Reloader
 from serving.settings import Settings
 
 SERVICE = "convserve"  # the key of the ``Service`` in ``app.extensions``
+BODIES = 8  # of the largest size, that one worker holds at once: 256 MB by default
 
 
-def create_app(settings: Settings | None = None, *, slot: int | None = None) -> Flask:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    slot: int | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Flask:
     """The web application with its models loaded and tested.
 
-    ``slot`` is the number of this worker among those that share one page of metrics.
+    ``slot`` is the number of this worker among those that share one folder of metrics and states;
+    ``loop`` the event loop that it runs, if it runs one.
 
     Raises:
         SettingsError: a setting is unknown or malformed.
-        ModelError: a published model is broken.
+        ModelError: a published model is broken; in a worker, which may replace one that serves,
+            only if none is sound.
     """
     settings = settings or Settings.from_environ(os.environ)
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False  # one error shape, and no redirects
+    metrics = Metrics(slot=slot)
+    peers = Peers(None if slot is None else Path(os.environ[DIRECTORY]), slot or 0)
+    reloader = Reloader(settings, metrics, peers)
+    reloader.look()
+    if not reloader.repository.names or (slot is None and reloader.refused):
+        raise ModelError(" ".join(reloader.refused.values()))
+    admission = Admission(
+        max_requests=settings.requests,
+        max_images=settings.queue,
+        max_bytes=BODIES * settings.max_body_bytes,
+    )
     service = api.Service(
         settings=settings,
-        repository=repository.load(
-            settings.models,
-            intra_threads=settings.intra_threads,
-            max_pixels=settings.max_pixels,
+        reloader=reloader,
+        predictor=Predictor(
+            settings,
+            lambda: reloader.repository,
+            admission,
+            Batcher(lanes=settings.lanes),
+            metrics,
         ),
-        batcher=Batcher(
-            lanes=settings.lanes,
-            decodes=settings.lanes * settings.intra_threads,  # the processors that inferences use
-            max_requests=settings.places,
-            max_images=settings.queue,
-        ),
-        metrics=Metrics(slot=slot),
+        metrics=metrics,
         draining=threading.Event(),
+        loop=Loop(loop),
     )
-    for model in service.repository:
-        service.metrics.loaded(
-            model.name, model.version, provider=model.provider, labels=model.labels
-        )
-    api_edge.init_app(app, service.metrics)
+    api_edge.init_app(app, metrics)
     app.register_blueprint(api.blueprint(service))
     app.extensions[SERVICE] = service
     return app

@@ -1,156 +1,201 @@
-"""Who may run, and when: bounded admission, lanes for decoding and for inferences, a deadline.
+"""Who runs, and when: images that wait are joined into one inference, and wait up to a deadline.
 
-One per worker. Knows models only by their ``predict``; knows nothing of images or of HTTP.
-Requests are not joined yet: each runs its own images, a slice at a time, so that none holds the
-lane for long. Decoding has a lane of its own, as a large image takes hundreds of megabytes.
+One per worker, in its event loop. Knows models only by what they predict and how long it takes;
+knows nothing of images or of HTTP.
+
+An inference that is short runs in the loop itself: handing it to a thread would cost more than it
+saves, and requests that came meanwhile join the next one. A long one runs in a thread, and so does
+one on a device: while that computes, the loop can decode.
 """
 
-import threading
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import DeadlineExceeded, Overloaded
+from serving.errors import DeadlineExceeded
 from serving.model import Model
 
-SLICE = 16  # images of one inference: bounds both the wait of others and onnxruntime's arena
+SHORT = 0.02  # seconds for which an inference may hold the loop; probes wait so long
+LONG = 0.04  # seconds of an inference of several images in a thread; other requests wait so long
+LARGEST = 16  # images of one inference: bounds onnxruntime's arena
 
 Measure = Callable[[str, float], None]  # a stage of a request, and the seconds it took
 
 
-class Lane:
-    """Lets so many threads run at once, and the others in the order in which they came.
+class Waiting:
+    """The images of one request, of which some may be taken and some answered."""
 
-    A semaphore keeps no order: a thread that gives a place back and wants another gets it before
-    the one that was woken has run.
-    """
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        answer: "asyncio.Future[NDArray[np.float32]]",
+        measure: Measure,
+        since: float,
+    ) -> None:
+        self.images, self.answer, self.measure, self.since = images, answer, measure, since
+        self.taken = self._answered = 0
+        self._rows: NDArray[np.float32] | None = None
 
-    def __init__(self, width: int) -> None:
-        self._lock = threading.Lock()
-        self._free = width
-        self._waiting: deque[threading.Event] = deque()
+    @property
+    def left(self) -> int:
+        """Images that were not taken yet."""
+        return len(self.images) - self.taken
 
-    @contextmanager
-    def turn(self, stage: str, *, deadline: float, measure: Measure) -> Iterator[None]:
-        """Hold a place; the seconds until it is had are those of "queue", then those of ``stage``.
+    def take(self, most: int) -> slice:
+        """Up to so many of them, from now on taken."""
+        part = slice(self.taken, min(self.taken + most, len(self.images)))
+        self.taken = part.stop
+        return part
 
-        Raises:
-            DeadlineExceeded: the place was not had before ``deadline``, a ``time.monotonic()``.
-        """
-        came = time.monotonic()
-        try:
-            self._enter(deadline)
-        finally:
-            began = time.monotonic()
-            measure("queue", began - came)
-        try:
-            yield
-        finally:
-            self._leave()
-            measure(stage, time.monotonic() - began)
+    def give(self, part: slice, rows: NDArray[np.float32]) -> None:
+        """Answer images that were taken; with the last of them, the request."""
+        if self._rows is None:
+            whole = len(rows) == len(self.images)
+            self._rows = rows if whole else np.empty((len(self.images), rows.shape[1]), rows.dtype)
+        if self._rows is not rows:
+            self._rows[part] = rows
+        self._answered += len(rows)
+        if self._answered == len(self.images) and not self.answer.done():
+            self.answer.set_result(self._rows)
 
-    def _enter(self, deadline: float) -> None:
-        if time.monotonic() >= deadline:
-            raise DeadlineExceeded("The deadline passed before the request had its turn.")
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            handed = threading.Event()
-            self._waiting.append(handed)
-        if handed.wait(deadline - time.monotonic()):
-            return
-        with self._lock:
-            if handed.is_set():  # at the last moment
-                return
-            self._waiting.remove(handed)
-        raise DeadlineExceeded("The request waited in the queue past its deadline.")
 
-    def _leave(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._free += 1
+Parts = list[tuple[Waiting, slice]]
 
 
 class Batcher:
-    """Admits requests up to a bound and lets few of them decode and infer at once."""
+    """Runs the images of the requests that wait together."""
 
-    def __init__(self, *, lanes: int, decodes: int, max_requests: int, max_images: int) -> None:
-        """Let ``lanes`` inferences and ``decodes`` images, of any size, be worked on at once."""
-        self.max_requests = max_requests
-        self.max_images = max_images
-        self.inferences = Lane(lanes)
-        self.decodes = Lane(decodes)
-        self._lock = threading.Lock()
-        self._requests = 0
-        self._images = 0
+    def __init__(self, *, lanes: int) -> None:
+        """Let ``lanes`` long inferences run at once."""
+        # How many requests are there, this one included, also those that were not begun.
+        self.coming: Callable[[], int] = lambda: 2
+        self._waiting: dict[Model, deque[Waiting]] = {}  # those that have any, longest wait first
+        self._lanes = lanes
+        self._running = 0
+        self._turn_comes = False
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Hold one of the places for requests, from before the body is read to the answer.
-
-        Raises:
-            Overloaded: all places are taken. The bound lies below the number of threads, so that
-                a probe always finds one.
-        """
-        with self._lock:
-            if self._requests >= self.max_requests:
-                raise Overloaded(
-                    f"All {self.max_requests} places for requests are taken. Try again later."
-                )
-            self._requests += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._requests -= 1
-
-    @contextmanager
-    def images(self, count: int) -> Iterator[None]:
-        """Hold places for ``count`` images, from before they are decoded to the answer.
-
-        A request larger than the bound is admitted when no other image is held, or it never would.
-
-        Raises:
-            Overloaded: the queue is full.
-        """
-        with self._lock:
-            if self._images and self._images + count > self.max_images:
-                raise Overloaded(
-                    f"The queue holds {self._images} of {self.max_images} images and cannot take"
-                    f" {count} more. Try again later."
-                )
-            self._images += count
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._images -= count
-
-    def predict(
-        self,
-        model: Model,
-        batch: NDArray[np.uint8],
-        *,
-        deadline: float,
-        measure: Measure,
+    async def predict(
+        self, model: Model, images: NDArray[np.uint8], *, deadline: float, measure: Measure
     ) -> NDArray[np.float32]:
-        """Probabilities (N, K) of uint8 images (N, H, W, C), when the lane is free.
+        """Probabilities (N, K) of uint8 images (N, H, W, C), one inference or several.
 
         ``deadline`` is a ``time.monotonic()``; an inference that began in time is finished.
-        ``measure`` gets the seconds spent in "queue" and in "inference", for each slice.
+        ``measure`` gets the seconds spent in "queue" and in "inference", for each inference.
 
         Raises:
-            DeadlineExceeded: a slice did not begin in time.
+            DeadlineExceeded: they were not all answered in time.
         """
-        answers = []
-        for start in range(0, len(batch), SLICE):
-            with self.inferences.turn("inference", deadline=deadline, measure=measure):
-                answers.append(model.predict(batch[start : start + SLICE]))
-        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        if now >= deadline:
+            raise DeadlineExceeded("The deadline passed before the request had its turn.")
+        waiting = Waiting(images, loop.create_future(), measure, now)
+        alone = not self._waiting and not self._running and self.coming() <= 1
+        self._waiting.setdefault(model, deque()).append(waiting)
+        if alone:
+            self._turn(loop)  # nobody could join it
+        else:
+            self._come_again(loop)
+        if waiting.answer.done():
+            return waiting.answer.result()
+        timer = loop.call_later(deadline - now, _expire, waiting.answer)
+        try:
+            return await waiting.answer
+        finally:
+            timer.cancel()
+
+    def _come_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a turn when the loop has looked at its sockets."""
+        if self._waiting and not self._turn_comes and self._running < self._lanes:
+            self._turn_comes = True
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One inference, of the model whose turn it is."""
+        self._turn_comes = False
+        if (chosen := self._next()) is None:
+            return
+        model, parts = chosen
+        batch = np.concatenate([waiting.images[part] for waiting, part in parts])
+        began = time.monotonic()
+        for waiting, _ in parts:
+            waiting.measure("queue", began - waiting.since)
+        if not model.on_device and model.seconds * len(batch) <= SHORT:
+            _answer(model, parts, began, lambda: model.predict(batch))
+        else:
+            self._running += 1
+            running = loop.run_in_executor(self._threads, model.predict, batch)
+            running.add_done_callback(partial(self._ended, loop, model, parts, began))
+        self._come_again(loop)
+
+    def _next(self) -> tuple[Model, Parts] | None:
+        """The model that waits longest, and the images of its next inference."""
+        while self._waiting:
+            model = next(iter(self._waiting))
+            queue = self._waiting.pop(model)
+            parts: Parts = []
+            room = largest(model)
+            while queue and room:
+                waiting = queue.popleft()
+                if waiting.answer.done():  # past its deadline, or its client has left
+                    continue
+                part = waiting.take(room)
+                parts.append((waiting, part))
+                room -= part.stop - part.start
+                if waiting.left:
+                    queue.append(waiting)  # behind the others: a large request holds up none
+            if queue:
+                self._waiting[model] = queue  # behind the other models
+            if parts:
+                return model, parts
+        return None
+
+    def _ended(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        model: Model,
+        parts: Parts,
+        began: float,
+        done: "asyncio.Future[NDArray[np.float32]]",
+    ) -> None:
+        self._running -= 1
+        _answer(model, parts, began, done.result)
+        self._come_again(loop)
+
+
+def _answer(
+    model: Model, parts: Parts, began: float, rows: Callable[[], NDArray[np.float32]]
+) -> None:
+    try:
+        found = rows()
+    except Exception as exc:  # noqa: BLE001 - told to each that waits, whatever it is
+        for waiting, _ in parts:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(exc)
+        return
+    ended, start = time.monotonic(), 0
+    if ended - began < model.seconds * len(found):
+        model.seconds = (ended - began) / len(found)
+    for waiting, part in parts:
+        stop = start + part.stop - part.start
+        waiting.measure("inference", ended - began)
+        waiting.since = ended
+        waiting.give(part, found[start:stop])
+        start = stop
+
+
+def _expire(answer: "asyncio.Future[NDArray[np.float32]]") -> None:
+    if not answer.done():
+        answer.set_exception(DeadlineExceeded("The request waited in the queue past its deadline."))
+
+
+def largest(model: Model) -> int:
+    """How many images one inference takes: a power of two."""
+    fit = min(LARGEST, max(1, int(LONG / model.seconds)))
+    return 1 << (fit.bit_length() - 1)

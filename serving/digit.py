@@ -42,7 +42,7 @@ def normalise(image: Image.Image) -> NDArray[np.uint8]:
     contrast comes back black.
     """
     pixels = np.asarray(image)
-    if pixels.shape == (SIDE, SIDE) and np.median(_border(pixels)) <= _BLACK:
+    if is_normal(pixels):
         return pixels
     ink, noise = _lifted(_reduced(image))
     peak = float(ink.max())
@@ -53,8 +53,19 @@ def normalise(image: Image.Image) -> NDArray[np.uint8]:
     return _centred(_boxed(*_cropped(ink, ink > begins)))
 
 
+def is_normal(pixels: NDArray[np.uint8]) -> bool:
+    """Whether it is 28x28, on a black ground."""
+    if pixels.shape[:2] != (SIDE, SIDE):
+        return False
+    border = pixels.take(_BORDER)
+    return 2 * int(np.count_nonzero(border <= _BLACK)) >= len(border)
+
+
 def _border(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate((pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]))
+
+
+_BORDER = _border(np.arange(SIDE * SIDE).reshape(SIDE, SIDE))
 
 
 def _reduced(image: Image.Image) -> _Floats:

@@ -11,14 +11,17 @@ ServingError
 ├── MethodNotAllowed  405  the route exists, the method does not
 ├── RequestTooLarge   413  more bytes, or more parts, than the limit
 │   └── ImageTooLarge 413  more pixels than the limit
+├── TargetTooLong     414  a target with more bytes than the limit
 ├── UnsupportedMedia  415  a content type that carries no image
+├── HeaderTooLarge    431  a header with more bytes, or more fields, than the limit
+├── DeviceMissing     503  the device that was asked for is not there
 ├── Overloaded        503  the queue is full; try again later
 │   └── Draining      503  this replica is about to stop
 ├── DeadlineExceeded  504  no answer within the request's time
 └── InternalError     500  a bug of ours; the log holds the cause
 
-ModelError stands apart: a published model breaks the contract. No client ever sees it, because it
-stops the start.
+ModelError stands apart: a published model breaks the contract. It answers no request: it stops the
+start, or leaves the version out.
 """
 
 import re
@@ -36,6 +39,11 @@ class ServingError(Exception):
     def code(self) -> str:
         """The class name in snake_case: what programs compare, unlike the message."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def body(self) -> dict[str, dict[str, str]]:
+        """The one shape of an error."""
+        return {"error": {"code": self.code, "message": str(self)}}
 
 
 class BadRequest(ServingError):
@@ -82,10 +90,28 @@ class ImageTooLarge(RequestTooLarge):
     """More pixels than the limit."""
 
 
+class TargetTooLong(ServingError):
+    """A target with more bytes than the limit."""
+
+    status = 414
+
+
 class UnsupportedMedia(ServingError):
     """A content type that carries no image."""
 
     status = 415
+
+
+class HeaderTooLarge(ServingError):
+    """A header with more bytes, or more fields, than the limit."""
+
+    status = 431
+
+
+class DeviceMissing(ServingError):
+    """The device that was asked for is not there."""
+
+    status = 503
 
 
 class Overloaded(ServingError):
@@ -110,7 +136,7 @@ class InternalError(ServingError):
 
 
 class ModelError(Exception):
-    """A published model is missing, unreadable or breaks the contract; stops the start."""
+    """A published model, or the routing, is missing, unreadable or breaks the contract."""
 
 
 def tree(root: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:

@@ -6,28 +6,28 @@ import atexit
 import math
 import os
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from prometheus_client.multiprocess import mark_process_dead
 
-from serving import versions
+from serving import counts, peers, run
 from serving.settings import Settings
 from serving.worker import Logger, Worker, free_slot, take_slot
 
 _settings = Settings.from_environ(os.environ)
 _run = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+_held = run.hold(_run)
 _master = os.getpid()
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
 
 wsgi_app = "serving.app:create_app()"  # gunicorn demands one; our worker makes its own
 bind = _settings.bind
 workers = _settings.processes
-threads = _settings.threads
 worker_class = Worker
 logger_class = Logger
 worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
-worker_connections = 1000 + threads
 preload_app = False
 keepalive = 75  # above the 60 s of most load balancers, or they meet a closed connection
 timeout = 120  # without a heartbeat; covers the loading of models, not a request
@@ -35,15 +35,11 @@ graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
 control_socket_disable = True
 
 
-def on_starting(_: Arbiter) -> None:
-    """Serve the versions that were tested, and leave nothing behind, however the start ends."""
-    Worker.models = _run / versions.FIRST
+def on_starting(arbiter: Arbiter) -> None:
+    """Leave nothing behind, however the start ends; on SIGHUP replace no worker, but let each look
+    at what is published."""
+    arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
     atexit.register(_clean)
-
-
-def on_reload(_: Arbiter) -> None:
-    """Serve what is published now; a broken version leaves all as it was."""
-    Worker.models = versions.renew(_settings.models, Worker.models)
 
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:
@@ -52,8 +48,9 @@ def pre_fork(_: Arbiter, worker: Worker) -> None:
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:
-    """Forget the gauges of a worker that is gone, and free its number."""
-    mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]
+    """Forget the gauges and the state of a worker that is gone, and free its number."""
+    counts.forget(_run, worker.slot)
+    peers.forget(_run, worker.slot)
     free_slot(worker)
 
 

@@ -14,14 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from serving import digit
-from serving.errors import ImageTooLarge, InvalidImage
+from serving import digit, png
+from serving.errors import ImageTooLarge, InvalidImage, ServingError
 
 FITS = ("stretch", "digit")
 
 # What cameras, browsers and editors produce. Each further decoder is one more parser of hostile
 # bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of Pillow.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+# Pillow reads what surrounds the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB can
+# hold millions. What cameras and editors write has some dozens before the pixels; behind these only
+# PNG goes on in pieces, most often of 8 kB and more.
+COUNTED = 64 * 1024  # bytes of a file whose pieces are counted
+HEADER_PIECES = 1000
+PIXEL_PIECES = 20_000  # and one for each ...
+PIECE = 512  # ... bytes
+# A scan of twelve bytes takes 85 us for each million pixels. An encoder writes some ten.
+SCANS = 100
+_SCAN = b"\xff\xda\x00"
+# Pillow inflates a BMP's run lengths in Python, at 150 us for a file of a kilobyte with a row of a
+# million pixels. No camera and no browser writes them.
+_RUN_LENGTHS = (1, 2)
 
 # Pixels composited at once: the steps between take 16 bytes each, and a photo may have 50 million.
 _TILE = 2**18
@@ -69,46 +83,106 @@ class PixelSpec:
 def read(data: bytes, spec: PixelSpec, *, max_pixels: int) -> NDArray[np.uint8]:
     """Return ``data``, an image file, as uint8 ``(spec.height, spec.width, spec.channels)``.
 
-    Raises ``InvalidImage`` for bytes that are not a readable image in one of ``FORMATS`` and
-    ``ImageTooLarge`` for more than ``max_pixels``, before any of them is decoded. Pillow itself
-    opens nothing above 178,956,970 pixels, whatever ``max_pixels`` says.
+    Raises:
+        InvalidImage: the bytes are not a readable image in one of ``FORMATS``.
+        ImageTooLarge: it has more than ``max_pixels``, which is found before any is decoded; a PNG
+            of the model's own size may.
+            Pillow itself opens nothing above 178,956,970 pixels, whatever ``max_pixels`` says.
     """
-    image = _decoded(data, spec, max_pixels)
-    if spec.fit == "digit":
-        pixels = digit.normalise(image)
-    else:
-        pixels = np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
-    return pixels.reshape(spec.height, spec.width, spec.channels)
+    found = exact(data, spec)
+    return pixels(opened(data, max_pixels=max_pixels), spec) if found is None else found
 
 
-def _decoded(data: bytes, spec: PixelSpec, max_pixels: int) -> Image.Image:
+def exact(data: bytes, spec: PixelSpec) -> NDArray[np.uint8] | None:
+    """What ``read`` returns, where that is no more than what is written in a PNG; else None."""
+    found = png.exact(data, (spec.height, spec.width, spec.channels))
+    if found is None or (spec.fit == "digit" and not digit.is_normal(found)):
+        return None
+    return found
+
+
+class _Counted(BytesIO):
+    """A file that is read in so many pieces and no more."""
+
+    left = HEADER_PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise InvalidImage("The image file is cut into too many pieces.")
+        return super().read(size)
+
+
+def opened(data: bytes, *, max_pixels: int) -> Image.Image:
+    """The image file with its header read: its ``width`` and ``height`` are known, and allowed.
+
+    Raises:
+        InvalidImage, ImageTooLarge: as ``read`` does.
+    """
+    _silence_pillow()
+    if data.startswith(b"\xff\xd8") and data.count(_SCAN) > SCANS:
+        raise InvalidImage(f"The JPEG has more than {SCANS} scans.")
+    image = None
+    try:
+        file = _Counted(data) if len(data) > COUNTED else BytesIO(data)
+        image = Image.open(file, formats=FORMATS)
+    except ServingError:
+        raise
+    except Image.DecompressionBombError:
+        pass  # Pillow's own limit
+    except Exception as exc:
+        raise _translated(exc) from exc
+    if image is None or image.width * image.height > max_pixels:
+        raise ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
+    if image.info.get("compression") in _RUN_LENGTHS and image.format == "BMP":
+        raise InvalidImage("The BMP is compressed by run lengths. Expected one that is not.")
+    return image
+
+
+def memory(image: Image.Image) -> int:
+    """Bytes that the decoding of what was ``opened`` takes for a moment, at most."""
+    return image.width * image.height * (16 if image.format == "WEBP" else 8)
+
+
+def pixels(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
+    """Decode what was ``opened``, as uint8 ``(spec.height, spec.width, spec.channels)``.
+
+    Raises:
+        InvalidImage: it cannot be decoded.
+        ImageTooLarge: there is not enough memory for it.
+    """
     _silence_pillow()
     try:
-        return _opaque(_eight_bits(_loaded(data, max_pixels)), spec)
-    except ImageTooLarge:
+        opaque = _opaque(_eight_bits(_loaded(image)), spec)
+    except ServingError:
         raise
-    except (Image.DecompressionBombError, MemoryError) as exc:
-        raise _too_large(max_pixels) from exc
-    except Exception as exc:  # the decoders raise whatever their parsing runs into
-        known = ", ".join(FORMATS)
-        raise InvalidImage(f"The bytes are not a readable image. Known formats: {known}.") from exc
+    except Exception as exc:
+        raise _translated(exc) from exc
+    if spec.fit == "digit":
+        found = digit.normalise(opaque)
+    else:
+        found = np.asarray(opaque.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+    return found.reshape(spec.height, spec.width, spec.channels)
 
 
-def _loaded(data: bytes, max_pixels: int) -> Image.Image:
+def _translated(exc: Exception) -> ServingError:
+    """What a decoder raised; that is whatever its parsing runs into."""
+    if isinstance(exc, Image.DecompressionBombError | MemoryError):
+        return ImageTooLarge("The image has more pixels than fit into memory.")
+    known = ", ".join(FORMATS)
+    return InvalidImage(f"The bytes are not a readable image. Known formats: {known}.")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
     """The first frame, upright; no step after it needs the file, so it can be freed early."""
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
-        _check_size(image, max_pixels)
-        image.load()
-        return _upright(image)
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise _too_large(max_pixels)
-
-
-def _too_large(max_pixels: int) -> ImageTooLarge:
-    return ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
+    file = getattr(image, "fp", None)
+    if isinstance(file, _Counted):
+        file.left = PIXEL_PIECES + len(file.getbuffer()) // PIECE
+    image.load()
+    upright = _upright(image)
+    if upright is not image:
+        image.close()  # its pixels too: whoever opened it still holds it
+    return upright
 
 
 def _silence_pillow() -> None:
@@ -123,6 +197,8 @@ def _silence_pillow() -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn as EXIF says, and not at all where EXIF is broken."""
+    if not image.info:  # nothing but pixels
+        return image
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN_EXIF:

@@ -6,6 +6,7 @@ Knows Linux, and does without where it is not Linux; knows nothing of gunicorn.
 import contextlib
 import ctypes
 import os
+import resource
 import socket
 import struct
 from pathlib import Path
@@ -21,10 +22,18 @@ _DROP_SYN = (
 _SO_ATTACH_FILTER = 26
 
 
-def bound_stalls(listener: socket.socket, *, seconds: int) -> None:
-    """Connections inherit the listener's receive timeout: gthread gives a request none."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
+def most_connections() -> int:
+    """How many connections leave enough files for all else, once as many may be open as the system
+    allows: 1,024 is a usual soft limit, and a worker may have more clients than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    try:
+        open_now = len(list(Path("/dev/fd").iterdir()))
+    except OSError:
+        open_now = 64
+    return max(1, (soft - open_now) * 3 // 4)
 
 
 def refuse_connections(listener: socket.socket) -> None:

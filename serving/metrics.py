@@ -2,18 +2,29 @@
 
 Knows prometheus-client; knows nothing of Flask or of onnxruntime. The counts of one worker lie in
 files named by its slot, not by its process id: a worker that is replaced goes on where the last one
-stopped, and there are never more files than slots.
+stopped. The series of a version that is retired are dropped when ``KEPT`` more have been.
 """
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import lru_cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
+from serving.counts import Counts, Version
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Retired versions that keep their series: a scrape is to see their last counts, and one that comes
+# back soon goes on where it stopped. With ten labels a version has 86 series.
+KEPT = 16
 
 STAGES = ("decode", "queue", "inference", "whole")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -30,15 +41,17 @@ class Metrics:
     def __init__(self, *, slot: int | None = None) -> None:
         """Make the series: in the files of ``slot``, or in memory when there is no slot."""
         self.registry = CollectorRegistry()
-        self._several = slot is not None
+        self._counts = None if slot is None else Counts(Path(os.environ[DIRECTORY]), slot)
+        self._retired: dict[Version, None] = {}  # in the order of their retirement
+        # Tells what is refused, by path; not counted, as all workers tell it each other.
+        self.refusals: Callable[[], Iterable[str]] = tuple
         # The class is global to prometheus-client and read whenever a series is made.
-        values.ValueClass = (
-            values.MutexValue if slot is None else values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
-        )
-        self._make()
+        values.ValueClass = self._counts.value if self._counts else values.MutexValue
+        self._make_requests()
+        self._make_versions()
+        self.registry.register(_Refused(self))
 
-    def _make(self) -> None:
-        model = ("model", "version")
+    def _make_requests(self) -> None:
         self._requests = Counter(
             "convserve_requests",
             "Answers by route, method and status.",
@@ -48,6 +61,15 @@ class Metrics:
         self._errors = Counter(
             "convserve_errors", "Errors by code.", ("code",), registry=self.registry
         )
+        self._in_flight = Gauge(
+            "convserve_requests_in_flight",
+            "Requests being answered.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+
+    def _make_versions(self) -> None:
+        model = ("model", "version")
         self._images = Counter(
             "convserve_images",
             "Images predicted, by the label they got.",
@@ -64,27 +86,66 @@ class Metrics:
         self._loaded = Gauge(
             "convserve_model_info",
             "1 for each version that is served.",
-            (*model, "provider"),
+            (*model, "provider", "precision"),
             multiprocess_mode="livemax",
             registry=self.registry,
         )
-        self._in_flight = Gauge(
-            "convserve_requests_in_flight",
-            "Requests being answered.",
-            multiprocess_mode="livesum",
+        self._shadow = Counter(
+            "convserve_shadow_images",
+            "Images predicted by a shadow, by whether its best label is that of the answer: agreed,"
+            " disagreed; or dropped as the worker was busy, or failed.",
+            (*model, "shadow", "result"),
             registry=self.registry,
         )
         # Looking a child up by its labels costs more than counting.
         self._stage_of = lru_cache(maxsize=None)(self._stage.labels)
         self._image_of = lru_cache(maxsize=None)(self._images.labels)
 
-    def loaded(self, name: str, version: int, *, provider: str, labels: Iterable[str]) -> None:
+    def loaded(
+        self, name: str, version: int, *, provider: str, precision: str, labels: Iterable[str]
+    ) -> None:
         """A version is served. Its series start at zero: a rate needs to see the first count."""
-        self._loaded.labels(name, str(version), provider).set(1)
-        for stage in STAGES:
-            self._stage_of(stage, name, version)
-        for label in labels:
-            self._image_of(name, version, label)
+        with self._counts.alone() if self._counts else nullcontext():
+            if (name, version) in self._retired:
+                self._drop_where_gone([(name, version)])
+                self._retired.pop((name, version), None)
+            self._loaded.labels(name, str(version), provider, precision).set(1)
+            for stage in STAGES:
+                self._stage_of(stage, name, version)
+            for label in labels:
+                self._image_of(name, version, label)
+
+    def retired(self, name: str, version: int) -> None:
+        """A version is served no longer. Its counts stay for a while."""
+        _remove(self._loaded, model=name, version=str(version))
+        self._retired[name, version] = None
+        if self._counts:
+            self._counts.retire((name, version))
+
+    def sweep(self) -> None:
+        """Drop the counts of the versions that were retired first; called after each change."""
+        if self._counts:
+            self._counts.sweep(KEPT)
+            self._drop_where_gone(list(self._retired))
+        else:
+            self._drop(list(self._retired)[:-KEPT])
+
+    def _drop_where_gone(self, versions: Iterable[Version]) -> None:
+        """What a worker has dropped, for all."""
+        self._drop([each for each in versions if self._counts and not self._counts.holds(each)])
+
+    def _drop(self, versions: Iterable[Version]) -> None:
+        for name, version in versions:
+            del self._retired[name, version]
+            for metric in (self._images, self._stage, self._shadow):
+                _remove(metric, model=name, version=str(version))
+            _remove(self._shadow, model=name, shadow=str(version))
+            self._stage_of.cache_clear()
+            self._image_of.cache_clear()
+
+    def shadow(self, name: str, version: int, shadow: int, *, result: str, images: int) -> None:
+        """A shadow predicted, or did not, what a version had answered."""
+        self._shadow.labels(name, str(version), str(shadow), result).inc(images)
 
     def in_flight(self, change: int) -> None:
         """A request came (1) or went (-1)."""
@@ -109,8 +170,34 @@ class Metrics:
 
     def page(self) -> bytes:
         """The page for Prometheus: all workers, where there are several."""
-        if not self._several:
+        if not self._counts:
             return generate_latest(self.registry)
         merged = CollectorRegistry()
-        MultiProcessCollector(merged, path=os.environ[DIRECTORY])  # type: ignore[no-untyped-call]
+        merged.register(self._counts)
+        merged.register(_Refused(self))
         return generate_latest(merged)
+
+
+class _Refused(Collector):
+    """What is refused now."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """One series for each path."""
+        family = GaugeMetricFamily(
+            "convserve_refused",
+            "1 for each published version, and the routing, that is refused; /models says why.",
+            labels=("path",),
+        )
+        for path in sorted(set(self._metrics.refusals())):
+            family.add_metric((path,), 1)
+        yield family
+
+
+def _remove(metric: MetricWrapperBase, **labels: str) -> None:
+    """Forget the series with these labels."""
+    with warnings.catch_warnings():  # that its files keep them; ours do not
+        warnings.simplefilter("ignore")
+        metric.remove_by_labels(labels)

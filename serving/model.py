@@ -1,26 +1,29 @@
-"""One published version: its onnxruntime session, its metadata and the rules of the contract.
+"""One published version: its files, its metadata and the rules of the contract.
 
-Knows ``models/README.md`` and onnxruntime; knows nothing of HTTP or of where
-versions lie.
+Knows ``models/README.md`` and what a session can do; knows nothing of HTTP or of where versions
+lie.
 """
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# onnxruntime's Linux build reports usage over the network; it reads this when it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from serving.errors import ModelError
 from serving.images import FITS, PixelSpec
+from serving.session import CUDA, Options, session
 
 SCHEMA = "1"
+FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}  # by precision
+TIMED = 3  # inferences of one image that tell how long one takes
+FASTER = 1.1  # times as fast as int8, float32 takes its place
+
+CUDA_SIZES = (1, 2, 4, 8, 16)  # batches on a GPU, where each shape is slow when it is first seen
 INFORMATIVE = (
     "title",
     "recipe",
@@ -33,13 +36,42 @@ INFORMATIVE = (
 )
 
 
+def load(folder: Path, *, name: str, version: int, options: Options) -> "list[Model]":
+    """The version in ``folder`` in each precision that may serve, the one to prefer first.
+
+    Where there is no int8 file, that is float32: one setting is for all versions, and not each is
+    published in int8.
+
+    Raises:
+        ModelError: a file cannot be loaded or breaks a rule; the message says which.
+    """
+
+    def loaded(precision: str) -> Model:
+        file = folder / FILES[precision]
+        model = Model(file, name=name, version=version, options=options)
+        if model.precision != precision:
+            raise ModelError(f"{file} says that it is {model.precision}. Expected {precision}.")
+        return model
+
+    if options.precision == "float32" or not (folder / FILES["int8"]).exists():
+        return [loaded("float32")]
+    if options.precision == "int8":
+        return [loaded("int8")]
+    found = [loaded("int8"), loaded("float32")]
+    if found[1].seconds * FASTER <= found[0].seconds:
+        found.reverse()
+    return found
+
+
 class Model:
     """A loaded version that keeps the contract.
 
     A session's threads do not survive a fork, so it refuses to run in any process but its own.
     """
 
-    def __init__(self, path: Path, *, name: str, version: int, intra_threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, name: str, version: int, options: Options | None = None
+    ) -> None:
         """Load ``path`` and check every rule.
 
         Raises:
@@ -48,11 +80,15 @@ class Model:
         self.name = name
         self.version = version
         self._pid = os.getpid()
-        self._session = _session(path, intra_threads)
+        self._options = options or Options()
+        self._session = session(path, self._options)
+        self.on_device = self.provider == CUDA
+        self._sizes = CUDA_SIZES if self.on_device else ()
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
             self._check_identity(metadata)
-            self.spec = PixelSpec(*self._check_graph(), fit=_fit(metadata))
+            self.spec = PixelSpec(*self._check_graph(), fit=_one_of(metadata, "fit", FITS))
+            self.precision = _one_of(metadata, "precision", FILES, default="float32")
             self.labels = _labels(metadata)
             self.thresholds = _thresholds(metadata)
             self.about: dict[str, object] = {
@@ -70,6 +106,18 @@ class Model:
         """The execution provider that the session really got."""
         return str(self._session.get_providers()[0])
 
+    @property
+    def unmet(self) -> str:
+        """What was asked for and not got, so that this replica must not be ready; else empty."""
+        if self._options.device != "cuda" or self.provider == CUDA:
+            return ""
+        return f"{self} was to run on {CUDA} and runs on {self.provider}."
+
+    @property
+    def running(self) -> dict[str, str]:
+        """How it is run."""
+        return {"provider": self.provider, "precision": self.precision}
+
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (N, K) of uint8 images (N, H, W, C)."""
         if os.getpid() != self._pid:
@@ -77,8 +125,10 @@ class Model:
                 f"The session of {self} was made in process {self._pid} and is used in"
                 f" {os.getpid()}. Load models after the fork."
             )
-        (probabilities,) = self._session.run(["probabilities"], {"image": batch})
-        return np.asarray(probabilities, dtype=np.float32)
+        size = next((each for each in self._sizes if each >= len(batch)), len(batch))
+        padded = batch if size == len(batch) else np.resize(batch, (size, *batch.shape[1:]))
+        (probabilities,) = self._session.run(["probabilities"], {"image": padded})
+        return np.asarray(probabilities[: len(batch)], dtype=np.float32)
 
     def _check_identity(self, metadata: Mapping[str, str]) -> None:
         expected = {"schema": SCHEMA, "name": self.name, "version": str(self.version)}
@@ -99,8 +149,10 @@ class Model:
         return shape[1], shape[2], shape[3]
 
     def _warm_up(self) -> None:
-        """Run one and two images: the first request pays nothing, and the shapes are seen."""
-        for n in (1, 2):
+        """Run one and two images: the first request pays nothing, and the shapes are seen. Then see
+        how long one takes, at least: other work may have been in the way, so what runs faster
+        later counts."""
+        for n in self._sizes or (1, 2):
             shape = (n, self.spec.height, self.spec.width, self.spec.channels)
             try:
                 probabilities = self.predict(np.zeros(shape, dtype=np.uint8))
@@ -113,25 +165,13 @@ class Model:
                 )
             if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
                 raise ModelError(f"rows of the output sum to {probabilities.sum(axis=1)}, not 1.")
+        self.seconds = min(map(self._timed, range(TIMED)))
 
-
-def _session(path: Path, intra_threads: int) -> onnxruntime.InferenceSession:
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = intra_threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    # Spinning threads burned 69 % of a core at thirty requests a second, against 3 % without.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            path, sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as exc:
-        # onnxruntime has a class of its own for each cause, with no common root.
-        raise ModelError(f"{path} cannot be loaded by onnxruntime: {exc}") from exc
+    def _timed(self, _: int) -> float:
+        shape = (1, self.spec.height, self.spec.width, self.spec.channels)
+        began = time.perf_counter()
+        self.predict(np.zeros(shape, dtype=np.uint8))
+        return time.perf_counter() - began
 
 
 def _only(side: str, found: list[Any], name: str, kind: str) -> Any:
@@ -146,11 +186,13 @@ def _positive(size: object) -> bool:
     return isinstance(size, int) and size > 0
 
 
-def _fit(metadata: Mapping[str, str]) -> str:
-    fit = metadata.get("fit", "")
-    if fit not in FITS:
-        raise ModelError(f"metadata 'fit' is {metadata.get('fit')!r}. Known: {', '.join(FITS)}.")
-    return fit
+def _one_of(
+    metadata: Mapping[str, str], key: str, known: Iterable[str], default: str | None = None
+) -> str:
+    value = metadata.get(key, default)
+    if value is None or value not in known:
+        raise ModelError(f"metadata '{key}' is {value!r}. Known: {', '.join(known)}.")
+    return value
 
 
 def _labels(metadata: Mapping[str, str]) -> tuple[str, ...]:

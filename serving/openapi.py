@@ -5,10 +5,13 @@ Knows the shapes of ``api.py``; knows nothing of Flask.
 
 from typing import Any
 
-from serving import errors
+from serving import errors, openapi_protocols
+from serving.routing import LABEL
+from serving.schemas import JSON, base64, content, failures, listed, ref, structure, text
 from serving.settings import Settings
 
-JSON = "application/json"
+_COUNT = {"type": "integer", "minimum": 1}
+_PRECISION = {"enum": ["float32", "int8"]}
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -24,10 +27,10 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": {
             "/predict/{name}": {"post": _predict(settings, [_path_name(), *_parameters()])},
             "/predict": {"post": _predict(settings, [_model_parameter(), *_parameters()])},
-            "/models": {"get": _get("What is served.", _object({"models": _list(_ref("Model"))}))},
+            "/models": {"get": _get("What is served.", ref("Models"), errors.Overloaded)},
             "/models/{name}": {
                 "get": {
-                    **_get("One model.", _ref("Model"), errors.UnknownModel),
+                    **_get("One model.", ref("Model"), errors.UnknownModel, errors.Overloaded),
                     "parameters": [_path_name()],
                 }
             },
@@ -36,27 +39,32 @@ def document(settings: Settings) -> dict[str, Any]:
                 "get": _get(
                     "All models are loaded and tested, and the replica is not about to stop.",
                     _status("ready"),
+                    errors.DeviceMissing,
                     errors.Draining,
                 )
             },
             "/metrics": {
                 "get": {
                     "summary": "Prometheus metrics of all workers.",
-                    "responses": {"200": _content("The page.", "text/plain", {"type": "string"})},
+                    "responses": {
+                        "200": content("The page.", "text/plain", {"type": "string"}),
+                        **failures(errors.Overloaded),
+                    },
                 }
             },
-            "/openapi.json": {"get": _get("This document.", {"type": "object"})},
+            "/openapi.json": {"get": _get("This document.", {"type": "object"}, errors.Overloaded)},
+            **openapi_protocols.paths(),
         },
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": {**_schemas(), **openapi_protocols.schemas()}},
     }
 
 
 def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     file = {"schema": {"type": "string", "format": "binary"}}
-    form = _object({"image": _list({"type": "string", "format": "binary"})})
+    form = structure({"image": listed({"type": "string", "format": "binary"})})
     form["properties"]["model"] = {"type": "string", "description": "Where the path names none."}
     form["additionalProperties"] = False
-    listed = {**_object({"images": _list(_base64())}), "additionalProperties": False}
+    batch = {**structure({"images": listed(base64())}), "additionalProperties": False}
     return {
         "summary": "Classify one or many images.",
         "description": (
@@ -71,19 +79,21 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
                 "image/*": file,
                 "application/octet-stream": file,
                 "multipart/form-data": {"schema": form},
-                JSON: {"schema": listed},
+                JSON: {"schema": batch},
             },
         },
         "responses": {
-            "200": _content("One prediction for each image, in order.", JSON, _ref("Answer")),
-            **_error_responses(
+            "200": content("One prediction for each image, in order.", JSON, ref("Answer")),
+            **failures(
                 errors.BadRequest,
                 errors.InvalidImage,
                 errors.UnknownModel,
                 errors.UnknownVersion,
                 errors.RequestTooLarge,
                 errors.ImageTooLarge,
+                errors.TargetTooLong,
                 errors.UnsupportedMedia,
+                errors.HeaderTooLarge,
                 errors.InternalError,
                 errors.Overloaded,
                 errors.DeadlineExceeded,
@@ -93,28 +103,12 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
 
 
 def _get(
-    summary: str, schema: dict[str, Any], *failures: type[errors.ServingError]
+    summary: str, schema: dict[str, Any], *raised: type[errors.ServingError]
 ) -> dict[str, Any]:
     return {
         "summary": summary,
-        "responses": {"200": _content(summary, JSON, schema), **_error_responses(*failures)},
+        "responses": {"200": content(summary, JSON, schema), **failures(*raised)},
     }
-
-
-def _error_responses(*failures: type[errors.ServingError]) -> dict[str, Any]:
-    by_status: dict[str, list[str]] = {}
-    for failure in failures:
-        by_status.setdefault(str(failure.status), []).append(
-            f"`{failure().code}`: {failure.__doc__}"
-        )
-    return {
-        status: _content(" ".join(about), JSON, _ref("Error"))
-        for status, about in by_status.items()
-    }
-
-
-def _content(about: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": about, "content": {kind: {"schema": schema}}}
 
 
 def _path_name() -> dict[str, Any]:
@@ -126,18 +120,18 @@ def _model_parameter() -> dict[str, Any]:
 
 
 def _parameters() -> list[dict[str, Any]]:
-    number = {"type": "integer", "minimum": 1}
     return [
         {
             "name": "version",
             "in": "query",
-            "schema": number,
-            "description": "The highest unless given.",
+            "schema": {"oneOf": [_COUNT, {"type": "string", "pattern": f"^{LABEL.pattern}$"}]},
+            "description": "A number, or a label of `routing.json`. Unless given, the default"
+            " version or, for the share of the request ids that it has, the canary.",
         },
         {
             "name": "top",
             "in": "query",
-            "schema": {**number, "default": 5},
+            "schema": {**_COUNT, "default": 5},
             "description": "How many labels to list.",
         },
         {
@@ -150,7 +144,7 @@ def _parameters() -> list[dict[str, Any]]:
         {
             "name": "X-Request-Timeout-Ms",
             "in": "header",
-            "schema": number,
+            "schema": _COUNT,
             "description": "Shortens the deadline.",
         },
     ]
@@ -161,71 +155,102 @@ def _schemas() -> dict[str, Any]:
         "label": {"type": "string"},
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
     }
-    count = {"type": "integer", "minimum": 1}
-    version = _object(
-        {
-            "version": count,
-            "state": {"const": "ready"},
-            "labels": _list({"type": "string"}),
-            "input": _object(
-                {
-                    "height": count,
-                    "width": count,
-                    "channels": {"enum": [1, 3]},
-                    "fit": {"type": "string"},
-                }
-            ),
-            "provider": {"type": "string"},
-        }
-    )
-    prediction = _object({**labelled, "top": _list(_ref("Label"))})
+    prediction = structure({**labelled, "top": listed(ref("Label"))})
     prediction["properties"]["set"] = {
         "type": "array",
         "items": {"type": "string"},
         "description": "Where `coverage` was asked for: empty where nothing fits.",
     }
+    return {
+        "Error": structure({"error": structure({"code": text(), "message": text()})}),
+        "Label": structure(labelled),
+        "Prediction": prediction,
+        "Answer": structure(
+            {
+                "model": text(),
+                "version": _COUNT,
+                "predictions": listed({"oneOf": [ref("Prediction"), ref("Error")]}),
+            }
+        ),
+        "Models": structure({"models": listed(ref("Model")), "workers": listed(ref("Worker"))}),
+        "Model": _model(),
+        "Worker": _worker(),
+        "Version": _version(),
+    }
+
+
+def _version() -> dict[str, Any]:
+    version = structure(
+        {
+            "version": _COUNT,
+            "state": {"const": "ready"},
+            "labels": listed({"type": "string"}),
+            "input": structure(
+                {
+                    "height": _COUNT,
+                    "width": _COUNT,
+                    "channels": {"enum": [1, 3]},
+                    "fit": {"type": "string"},
+                }
+            ),
+            "provider": {"type": "string"},
+            "precision": _PRECISION,
+        }
+    )
     version["properties"]["conformal"] = {
         "type": "object",
         "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
         "description": "By coverage, the probability that puts a label into a prediction set.",
     }
+    return version
+
+
+def _model() -> dict[str, Any]:
+    model = structure(
+        {
+            "name": text(),
+            "default_version": _COUNT,
+            "version_labels": {"type": "object", "additionalProperties": _COUNT},
+            "versions": listed(ref("Version")),
+            "refused": _refused(),
+        }
+    )
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    for part in ("canary", "shadow"):
+        model["properties"][part] = structure({"version": _COUNT, "share": share})
+    return model
+
+
+def _worker() -> dict[str, Any]:
+    """How one worker has the models."""
+    number = {"type": "integer", "minimum": 0}
+    running = structure({"provider": text(), "precision": _PRECISION})
+    each = structure(
+        {
+            "default_version": _COUNT,
+            "versions": listed(_COUNT),
+            "running": {"type": "object", "additionalProperties": running},
+        }
+    )
+    return structure(
+        {
+            "worker": number,
+            "process": number,
+            "state": {"enum": ["loading", "ready"]},
+            "models": {"type": "object", "additionalProperties": each},
+            "refused": _refused(),
+        }
+    )
+
+
+def _refused() -> dict[str, Any]:
     return {
-        "Error": _object({"error": _object({"code": _text(), "message": _text()})}),
-        "Label": _object(labelled),
-        "Prediction": prediction,
-        "Answer": _object(
-            {
-                "model": _text(),
-                "version": count,
-                "predictions": _list({"oneOf": [_ref("Prediction"), _ref("Error")]}),
-            }
-        ),
-        "Model": _object(
-            {"name": _text(), "default_version": count, "versions": _list(_ref("Version"))}
-        ),
-        "Version": version,
+        "type": "object",
+        "additionalProperties": text(),
+        "description": "What is published and not served as it is published, by its path in the"
+        " folder of the models: the reason.",
     }
 
 
-def _text() -> dict[str, Any]:
-    return {"type": "string"}
-
-
-def _base64() -> dict[str, Any]:
-    return {"type": "string", "contentEncoding": "base64"}
-
-
 def _status(value: str) -> dict[str, Any]:
-    return _object({"status": {"const": value}})
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items, "minItems": 1}
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return structure({"status": {"const": value}})

@@ -1,18 +1,19 @@
 """Every setting of the service in one frozen table: type, default and a sentence each.
 
-Knows the environment and the machine's processor quota; knows nothing of models or of HTTP.
+Knows the environment; knows nothing of models or of HTTP.
 Reading is strict: a name that is not here, or a value that cannot be parsed, stops the start.
 """
 
 import dataclasses
 import difflib
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+
+from serving.quota import cores
 
 PREFIX = "CONVSERVE_"
 
@@ -30,10 +31,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class About:
-    """What a setting means and, for a number, the least it may be."""
+    """What a setting means, the least that a number may be, and which words a word may be."""
 
     sentence: str
     least: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,53 @@ class Settings:
     models: Annotated[Path, About("Folder of the published models.")] = Path("models")
     workers: Annotated[
         int,
-        About("Worker processes; 0 means the processor quota divided by `INTRA_THREADS`.", 0),
+        About(
+            "Worker processes; 0 means the processor quota divided by `INTRA_THREADS`, or one where"
+            " a GPU is used.",
+            0,
+        ),
     ] = 0
+    requests: Annotated[
+        int,
+        About("Predictions, their bodies there, that one worker holds before it answers 503.", 1),
+    ] = 256
     threads: Annotated[
-        int, About("Requests that one worker answers at once; an eighth is kept for probes.", 4)
-    ] = 64
+        int, About("Threads of one worker for metrics and descriptions, beside its event loop.", 1)
+    ] = 4
     intra_threads: Annotated[int, About("Processor threads of one inference.", 1)] = 1
-    lanes: Annotated[int, About("Inferences that one worker runs at once.", 1)] = 1
+    device: Annotated[
+        str,
+        About(
+            "`cpu`; `cuda`, without which `/readyz` answers 503; or `auto`: CUDA where it works.",
+            choices=("cpu", "cuda", "auto"),
+        ),
+    ] = "cpu"
+    precision: Annotated[
+        str,
+        About(
+            "`float32`; `int8` for versions published in it, float32 for the others; or `auto`:"
+            " int8 for those, unless float32 is faster on this machine.",
+            choices=("float32", "int8", "auto"),
+        ),
+    ] = "auto"
+    arena: Annotated[
+        str,
+        About(
+            "Whether onnxruntime keeps the memory of its largest batch (`on`) or asks for it anew"
+            " for each (`off`).",
+            choices=("on", "off"),
+        ),
+    ] = "on"
+    optimisation: Annotated[
+        str,
+        About(
+            "How far onnxruntime rewrites a graph when it loads it.",
+            choices=("all", "extended", "basic"),
+        ),
+    ] = "all"
+    lanes: Annotated[
+        int, About("Long inferences that one worker runs at once, beside its event loop.", 1)
+    ] = 1
     queue: Annotated[
         int, About("Images that one worker holds, waiting or running, before it answers 503.", 1)
     ] = 256
@@ -62,11 +104,26 @@ class Settings:
             1,
         ),
     ] = 10_000
-    max_body_bytes: Annotated[int, About("Largest request body, in bytes.", 1)] = 32 * 1024 * 1024
+    max_body_bytes: Annotated[
+        int,
+        About(
+            "Largest request body, in bytes; one worker holds eight times as many, arriving or"
+            " there, before it answers 503.",
+            1,
+        ),
+    ] = 32 * 1024 * 1024
     max_images: Annotated[int, About("Most images in one request.", 1)] = 64
     max_pixels: Annotated[
         int, About("Most pixels in one image, judged before it is decoded.", 1)
     ] = 50_000_000
+    poll_seconds: Annotated[
+        float,
+        About(
+            "Seconds between two looks at what is published; 0 means never, but SIGHUP looks at"
+            " once.",
+            0,
+        ),
+    ] = 2.0
     drain_seconds: Annotated[
         float,
         About(
@@ -79,14 +136,14 @@ class Settings:
         float, About("Seconds that accepted requests have to finish after that.", 1)
     ] = 30.0
     log_level: Annotated[
-        str, About("`debug`, `info` (one line for every request), `warning` or `error`.")
+        str,
+        About(
+            "`debug`, `info` (one line for every request), `warning` or `error`.",
+            choices=("debug", "info", "warning", "error"),
+        ),
     ] = "info"
 
     def __post_init__(self) -> None:
-        if self.log_level not in {"debug", "info", "warning", "error"}:
-            raise SettingsError(
-                f"{PREFIX}LOG_LEVEL is {self.log_level!r}. Expected debug, info, warning or error."
-            )
         bind = _BIND.fullmatch(self.bind)
         if bind is None or int(bind["port"] or 0) > 65535:
             raise SettingsError(
@@ -95,6 +152,11 @@ class Settings:
             )
         for row in rows():
             value = getattr(self, row.field)
+            if row.about.choices and value not in row.about.choices:
+                *others, last = row.about.choices
+                raise SettingsError(
+                    f"{row.name} is {value!r}. Expected {', '.join(others)} or {last}."
+                )
             if row.about.least is not None and not row.about.least <= value < math.inf:
                 raise SettingsError(
                     f"{row.name} is {value}. Expected a finite number, at least {row.about.least}."
@@ -123,9 +185,9 @@ class Settings:
         return self.workers or max(1, cores() // self.intra_threads)
 
     @property
-    def places(self) -> int:
-        """Predictions that one worker takes at once: fewer than its threads, for the probes."""
-        return self.threads - max(2, self.threads // 8)
+    def processors(self) -> int:
+        """How many processors each worker has for itself."""
+        return max(1, cores() // self.processes)
 
 
 @dataclass(frozen=True)
@@ -176,34 +238,6 @@ def _parse(
     except ValueError as exc:
         expected = "a whole number" if kind is int else "a number"
         raise SettingsError(f"{name} is {text!r}. Expected {expected}.") from exc
-
-
-def cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Processors this process may use: its affinity, or its cgroup v2 quota where that is less.
-
-    onnxruntime, like most libraries, counts the processors of the host and ignores the quota.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    found = [float(len(affinity(0)) if affinity else os.cpu_count() or 1)]
-    for folder in _own_groups(groups, own):
-        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
-        if quota.isdigit():
-            found.append(int(quota) / int(period))
-    return max(1, int(min(found)))
-
-
-def _own_groups(groups: Path, own: Path) -> list[Path]:
-    """The folders of this process's cgroup and of all that enclose it."""
-    path = next((line[3:] for line in _read(own).splitlines() if line.startswith("0::")), "/")
-    folder = groups / path.lstrip("/")
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(groups))]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def table() -> str:

@@ -5,16 +5,21 @@ models. An upload that cannot be had, as from malformed base64, is an error in i
 """
 
 import base64
-import io
 import json
 import re
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.formparser import FormDataParser
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+)
+from werkzeug.http import parse_options_header
 from werkzeug.wrappers import Request
 
 from serving.errors import (
@@ -27,12 +32,16 @@ from serving.errors import (
 
 Upload = bytes | ServingError
 
-# A form may carry a few fields beside its images; they are short.
+# A form may carry a few fields beside its images.
 EXTRA_PARTS = 8
-FIELD_BYTES = 256 * 1024  # werkzeug bounds by it what it reads at once, 64 KiB, with what is left
 DISCARD_STEP = 256 * 1024
+# Bytes that any compressed body may have inflated, and how many times its size a larger one.
+INFLATED = 1024 * 1024
+RATIO = 8
 # A JSON body has a comma between two images, one in each data URL, and hardly any other.
 EXTRA_COMMAS = 8
+
+PIECE = 128 * 1024  # characters of base64: to decode them takes 1 ms
 
 _DATA_URL = re.compile(r"\Adata:[^,]*,")
 
@@ -53,28 +62,83 @@ class Body:
     model: str | None = None
 
 
-def read(request: Request, limits: Limits) -> Body:
-    """The images of a request, in their order.
+def parse(data: bytes, content_type: str, limits: Limits) -> Body:
+    """The images of a body, in their order.
 
     Raises:
-        BadRequest: the body is empty, cut short or malformed.
-        RequestTooLarge: it has more bytes, parts or images than ``limits``.
+        BadRequest: the body is empty or malformed.
+        RequestTooLarge: it has more parts or images than ``limits``.
         UnsupportedMedia: its content type carries no image.
     """
-    data = _whole(request, limits.body_bytes)
-    kind = request.mimetype
+    if not data:
+        raise BadRequest("The body is empty. Expected an image.")
+    kind, options = parse_options_header(content_type)
+    kind = kind.lower()
     if kind == "multipart/form-data":
-        body = _form(request, data, limits)
-    elif kind == "application/json":
-        body = Body(_from_json(data, limits))
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        body = Body([data])
-    else:
+        return _form(data, options, limits)
+    if kind == "application/json":
+        return Body(_from_json(data, limits))
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return Body([data])
+    raise UnsupportedMedia(
+        f"The content type is {kind or 'missing'!r}. Expected image/*, application/octet-stream,"
+        " multipart/form-data or application/json."
+    )
+
+
+def whole(request: Request, limit: int) -> bytes:
+    """The body of a WSGI request, read at once.
+
+    Raises:
+        BadRequest: it is cut short.
+        RequestTooLarge: it has more than ``limit`` bytes.
+
+    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
+    """
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        length = 0
+    if length is not None and length > limit:
+        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
+    try:
+        data: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError as exc:
+        raise BadRequest("The body ended before it was complete.") from exc
+    if len(data) > limit:
+        raise RequestTooLarge(f"The body has more than {limit} bytes.")
+    if length is not None and len(data) < length:
+        raise BadRequest("The body ended before it was complete.")
+    return data
+
+
+def inflated(data: bytes, encoding: str, limit: int) -> bytes:
+    """A body without its ``Content-Encoding``.
+
+    Raises:
+        BadRequest: it is not encoded so, or cut short.
+        RequestTooLarge: it would have more than ``limit`` bytes, or far more than were sent, which
+            are not made.
+        UnsupportedMedia: the encoding is unknown.
+    """
+    encoding = encoding.lower()
+    if encoding == "identity":
+        return data
+    if encoding not in ("gzip", "deflate"):
         raise UnsupportedMedia(
-            f"The content type is {kind or 'missing'!r}. Expected image/*,"
-            " application/octet-stream, multipart/form-data or application/json."
+            f"The content encoding is {encoding[:40]!r}. Expected gzip, deflate or none."
         )
-    return body
+    # Or a few kilobytes from each of many clients would fill the memory.
+    limit = min(limit, max(INFLATED, RATIO * len(data)))
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # both, told by their first bytes
+    try:
+        found = unpacker.decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise BadRequest(f"The body is not in the encoding {encoding}: {exc}.") from exc
+    if len(found) > limit:
+        raise RequestTooLarge(f"The body inflates to more than {limit} bytes.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest(f"The body is not one whole stream in the encoding {encoding}.")
+    return found
 
 
 def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
@@ -94,60 +158,41 @@ def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
         return
 
 
-def _whole(request: Request, limit: int) -> bytes:
-    """The body, read at once.
-
-    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
-    """
-    length = request.content_length
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        length = 0
-    if length is not None and length > limit:
-        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
-    try:
-        data: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
-    except OSError as exc:
-        raise BadRequest("The body ended before it was complete.") from exc
-    if len(data) > limit:
-        raise RequestTooLarge(f"The body has more than {limit} bytes.")
-    if not data:
-        raise BadRequest("The body is empty. Expected an image.")
-    if length is not None and len(data) < length:
-        raise BadRequest(f"The body ended after {len(data)} bytes. Expected {length}.")
-    return data
-
-
-def _form(request: Request, data: bytes, limits: Limits) -> Body:
+def _form(data: bytes, options: Mapping[str, str], limits: Limits) -> Body:
     parts = limits.images + EXTRA_PARTS
-    parser = FormDataParser(
-        stream_factory=lambda *_, **__: io.BytesIO(),  # bounded by the body; no temporary files
-        max_form_memory_size=FIELD_BYTES,
-        max_form_parts=parts,
-        silent=False,
-    )
     try:
-        _, fields, files = parser.parse(
-            io.BytesIO(data), request.mimetype, len(data), request.mimetype_params
-        )
-    except RequestEntityTooLarge as exc:
+        found = list(_parts(data, options.get("boundary", ""), parts))
+    except ParserLimitReached as exc:
         raise RequestTooLarge(
-            f"The form is too large. Expected at most {parts} parts, and {FIELD_BYTES} bytes in a"
-            " field that is no file."
+            f"The form is too large: {exc}. Expected at most {parts} parts."
         ) from exc
-    except ValueError as exc:
+    except MultipartError as exc:
         raise BadRequest(f"The multipart body is malformed: {exc}.") from exc
     # A misspelt part that is ignored would leave an image, or a wish, without an answer.
-    unknown = sorted(set(files) - {"image"} | set(fields) - {"model"})
-    if unknown:
+    if unknown := {name for name, _ in found} - {"image", "model"}:
         raise BadRequest(
-            f"The form has an unknown part {unknown[0][:40]!r}. Expected file parts 'image'"
-            " and at most a field 'model'."
+            f"The form has an unknown part {min(unknown)[:40]!r}. Expected parts 'image' and at"
+            " most a field 'model'."
         )
-    images = files.getlist("image")
+    images = [part for name, part in found if name == "image"]
     if not images:
-        raise BadRequest("The form has no file part named 'image'.")
-    _check_count(len(images), limits)
-    return Body([part.stream.read() for part in images], fields.get("model"))
+        raise BadRequest("The form has no part named 'image'.")
+    check_count(len(images), limits)
+    model = next((part for name, part in found if name == "model"), None)
+    return Body(images, None if model is None else model.decode(errors="replace"))
+
+
+def _parts(data: bytes, boundary: str, most: int) -> Iterator[tuple[str, bytes]]:
+    """The name and the content of each part of a form."""
+    name, content = "", b""
+    with PushMultipartParser(boundary, max_segment_count=most) as parser:
+        for event in parser.parse(data):
+            if isinstance(event, MultipartSegment):
+                name, content = event.name or "", b""
+            elif event is not None:
+                content = event  # in one piece, as the body is
+            else:
+                yield name, content
 
 
 def _from_json(data: bytes, limits: Limits) -> list[Upload]:
@@ -169,19 +214,38 @@ def _from_json(data: bytes, limits: Limits) -> list[Upload]:
         raise BadRequest(
             f"The JSON has an unknown member {unknown[0][:40]!r}. Expected only 'images'."
         )
-    _check_count(len(images), limits)
-    return [_from_base64(text) for text in images]
+    check_count(len(images), limits)
+    return [from_base64(text) for text in images]
 
 
-def _check_count(images: int, limits: Limits) -> None:
+def check_count(images: int, limits: Limits) -> None:
+    """See that a request may have so many images.
+
+    Raises:
+        BadRequest: there is none.
+        RequestTooLarge: there are too many.
+    """
+    if images < 1:
+        raise BadRequest("The request has no image.")
     if images > limits.images:
         raise RequestTooLarge(f"The request has {images} images. Expected at most {limits.images}.")
 
 
-def _from_base64(text: object) -> Upload:
+def from_base64(text: object) -> Upload:
+    """The bytes of a string of base64, or of a data URL; what is none is an error in its place."""
     try:
         if isinstance(text, str):
-            return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
+            return _decoded(_DATA_URL.sub("", text, count=1))
     except ValueError:
         pass
     return InvalidImage("The image is not base64. Expected a string of standard base64.")
+
+
+def _decoded(text: str) -> bytes:
+    """Piece by piece, so that no other thread has to wait for long."""
+    if len(text) <= PIECE:
+        return base64.b64decode(text, validate=True)
+    if "=" in text[:-2]:
+        raise ValueError("There is something behind the end.")
+    pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+    return b"".join(base64.b64decode(each, validate=True) for each in pieces)

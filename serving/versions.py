@@ -1,94 +1,135 @@
-"""Which versions are published, and which of them the workers of one run load.
+"""Which versions are published, and whether their files are those that were published.
 
-A run loads what was there when it began, or was reloaded: a folder of links. Without it a worker
-that is replaced would find what was published meanwhile, half copied perhaps, and serve other
-versions than its siblings. Knows folders and ``python -m serving --check``; knows no gunicorn, and
-no onnxruntime, which must not be imported where workers are forked.
+Knows folders and files, and ``sha256sum``'s format; knows nothing of what is in a model.
 """
 
-import logging
-import os
+import hashlib
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
+from serving import routing
 from serving.errors import ModelError
 
-logger = logging.getLogger(__name__)
-
-FIRST = "models"  # the name, in the folder of a run, of the links that it begins with
+SUMS = "SHA256SUMS"
 
 _NAME = re.compile(r"[a-z0-9_]+")
 _VERSION = re.compile(r"[1-9][0-9]*")
+_SUM = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<file>[^\\]+)")
+
+# The name, the size and the time of the last change of each file of a version.
+Fingerprint = tuple[tuple[str, int, int], ...]
 
 
-def scan(folder: Path) -> list[Path]:
-    """The folders of all published versions.
+@dataclass(frozen=True)
+class Published:
+    """What was found at one moment; what is found later is equal where no file has changed."""
+
+    versions: Mapping[str, Fingerprint] = field(default_factory=dict)  # by "<name>/<version>"
+    wrong: Mapping[str, str] = field(default_factory=dict)  # by path, "." the whole: a sentence
+    routing: bytes = b"{}"
+
+    def hides(self, key: str) -> bool:
+        """Whether a version may be there, though it was not found."""
+        return not self.wrong.keys().isdisjoint({".", key.partition("/")[0]})
+
+
+def scan(folder: Path) -> Published:
+    """All that is published in ``folder``; what cannot be read or is misnamed is told, too.
 
     Files, and folders whose name starts with a dot, do not exist for serving. Neither does a model
     that has no version yet: it is being published.
+    """
+    wrong: dict[str, str] = {}
+    found: dict[str, Fingerprint] = {}
+    for model in _folders(folder, folder, _NAME, wrong):
+        for version in _folders(folder, model, _VERSION, wrong):
+            found[version.relative_to(folder).as_posix()] = _fingerprint(version)
+    if not found and "." not in wrong:
+        wrong["."] = f"No model is published in {folder}. Expected {folder}/<name>/<version>/."
+    try:
+        rules = (folder / routing.FILE).read_bytes()
+    except FileNotFoundError:
+        rules = Published.routing
+    except OSError as exc:
+        wrong[routing.FILE] = f"{folder / routing.FILE} cannot be read: {exc.strerror}."
+        rules = b""
+    return Published(found, wrong, rules)
+
+
+def check_sums(folder: Path) -> None:
+    """Compare every file of a version with its ``SHA256SUMS``, where it has one.
 
     Raises:
-        ModelError: the folder is missing, holds no version, or a name breaks the contract.
-    """
-    found = [
-        version
-        for model in _folders(folder, _NAME, "lower-case letters, digits and underscores")
-        for version in _folders(model, _VERSION, "a positive integer without leading zeros")
-    ]
-    if not found:
-        raise ModelError(f"No model is published in {folder}. Expected {folder}/<name>/<version>/.")
-    return found
-
-
-def _folders(parent: Path, pattern: re.Pattern[str], expected: str) -> list[Path]:
-    try:
-        inside = sorted(parent.iterdir())
-    except OSError as exc:
-        raise ModelError(f"The folder {parent} cannot be read: {exc.strerror}.") from exc
-    folders = [
-        path
-        for path in inside
-        if not path.name.startswith(".")
-        and (path.is_dir() or not path.exists())  # a link to what is gone is broken, not absent
-    ]
-    for path in folders:
-        if not pattern.fullmatch(path.name):
-            raise ModelError(f"{path} is not a valid name. Expected {expected}.")
-    return folders
-
-
-def link(versions: Iterable[Path], to: Path) -> Path:
-    """Make ``to`` a folder of models that holds exactly these versions, as links."""
-    for version in versions:
-        model = to / version.parent.name
-        model.mkdir(parents=True, exist_ok=True)
-        (model / version.name).symlink_to(version.resolve(), target_is_directory=True)
-    return to
-
-
-def renew(folder: Path, current: Path) -> Path:
-    """Links to what ``folder`` holds now; ``current`` if anything there is broken.
-
-    It is tested in a process of its own: the caller forks.
+        ModelError: a file is missing, not listed, or another than the one that was published.
     """
     try:
-        new = link(scan(folder), Path(tempfile.mkdtemp(prefix=f"{FIRST}-", dir=current.parent)))
-    except (ModelError, OSError) as exc:
-        problem = str(exc)
-    else:
-        tested = subprocess.run(
-            [sys.executable, "-m", "serving", "--check"],
-            env={**os.environ, "CONVSERVE_MODELS": str(new)},
-            capture_output=True,
-            text=True,
-            check=False,
+        lines = (folder / SUMS).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    except ValueError as exc:
+        raise ModelError(f"{folder / SUMS} is no text: {exc}.") from exc
+    listed = dict(_listed(folder, line) for line in lines)
+    present = {name: path for name, path in _files(folder) if name != SUMS}
+    if strange := sorted(present.keys() ^ listed.keys()):
+        told = "is not listed in" if strange[0] in present else "is not there, but listed in"
+        raise ModelError(f"{folder / strange[0]} {told} {SUMS}.")
+    for name, path in present.items():
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != listed[name]:
+                raise ModelError(f"{path} is not the file that was published: {SUMS} differs.")
+
+
+def _listed(folder: Path, line: str) -> tuple[str, str]:
+    found = _SUM.fullmatch(line)
+    if found is None:
+        raise ModelError(
+            f"{folder / SUMS} has the line {line[:100]!r}. Expected '<64 hex digits>  <file>'."
         )
-        if tested.returncode == 0:
-            return new
-        problem = tested.stderr.strip() or f"The check ended with {tested.returncode}."
-    logger.error("Nothing new is loaded; the versions served before stay. %s", problem)
-    return current
+    return PurePosixPath(found["file"]).as_posix(), found["sum"]
+
+
+def _folders(
+    root: Path, parent: Path, pattern: re.Pattern[str], wrong: dict[str, str]
+) -> Iterator[Path]:
+    try:
+        folders = [
+            path
+            for path in sorted(parent.iterdir())
+            if not path.name.startswith(".")
+            and (path.is_dir() or not path.exists())  # a link to what is gone is broken, not absent
+        ]
+    except OSError as exc:
+        told = f"The folder {parent} cannot be read: {exc.strerror}."
+        wrong[parent.relative_to(root).as_posix()] = told
+        return
+    for path in folders:
+        if pattern.fullmatch(path.name):
+            yield path
+        else:
+            expected = "a positive integer without leading zeros"
+            if pattern is _NAME:
+                expected = "lower-case letters, digits and underscores"
+            wrong[path.relative_to(root).as_posix()] = (
+                f"{path} is not a valid name. Expected {expected}."
+            )
+
+
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """Every file of a version by its name in it, sorted; hidden ones do not exist."""
+    found = ((path.relative_to(folder), path) for path in folder.rglob("*"))
+    return sorted(
+        (name.as_posix(), path)
+        for name, path in found
+        if not any(part.startswith(".") for part in name.parts) and not path.is_dir()
+    )
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    """The time is that of the last change, which a change of mode moves, too."""
+    try:
+        stats = [(name, path.stat()) for name, path in _files(folder)]
+    except OSError as exc:
+        return ((str(exc), 0, 0),)
+    return tuple((name, stat.st_size, stat.st_ctime_ns) for name, stat in stats)

@@ -4,27 +4,21 @@ Knows gunicorn; knows nothing of models or of HTTP. The application is imported 
 so that no thread of onnxruntime is ever forked.
 """
 
+import asyncio
 import contextlib
-import dataclasses
-import json
 import logging.config
 import os
-import select
-import selectors
-import socket
-import sys
-import threading
+import signal
 import time
 from functools import partial
-from http import HTTPStatus
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gunicorn import glogging, util  # type: ignore[import-untyped]
-from gunicorn.workers import gthread  # type: ignore[import-untyped]
+from gunicorn import glogging  # type: ignore[import-untyped]
+from gunicorn.workers import base  # type: ignore[import-untyped]
 
-from serving import listeners
+from serving import access, listeners
+from serving.accepting import MOST, NONE, Accepting, Shares, excess
+from serving.http import Server
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,17 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A client that stops in the middle of a request holds a thread for so long, in seconds.
-STALL = 10
-
-# Seconds for a whole header, however its bytes come; a body has the time of its request.
-HEADER = 5
-
 # Seconds before a worker that could not load its models is replaced.
 PAUSE = 1
 
 # Seconds for a connection half made to be made, while no new one is begun.
 HANDSHAKE = 0.2
+
+# Seconds for which a connection that idles stays open while the worker stops.
+LINGER = 2.0
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -58,13 +49,7 @@ def logging_config(level: str) -> dict[str, Any]:
                 "datefmt": "%Y-%m-%dT%H:%M:%S%z",
             }
         },
-        "handlers": {
-            "console": {
-                "class": "logging.StreamHandler",
-                "formatter": "json",
-                "stream": "ext://sys.stdout",
-            }
-        },
+        "handlers": {"console": {"class": "serving.access.Handler", "formatter": "json"}},
         "root": {"level": "WARNING", "handlers": ["console"]},
         "loggers": {"serving": {"level": level.upper()}},
     }
@@ -83,43 +68,57 @@ class Logger(glogging.Logger):  # type: ignore[misc]
     def access(self, *_: object) -> None:
         """Nothing: the application logs each request with its id, model and time."""
 
-    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
-        """A client that stalled past ``STALL`` is no event; anything else is."""
-        if not isinstance(sys.exc_info()[1], BlockingIOError):
-            super().exception(msg, *args, **kwargs)
 
+class Worker(base.Worker):  # type: ignore[misc]
+    """An event loop, with a slot, a fair share of connections and a drain without loss."""
 
-class Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """gthread, with a slot, deadlines, a drain in two steps and sentences instead of tracebacks."""
-
-    # The master's; here, as a reload reads gunicorn.conf.py anew.
+    # The master's.
     taken: ClassVar[set[int]] = set()
-    models: ClassVar[Path]
+    shares: ClassVar[Shares] = Shares()
     slot = 0
     _service: "Service | None" = None
 
-    def load_wsgi(self) -> None:
-        """Make the application, from the versions that the master has had tested.
+    def init_process(self) -> None:
+        """Make the loop before the application, which needs it."""
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self._told_to_stop = asyncio.Event()
+        self._at_once = False
+        super().init_process()
 
-        What is broken now broke since. The others go on; this one is replaced, at leisure.
+    def init_signals(self) -> None:
+        """The loop hears them, between two steps."""
+        # First, and never at its default: it may come at any moment, and must end no worker.
+        self.loop.add_signal_handler(signal.SIGHUP, self._look)
+        for number in self.SIGNALS:
+            if number != signal.SIGHUP:
+                signal.signal(number, signal.SIG_DFL)
+        self.loop.add_signal_handler(signal.SIGTERM, self._drain)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            self.loop.add_signal_handler(number, self._end_at_once)
+        for number in (signal.SIGUSR1, signal.SIGWINCH):
+            self.loop.add_signal_handler(number, lambda: None)
+
+    def load_wsgi(self) -> None:
+        """Make the application. The versions were tested at the service's start; those that broke
+        since are left out. If none is left, this worker is replaced, at leisure.
         """
         from serving.app import SERVICE, create_app
         from serving.errors import ModelError
+        from serving.front import Front
 
-        settings = dataclasses.replace(Settings.from_environ(os.environ), models=self.models)
+        settings = Settings.from_environ(os.environ)
         try:
-            self.wsgi = create_app(settings, slot=self.slot)
+            app = create_app(settings, slot=self.slot, loop=self.loop)
         except ModelError as exc:
             logger.critical("%s", exc)
             time.sleep(PAUSE)
             raise SystemExit(1) from None
-        self._service = service = self.wsgi.extensions[SERVICE]
-        self._drain_seconds = settings.drain_seconds
-        self._body_seconds = settings.timeout_ms / 1000
-        self._reading: dict[gthread.TConn, float] = {}
-        util.write_error = json_error
-        for listener in self.sockets:
-            listeners.bound_stalls(listener, seconds=STALL)
+        self._service = service = app.extensions[SERVICE]
+        self.server = Server(Front(app, service).respond, keep_alive=self.cfg.keepalive)
+        service.predictor.batcher.coming = lambda: self.server.at_work
+        self.server.changed = partial(self.shares.tell, self.slot)
+        self._drain_seconds, self._processes = settings.drain_seconds, settings.processes
         if self.slot == 0:
             logger.info(
                 "serving",
@@ -130,87 +129,75 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 },
             )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self.loop.run_until_complete(self._serve())
+        access.use(None)
+        access.flush()
+        self.loop.close()
+
+    def _look(self) -> None:
+        """SIGHUP: look at what is published."""
+        if self._service is not None:
+            self._service.reloader.look_now()
+
+    def _drain(self) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice.
 
         Where only the worker is replaced there is nothing to notice.
         """
         if self._service is None or listeners.master_listens(self.sockets[0]):
-            super().handle_exit(sig, frame)
-            return
-        if self._service.draining.is_set():
-            return
-        self._service.draining.set()
-        if self._drain_seconds:
-            timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
-            timer.daemon = True
-            timer.start()
-        else:
-            super().handle_exit(sig, frame)
+            self._told_to_stop.set()
+        elif not self._service.draining.is_set():
+            self._service.draining.set()
+            self.loop.call_later(self._drain_seconds, self._told_to_stop.set)
 
-    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGINT, SIGQUIT: end at once.
+    def _end_at_once(self) -> None:
+        """SIGINT, SIGQUIT."""
+        self._at_once = True
+        self._told_to_stop.set()
 
-        gunicorn shuts the thread pool down first, in this handler, which waits for ever where the
-        signal came while the main thread held the pool's lock. The exit needs no such step.
-        """
-        super(gthread.ThreadWorker, self).handle_quit(sig, frame)
+    async def _serve(self) -> None:
+        """Accept until told to stop, then end without loss."""
+        assert self._service is not None  # noqa: S101 - it was loaded
+        access.use(self.loop)
+        watching = self.loop.create_task(self._service.reloader.watch())
+        fewest = partial(self.shares.fewest, 2 * self._processes, but=self.slot)
+        most = min(MOST, listeners.most_connections())
+        accepting = [
+            Accepting(self.server, self.loop, listener.sock, fewest=fewest, most=most)
+            for listener in self.sockets
+        ]
+        while not self._told_to_stop.is_set() and self.ppid == os.getppid():
+            self.notify()
+            self.shares.tell(self.slot, self.server.clients)
+            self.server.excess = excess(self.server.clients, fewest())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
+        watching.cancel()
+        self.server.stops = True
+        self.server.changed = lambda _: None
+        self.shares.tell(self.slot, NONE)
+        if not self._at_once and listeners.master_listens(self.sockets[0]) is False:
+            # New ones are kept out first, or there would always be one between the last look and
+            # the close, which resets it; those half made get a moment to arrive.
+            for each in accepting:
+                each.refuse()
+            await asyncio.sleep(HANDSHAKE)
+        for each in accepting:
+            each.stop()
+        await self._ended()
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Before the listeners close for good, take every connection the kernel accepted.
-
-        gunicorn leaves them in the backlog, where closing the last listener resets them although
-        their requests may have been sent. New ones are kept out first, or there would always be
-        one between the last look and the close; those half made get a moment to arrive.
-        """
-        super().set_accept_enabled(enabled)
-        if enabled or self.alive or listeners.master_listens(self.sockets[0]) is not False:
-            return
-        for listener in self.sockets:
-            listeners.refuse_connections(listener)
-            deadline = time.monotonic() + HANDSHAKE
-            while select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
-                self.accept(listener)
-            listener.close()
-
-    def enqueue_req(self, conn: gthread.TConn) -> None:
-        """No thread for a connection before its first byte; called by the main thread alone."""
-        if conn.data_ready or conn.initialized or conn.wait_for_data(0):
-            super().enqueue_req(conn)
-            return
-        seconds = self.cfg.keepalive if self.alive else gthread.STOP_KEEPALIVE_LINGER
-        conn.timeout = time.monotonic() + seconds
-        self.pending_conns.append(conn)
-        readable = partial(self.on_pending_socket_readable, conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        """A worker that stops waits no longer for a first byte than for a next request."""
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
-
-    def handle(self, conn: gthread.TConn) -> object:
-        """One request, whose header must be there in time."""
-        self._reading[conn] = time.monotonic() + HEADER
-        try:
-            return super().handle(conn)
-        finally:
-            del self._reading[conn]
-
-    def handle_request(self, req: object, conn: gthread.TConn) -> object:
-        """The header is there; now the body must come in time."""
-        self._reading[conn] = time.monotonic() + self._body_seconds
-        return super().handle_request(req, conn)
-
-    def notify(self) -> None:
-        """Every second or so: end what a client drips. Its thread reads an end and answers."""
-        super().notify()
-        now = time.monotonic()
-        for conn, deadline in list(self._reading.items()):
-            if now > deadline:
-                with contextlib.suppress(OSError):  # the client left
-                    conn.sock.shutdown(socket.SHUT_RD)
+    async def _ended(self) -> None:
+        """Wait for the connections: those at work to their end, those that idle for a moment."""
+        now = self.loop.time()
+        linger, end = now + LINGER, now + self.cfg.graceful_timeout
+        while self.server.clients and not self._at_once and self.loop.time() < end:
+            if self.loop.time() >= linger:
+                for connection in [each for each in self.server.connections if each.idle]:
+                    connection.close()
+            self.notify()
+            await asyncio.sleep(0.02)
 
 
 def take_slot(worker: Worker) -> None:
@@ -218,23 +205,10 @@ def take_slot(worker: Worker) -> None:
     taken = Worker.taken
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     taken.add(worker.slot)
+    Worker.shares.tell(worker.slot, NONE)
 
 
 def free_slot(worker: Worker) -> None:
     """Take the number back from a worker that is gone."""
     Worker.taken.discard(worker.slot)
-
-
-def json_error(client: socket.socket, status: int, reason: str, message: str) -> None:
-    """Answer what is not HTTP at all in the one shape of errors; gunicorn's own is a page.
-
-    Its finer statuses (414, 431, 501 …) have no code of ours; their reason is in the message.
-    """
-    code = "internal_error" if status == 500 else "bad_request"
-    status = 500 if status == 500 else 400
-    body = json.dumps({"error": {"code": code, "message": message or reason}}) + "\n"
-    client.sendall(
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1")
-    )
+    Worker.shares.tell(worker.slot, NONE)

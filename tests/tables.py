@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from bench.figures import between
 from serving import errors, settings
 
 ROOT = Path(__file__).parents[1]
@@ -21,17 +22,28 @@ def described(file: Path) -> dict[str, Any]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def megabytes(file: Path) -> str:
+    """The size of a file."""
+    return f"{file.stat().st_size / 1e6:.1f} MB"
+
+
 def models() -> str:
     """Every published version: what it is, what it reached, what made it."""
-    lines = ["| Model | Version | What it tells | Test accuracy | Recipe | File |"]
-    lines += ["| --- | ---: | --- | ---: | --- | ---: |"]
+    lines = [
+        "| Model | Version | What it tells | Test accuracy | in int8 | Recipe | File | in int8 |",
+        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: |",
+    ]
     for file in sorted((ROOT / "models").glob("*/*/model.onnx")):
         held, card = described(file), file.parent.relative_to(ROOT).as_posix()
-        metrics = json.loads(held["metrics"])
+        metrics, int8 = json.loads(held["metrics"]), file.with_name("model.int8.onnx")
+        accuracy, size = "–", "–"
+        if int8.exists():
+            accuracy = f"{json.loads(described(int8)['metrics'])['accuracy']:.2%}"
+            size = megabytes(int8)
         lines.append(
             f"| `{held['name']}` | [{held['version']}]({card}/README.md) | {held['title']} "
-            f"| {metrics['accuracy']:.2%} of {metrics['images']:,} | `{held['recipe']}` "
-            f"| {file.stat().st_size / 1e6:.1f} MB |"
+            f"| {metrics['accuracy']:.2%} of {metrics['images']:,} | {accuracy} "
+            f"| `{held['recipe']}` | {megabytes(file)} | {size} |"
         )
     return "\n".join(lines)
 
@@ -42,11 +54,7 @@ TABLES = {"models": models, "settings": settings.table, "errors": errors.table}
 def written(text: str) -> str:
     """The text with every table between its marks made anew."""
     for name, table in TABLES.items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        if text.count(start) != 1 or text.count(end) != 1:
-            raise ValueError(f"README.md needs one place for the table {name!r}: {start}…{end}")
-        before, rest = text.split(start)
-        text = before + start + table() + end + rest.split(end)[1]
+        text = between(text, name, table())
     return text
 
 

@@ -5,17 +5,21 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.errors import ModelError
 from serving.images import PixelSpec, read
+from serving.model import FILES
+from serving.versions import check_sums
 from tests.serving.running import Running, running
 from tests.tables import ROOT, described
 from tests.training import tiny
-from training import calibrate, evaluate
+from training import calibrate, cost, evaluate, export
 from training.datasets import Upload, load
 from training.datasets import test_uploads as uploads_of
 from training.fit import fit
@@ -74,42 +78,63 @@ def test_both_halves_see_the_same_pixels(data: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One version in float32 and in int8, as if that were faster in so small a network."""
     run, folder = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("models")
     fit(tiny.RECIPE, tiny.dataset(), run=run, precision="float32", verbose=0)
-    publish(tiny.RECIPE, tiny.dataset(), run=run, models=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        times = {"model.onnx": 2.0, "model.int8.onnx": 1.0}
+        patch.setattr(cost, "milliseconds", lambda file: times[file.name])
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def service(models: Path) -> Iterator[Running]:
-    with running(models, log_level="warning") as started:
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def service(models: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(models, log_level="warning", precision=request.param) as started:
         yield started
 
 
-def test_what_training_publishes_is_served(service: Running) -> None:
-    told = service.json("GET", "/models/brightness")
-    version = told["versions"][0]
+@pytest.fixture
+def version(service: Running) -> Any:
+    """What the service tells of the version."""
+    return service.json("GET", "/models/brightness")["versions"][0]
+
+
+@pytest.fixture
+def file(models: Path, version: Any) -> Path:
+    """The file that it answers by."""
+    return models / "brightness/1" / FILES[version["precision"]]
+
+
+def test_what_training_publishes_is_served(version: Any, file: Path) -> None:
     assert version["labels"] == ["dark", "light"]
     assert version["input"] == {"height": 8, "width": 8, "channels": 3, "fit": "stretch"}
-    assert version["metrics"]["images"] == 300
+    assert version["metrics"] == json.loads(described(file)["metrics"])
 
 
-def test_the_service_answers_as_the_file_does(service: Running, models: Path) -> None:
+def test_each_precision_is_served_by_its_own_file(
+    service: Running, version: Any, request: pytest.FixtureRequest
+) -> None:
+    assert version["precision"] == request.node.callspec.params["service"]
+    page = service.request("GET", "/metrics")[2].decode()
+    assert f'precision="{version["precision"]}"' in page
+
+
+def test_the_service_answers_as_the_file_does(service: Running, file: Path) -> None:
     data = tiny.dataset()
     uploads = [
         Upload("tiny.png", encode_png(image), "image/png", data.labels[label])
         for image, label in zip(data.test.images, data.test.labels, strict=True)
     ]
-    answers = evaluate.probabilities(models / "brightness/1/model.onnx", data.test.images)
-    expected = evaluate.score(answers, data.test.labels)
+    expected = evaluate.score(evaluate.probabilities(file, data.test.images), data.test.labels)
     assert evaluate.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
 
 
 @pytest.mark.parametrize("coverage", ["0.9", "0.99"])
 def test_the_sets_over_http_are_those_of_the_file(
-    service: Running, models: Path, coverage: str
+    service: Running, file: Path, coverage: str
 ) -> None:
-    file, images = models / "brightness/1/model.onnx", tiny.dataset().test.images[:20]
+    images = tiny.dataset().test.images[:20]
     threshold = json.loads(described(file)["conformal"])[coverage]
     for image, row in zip(images, evaluate.probabilities(file, images), strict=True):
         path = f"/predict/brightness?coverage={coverage}"
@@ -139,17 +164,34 @@ def test_mnist_passes_the_digit_policy_unchanged(real_dir: Path) -> None:
         np.testing.assert_array_equal(read(encode_png(image), spec, max_pixels=10**6), image)
 
 
+def test_serving_reads_the_sums_that_training_writes(tmp_path: Path) -> None:
+    with export.publication(tmp_path, "digits", 1) as folder:
+        (folder / "golden").mkdir()
+        (folder / "golden" / "7-0.png").write_bytes(b"seven")
+        (folder / "model.onnx").write_bytes(b"graph")
+    version = tmp_path / "digits" / "1"
+    check_sums(version)
+    (version / "golden" / "7-0.png").write_bytes(b"eight")
+    with pytest.raises(ModelError, match=r"7-0\.png is not the file that was published"):
+        check_sums(version)
+
+
 AIM = 0.01  # at most: the calibration error, and how far a coverage is off
 # What a version has missed that never changes any more.
-MISSED = {"cats_vs_dogs/2": {"calibration": 0.0109, "0.9": 0.0109}}
-PUBLISHED = sorted(
-    ROOT.glob("models/*/*/model.onnx"), key=lambda file: (file.parts[-3], int(file.parts[-2]))
-)
-NEWEST = list({file.parts[-3]: file for file in PUBLISHED}.values())
+MISSED = {
+    "cats_vs_dogs/3/model.onnx": {"calibration": 0.0109, "0.9": 0.0109},
+    "cats_vs_dogs/3/model.int8.onnx": {"calibration": 0.0107, "0.9": 0.0109},
+}
+PUBLISHED = sorted(ROOT.glob("models/*/*/model*.onnx"))
+HIGHEST = {
+    file.parts[-3]: max(int(each.name) for each in file.parents[1].iterdir() if each.name.isdigit())
+    for file in PUBLISHED
+}
+NEWEST = [file for file in PUBLISHED if int(file.parts[-2]) == HIGHEST[file.parts[-3]]]
 
 
 def every(files: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("file", files, ids=["/".join(f.parts[-3:-1]) for f in files])
+    return pytest.mark.parametrize("file", files, ids=["/".join(file.parts[-3:]) for file in files])
 
 
 @cache
@@ -174,7 +216,7 @@ def test_the_sets_of_a_published_file_hold_the_truth_as_often_as_promised(
     file: Path, real_dir: Path
 ) -> None:
     answers, labels = on_test(file, real_dir)
-    missed = MISSED.get("/".join(file.parts[-3:-1]), {})
+    missed = MISSED.get("/".join(file.parts[-3:]), {})
     assert calibrate.calibration_error(answers, labels) <= missed.get("calibration", AIM)
     for coverage, threshold in json.loads(described(file)["conformal"]).items():
         sets = calibrate.sets(answers, labels, threshold)
@@ -187,7 +229,8 @@ def test_the_sets_of_a_published_file_hold_the_truth_as_often_as_promised(
 def test_the_service_is_as_accurate_as_the_file(file: Path, real_dir: Path) -> None:
     held = described(file)
     uploads = uploads_of(json.loads(held["dataset"])["name"], data_dir=real_dir)
-    with running(ROOT / "models", log_level="warning") as service:
+    precision = held.get("precision", "float32")
+    with running(ROOT / "models", log_level="warning", precision=precision) as service:
         url = f"http://127.0.0.1:{service.port}"
         result = evaluate.over_http(url, held["name"], uploads)
     assert result == evaluate.score(*on_test(file, real_dir))

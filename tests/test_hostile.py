@@ -14,9 +14,9 @@ from tests.serving.running import Running, running
 from tests.tables import ROOT
 
 MEGA = 1024 * 1024
-DIGITS = sorted((ROOT / "models/digits/2/golden").glob("*.png"))
+DIGITS = sorted((ROOT / "models/digits/3/golden").glob("*.png"))
 PETS = sorted((ROOT / "models/cats_vs_dogs/1/golden").glob("*-[0-3].png"))
-SEVEN = (ROOT / "models/digits/2/golden/7-7.png").read_bytes()
+SEVEN = (ROOT / "models/digits/3/golden/7-7.png").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from serving.api import Service
 from serving.app import SERVICE, create_app
 from serving.settings import Settings
+from tests.serving.front import Client
 from tests.serving.samples import publish
 
 
@@ -30,9 +31,10 @@ def app(models: Path) -> Flask:
     )
 
 
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
+@pytest.fixture(params=["Flask", "front"])
+def client(app: Flask, request: pytest.FixtureRequest) -> FlaskClient | Client:
+    """Flask alone, and what stands before it: no behaviour differs."""
+    return app.test_client() if request.param == "Flask" else Client(app)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Tiny real models with a known answer (mean brightness: "dark" or "light"), pictures, checks."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -63,6 +64,42 @@ def _slow(products: int) -> list[onnx.NodeProto]:
     ]
 
 
+def write(
+    path: Path,
+    proto: onnx.ModelProto,
+    *,
+    name: str = "shade",
+    version: int = 1,
+    metadata: dict[str, str] | None = None,
+    file: str = "model.onnx",
+) -> None:
+    """Write a graph with its metadata into the folder of a version."""
+    full = {
+        "schema": "1",
+        "name": name,
+        "version": str(version),
+        "labels": json.dumps(LABELS),
+        "fit": "stretch",
+        "title": "Dark or light",
+        "metrics": json.dumps({"accuracy": 1.0, "images": 2}),
+        "baseline": json.dumps({"classes": {"dark": 0.5, "light": 0.5}}),
+        **(metadata or {}),
+    }
+    helper.set_model_props(proto, {key: value for key, value in full.items() if value})
+    onnx.save(proto, path / file)
+
+
+def add_int8(path: Path, *, precision: str = "int8", products: int = 0) -> None:
+    """Write beside ``model.onnx`` what is published as the same in int8."""
+    write(
+        path,
+        brightness_graph(products=products),
+        name=path.parent.name,
+        metadata={"precision": precision},
+        file="model.int8.onnx",
+    )
+
+
 def publish(
     folder: Path,
     *,
@@ -77,35 +114,36 @@ def publish(
     path = folder / name / str(version)
     (path / "golden").mkdir(parents=True)
     proto = graph or brightness_graph(**graph_options)
-    full = {
-        "schema": "1",
-        "name": name,
-        "version": str(version),
-        "labels": json.dumps(LABELS),
-        "fit": "stretch",
-        "title": "Dark or light",
-        "metrics": json.dumps({"accuracy": 1.0, "images": 2}),
-        "baseline": json.dumps({"classes": {"dark": 0.5, "light": 0.5}}),
-        **(metadata or {}),
-    }
-    helper.set_model_props(proto, {key: value for key, value in full.items() if value})
-    onnx.save(proto, path / "model.onnx")
+    write(path, proto, name=name, version=version, metadata=metadata)
     for label, brightness in (golden or {"dark-1": 10, "light-1": 240}).items():
         Image.new("L", (6, 8), brightness).save(path / "golden" / f"{label}.png")
     return path
 
 
-def png(brightness: int, *, size: tuple[int, int] = (6, 8), mode: str = "L") -> bytes:
-    """A grey picture of one brightness, as the bytes of a file."""
+def sum_up(version: Path) -> None:
+    """Write ``SHA256SUMS``."""
+    files = sorted(path for path in version.rglob("*") if path.is_file())
+    sums = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(version)}\n"
+        for path in files
+    ]
+    (version / "SHA256SUMS").write_text("".join(sums))
+
+
+def png(
+    brightness: int, *, size: tuple[int, int] = (6, 8), mode: str = "L", level: int = -1
+) -> bytes:
+    """A grey picture of one brightness, as the bytes of a file; of zlib's compression ``level``."""
     file = io.BytesIO()
-    Image.new("L", size, brightness).convert(mode).save(file, "PNG")
+    Image.new("L", size, brightness).convert(mode).save(file, "PNG", compress_level=level)
     return file.getvalue()
 
 
-def multipart(file: bytes, count: int) -> tuple[bytes, str]:
-    """A form of so many image parts, and its content type."""
+def multipart(*files: bytes) -> tuple[bytes, str]:
+    """A form of these image parts, and its content type."""
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    return (head + file + b"\r\n") * count + b"--b--\r\n", "multipart/form-data; boundary=b"
+    parts = [head + file + b"\r\n" for file in files]
+    return b"".join(parts) + b"--b--\r\n", "multipart/form-data; boundary=b"
 
 
 def assert_error(response: TestResponse, status: int, code: str) -> str:

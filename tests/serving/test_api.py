@@ -4,7 +4,8 @@ import base64
 import contextlib
 import io
 import json
-import math
+import os
+import threading
 import time
 import tracemalloc
 from typing import Any
@@ -14,11 +15,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
-from werkzeug.wrappers import Request
+from PIL import Image
 
-from serving import uploads
+from serving import images, uploads
 from serving.api import Service
-from serving.batcher import SLICE
+from serving.batcher import LARGEST
 from serving.errors import RequestTooLarge
 from tests.serving.samples import assert_error, multipart, png
 
@@ -68,9 +69,22 @@ def test_a_form_may_hold_many_images(client: FlaskClient) -> None:
     assert labels(client.post("/predict/shade", data=form(DARK, LIGHT))) == ["dark", "light"]
 
 
+def test_a_form_may_name_no_files(client: FlaskClient) -> None:
+    body, kind = multipart(DARK, LIGHT)
+    body = body.replace(b'; filename="a"', b"")
+    assert labels(client.post("/predict/shade", data=body, content_type=kind)) == ["dark", "light"]
+
+
+def test_the_model_of_a_form_need_not_be_text(client: FlaskClient) -> None:
+    body, kind = multipart(DARK)
+    field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n\xff\r\n'
+    answer = client.post("/predict", data=field + body, content_type=kind)
+    assert_error(answer, 404, "unknown_model")
+
+
 @pytest.mark.parametrize("short", range(20, 180, 20))
 def test_a_form_is_read_wherever_its_pieces_end(client: FlaskClient, short: int) -> None:
-    body, kind = multipart(DARK + bytes(64 * 1024 - len(DARK) - short), 4)
+    body, kind = multipart(*[DARK + bytes(64 * 1024 - len(DARK) - short)] * 4)
     assert labels(client.post("/predict/shade", data=body, content_type=kind)) == ["dark"] * 4
 
 
@@ -84,8 +98,8 @@ def test_json_may_hold_data_urls(client: FlaskClient) -> None:
 
 
 def test_more_images_than_one_inference_keep_their_order(client: FlaskClient) -> None:
-    files = [LIGHT if i % 3 else DARK for i in range(2 * SLICE + 1)]
-    expected = ["light" if i % 3 else "dark" for i in range(2 * SLICE + 1)]
+    files = [LIGHT if i % 3 else DARK for i in range(2 * LARGEST + 1)]
+    expected = ["light" if i % 3 else "dark" for i in range(2 * LARGEST + 1)]
     assert labels(client.post("/predict/shade", json=as_json(*files))) == expected
 
 
@@ -177,7 +191,8 @@ def test_a_coverage_that_was_not_calibrated_is_told_the_known_ones(client: Flask
 
 
 def test_of_many_images_a_bad_one_fails_alone_in_its_place(client: FlaskClient) -> None:
-    answer = client.post("/predict/shade", data=form(DARK, b"text", LIGHT, b""))
+    body, kind = multipart(DARK, b"text", LIGHT, b"")
+    answer = client.post("/predict/shade", data=body, content_type=kind)
     assert labels(answer) == ["dark", "error", "light", "error"]
     assert answer.json is not None
     assert answer.json["predictions"][1]["error"]["code"] == "invalid_image"
@@ -196,6 +211,7 @@ def test_many_images_that_are_all_bad_are_all_answered(client: FlaskClient) -> N
     assert labels(client.post("/predict/shade", json=as_json(b"a", b"b"))) == ["error", "error"]
 
 
+FORM = "multipart/form-data; boundary=b"
 BAD_BODIES = [
     pytest.param(b"", "image/png", 400, "bad_request", id="empty"),
     pytest.param(b"", None, 400, "bad_request", id="empty without a type"),
@@ -219,7 +235,16 @@ BAD_BODIES = [
         b'{"images": ["\xc3\xa9"]}', "application/json", 400, "invalid_image", id="accent"
     ),
     pytest.param(b"x", "multipart/form-data", 400, "bad_request", id="no boundary"),
-    pytest.param(b"x", "multipart/form-data; boundary=b", 400, "bad_request", id="no parts"),
+    pytest.param(b"x", FORM, 400, "bad_request", id="no parts"),
+    pytest.param(multipart(DARK)[0][:-8], FORM, 400, "bad_request", id="form that is cut short"),
+    pytest.param(b"--b\r\n\r\nx\r\n--b--\r\n", FORM, 400, "bad_request", id="part without header"),
+    pytest.param(
+        b"--b\r\nX: %b\r\n\r\n\r\n--b--\r\n" % (b"x" * 5000),
+        FORM,
+        413,
+        "request_too_large",
+        id="header",
+    ),
     pytest.param(b" " * 1_000_001, "image/png", 413, "request_too_large", id="too many bytes"),
     pytest.param(png(9, size=(1001, 1000)), "image/png", 413, "image_too_large", id="pixels"),
 ]
@@ -239,6 +264,9 @@ def test_a_bad_body_gets_its_error(
         ("POST", "/predict?model=cats", 404, "unknown_model"),
         ("POST", "/predict", 400, "bad_request"),
         ("POST", "/predict/shade?version=7", 404, "unknown_version"),
+        ("POST", "/predict/shade?version=stable", 404, "unknown_version"),
+        ("POST", "/predict/shade?version=Stable", 400, "bad_request"),
+        ("POST", "/predict/shade?version=", 400, "bad_request"),
         ("POST", "/predict/shade?version=0", 400, "bad_request"),
         ("POST", "/predict/shade?version=²", 400, "bad_request"),
         ("POST", "/predict/shade?top=-1", 400, "bad_request"),
@@ -248,7 +276,7 @@ def test_a_bad_body_gets_its_error(
         ("DELETE", "/models", 405, "method_not_allowed"),
         ("GET", "/models/cats", 404, "unknown_model"),
         ("GET", "/nothing", 404, "unknown_path"),
-        ("GET", "//models", 404, "unknown_path"),
+        ("GET", "/models//shade", 404, "unknown_path"),
         ("GET", "/models/", 404, "unknown_path"),
     ],
 )
@@ -272,7 +300,7 @@ def test_a_wrong_method_is_told_the_right_one(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("count", [65, 5000])
 def test_too_many_parts_are_refused(client: FlaskClient, count: int) -> None:
-    body, kind = multipart(b"x", count)
+    body, kind = multipart(*[b"x"] * count)
     assert_error(post(client, "/predict/shade", body, kind), 413, "request_too_large")
 
 
@@ -293,10 +321,9 @@ def test_as_many_images_as_promised_are_taken_as_data_urls(client: FlaskClient) 
 
 def test_a_list_that_is_too_long_is_never_parsed() -> None:
     body = b'{"images": [' + b"0," * 8_000_000 + b"0]}"
-    request = Request.from_values(method="POST", data=body, content_type="application/json")
     tracemalloc.start()
     with pytest.raises(RequestTooLarge):
-        uploads.read(request, uploads.Limits(body_bytes=len(body), images=64))
+        uploads.parse(body, "application/json", uploads.Limits(body_bytes=len(body), images=64))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * len(body)
@@ -306,19 +333,47 @@ def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
     assert len(labels(client.post("/predict/shade", data=form(*[DARK] * 64)))) == 64
 
 
-@pytest.mark.parametrize("more", [{"imgae": (io.BytesIO(DARK), "a.png")}, {"version": "1"}])
+@pytest.mark.parametrize("more", [{"imgae": (DARK, "a.png")}, {"version": "1"}])
 def test_a_part_of_a_form_that_is_not_known_is_refused(
     client: FlaskClient, more: dict[str, Any]
 ) -> None:
-    answer = client.post("/predict/shade", data=form(DARK) | more)
+    opened = {
+        name: (io.BytesIO(given[0]), given[1]) if isinstance(given, tuple) else given
+        for name, given in more.items()
+    }
+    answer = client.post("/predict/shade", data=form(DARK) | opened)
     assert f"unknown part '{next(iter(more))}'" in assert_error(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize("more", [b"", b'; filename="a"'])
+def test_a_part_of_a_form_without_a_name_is_refused(client: FlaskClient, more: bytes) -> None:
+    part = b"--b\r\nContent-Disposition: form-data" + more + b"\r\n\r\n1\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = client.post("/predict/shade", data=part * 2 + b"--b--\r\n", headers=kind)
+    assert "unknown part ''" in assert_error(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize("kind", ["IMAGE/PNG", "Application/Octet-Stream"])
+def test_the_case_of_a_content_type_means_nothing(client: FlaskClient, kind: str) -> None:
+    answer = client.post("/predict/shade", data=DARK, headers={"Content-Type": kind})
+    assert labels(answer) == ["dark"]
+
+
+def test_a_large_body_of_json_is_read_piece_by_piece(client: FlaskClient) -> None:
+    picture = png(255, size=(600, 700), level=0)
+    assert len(picture) > 2 * uploads.PIECE
+    text = base64.b64encode(picture).decode()
+    assert labels(client.post("/predict/shade", json={"images": [text]})) == ["light"]
+    for wrong in (f"{text[:400_000]}={text[400_001:]}", f"{text}====", f"{text[:-5]}?"):
+        answer = client.post("/predict/shade", json={"images": [wrong]})
+        assert "not base64" in assert_error(answer, 400, "invalid_image")
 
 
 def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
     answer = client.post(
         "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
     )
-    assert "no file part named 'image'" in assert_error(answer, 400, "bad_request")
+    assert "no part named 'image'" in assert_error(answer, 400, "bad_request")
 
 
 def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) -> None:
@@ -327,16 +382,17 @@ def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) 
 
 
 def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
-    with service.batcher.images(service.batcher.max_images):
+    admission = service.predictor.admission
+    with admission.images(admission.max_images):
         answer = post(client, "/predict/shade", DARK)
     assert_error(answer, 503, "overloaded")
     assert answer.headers["Retry-After"] == "1"
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
-def status_and_rest(client: FlaskClient, path: str) -> tuple[int, bytes]:
+def status_and_rest(app: Flask, path: str) -> tuple[int, bytes]:
     body = io.BytesIO(DARK)
-    answer = client.post(
+    answer = app.test_client().post(
         path,
         input_stream=body,
         content_length=len(DARK),
@@ -345,23 +401,40 @@ def status_and_rest(client: FlaskClient, path: str) -> tuple[int, bytes]:
     return answer.status_code, body.read()
 
 
-def test_a_refused_body_is_read_unless_places_are_short(
-    client: FlaskClient, service: Service
-) -> None:
-    assert status_and_rest(client, "/nothing") == (404, b"")
+def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
+    assert status_and_rest(app, "/nothing") == (404, b"")
+    admission = service.predictor.admission
     with contextlib.ExitStack() as taken:
-        for _ in range(service.batcher.max_requests):
-            taken.enter_context(service.batcher.request())
-        assert status_and_rest(client, "/predict/shade") == (503, DARK)
+        for _ in range(admission.max_requests):
+            taken.enter_context(admission.request(0))
+        assert status_and_rest(app, "/predict/shade") == (503, b"")
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    batcher = service.batcher
-    for lane in (batcher.decodes, batcher.inferences):
-        with lane.turn("test", deadline=math.inf, measure=lambda *_: None):
-            answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
-        assert_error(answer, 504, "deadline_exceeded")
-        assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+    service.predictor.batcher._running = 1  # a long inference takes the only lane
+    answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
+    assert_error(answer, 504, "deadline_exceeded")
+    service.predictor.batcher._running = 0
+    assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
+
+
+def test_a_bad_image_hides_no_late_one(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    opened = images.opened
+
+    def late(data: bytes, **more: Any) -> Image.Image:
+        if len(data) > 100_000:
+            assert answered.wait(60)
+        return opened(data, **more)
+
+    monkeypatch.setattr(images, "opened", late)
+    headers = {"X-Request-Timeout-Ms": "300"}
+    large = form(b"no image", DARK + bytes(100_000))
+    answer = client.post("/predict/shade", data=large, headers=headers)
+    answered.set()
+    assert_error(answer, 504, "deadline_exceeded")
 
 
 class Slow(io.BytesIO):
@@ -372,8 +445,8 @@ class Slow(io.BytesIO):
         return super().read(size)
 
 
-def test_a_body_that_took_longer_than_the_deadline_answers_504(client: FlaskClient) -> None:
-    answer = client.post(
+def test_a_body_that_took_longer_than_the_deadline_answers_504(app: Flask) -> None:
+    answer = app.test_client().post(
         "/predict/shade",
         input_stream=Slow(DARK),
         content_length=len(DARK),
@@ -381,6 +454,65 @@ def test_a_body_that_took_longer_than_the_deadline_answers_504(client: FlaskClie
         headers={"X-Request-Timeout-Ms": "20"},
     )
     assert_error(answer, 504, "deadline_exceeded")
+
+
+def test_inflating_ends_at_the_deadline(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def inflated(*_: object) -> bytes:
+        assert answered.wait(60)
+        return DARK
+
+    monkeypatch.setattr(uploads, "inflated", inflated)
+    headers = {"X-Request-Timeout-Ms": "50", "Content-Encoding": "gzip"}
+    answer = post(client, "/predict/shade", DARK, headers=headers)
+    answered.set()
+    assert "body was read" in assert_error(answer, 504, "deadline_exceeded")
+
+
+class Never(io.BytesIO):
+    """A body that does not come before all is over."""
+
+    over = threading.Event()
+
+    def read(self, _: int | None = -1) -> bytes:
+        self.over.wait(600)
+        return b""
+
+
+def test_bodies_that_do_not_come_hold_up_no_other(app: Flask) -> None:
+    """More of them than asyncio has threads of its own."""
+    for _ in range(40):
+        answer = app.test_client().post(
+            "/predict/shade",
+            input_stream=Never(),
+            content_length=len(DARK),
+            environ_overrides={"wsgi.input_terminated": True},
+            content_type="image/png",
+            headers={"X-Request-Timeout-Ms": "20"},
+        )
+        assert_error(answer, 504, "deadline_exceeded")
+    assert labels(post(app.test_client(), "/predict/shade", DARK)) == ["dark"]
+    Never.over.set()
+
+
+def test_fields_of_one_name_are_joined(client: FlaskClient) -> None:
+    given = [("X-Request-Timeout-Ms", "2000"), ("X-Request-Timeout-Ms", "3000")]
+    answer = post(client, "/predict/shade", DARK, headers=given)
+    assert "'2000, 3000'" in assert_error(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/models", "/metrics", "/nothing"])
+def test_a_head_tells_the_length_of_what_a_get_answers(client: FlaskClient, path: str) -> None:
+    client.get(path, headers={"X-Request-ID": "one"})
+    got = client.get(path, headers={"X-Request-ID": "one"})
+    head = client.head(path, headers={"X-Request-ID": "one"})
+    assert (head.status_code, head.data) == (got.status_code, b"")
+    assert int(head.headers["Content-Length"]) > 0
+    if path != "/metrics":  # which counts what was asked meanwhile
+        assert head.headers["Content-Length"] == got.headers["Content-Length"]
 
 
 def test_a_malformed_timeout_is_refused(client: FlaskClient) -> None:
@@ -400,6 +532,8 @@ def test_the_models_describe_themselves(client: FlaskClient) -> None:
     assert client.get("/models/tint").json == {
         "name": "tint",
         "default_version": 1,
+        "version_labels": {},
+        "refused": {},
         "versions": [
             {
                 "version": 1,
@@ -407,6 +541,7 @@ def test_the_models_describe_themselves(client: FlaskClient) -> None:
                 "labels": ["dark", "light"],
                 "input": {"height": 8, "width": 6, "channels": 3, "fit": "stretch"},
                 "provider": "CPUExecutionProvider",
+                "precision": "float32",
                 "title": "Dark or light",
                 "metrics": {"accuracy": 1.0, "images": 2},
             }
@@ -416,6 +551,23 @@ def test_the_models_describe_themselves(client: FlaskClient) -> None:
     assert listed is not None
     assert [each["name"] for each in listed["models"]] == ["shade", "tint"]
     assert listed["models"][0]["default_version"] == 2
+    running = {"provider": "CPUExecutionProvider", "precision": "float32"}
+    assert listed["workers"] == [
+        {
+            "worker": 0,
+            "process": os.getpid(),
+            "state": "ready",
+            "models": {
+                "shade": {
+                    "default_version": 2,
+                    "versions": [1, 2],
+                    "running": {"1": running, "2": running},
+                },
+                "tint": {"default_version": 1, "versions": [1], "running": {"1": running}},
+            },
+            "refused": {},
+        }
+    ]
 
 
 @pytest.mark.parametrize(
@@ -441,17 +593,18 @@ def test_the_description_is_valid_and_names_every_route(app: Flask, client: Flas
 @pytest.mark.parametrize(
     ("schema", "path", "files"),
     [
-        ("Answer", "/predict/shade", form(DARK, b"bad")),
-        ("Answer", "/predict/shade?coverage=0.9", form(DARK, b"bad")),
-        ("Error", "/predict/none", form(DARK)),
-        ("Model", "/models/shade", None),
+        ("Answer", "/predict/shade", [DARK, b"bad"]),
+        ("Answer", "/predict/shade?coverage=0.9", [DARK, b"bad"]),
+        ("Error", "/predict/none", [DARK]),
+        ("Model", "/models/shade", []),
+        ("Models", "/models", []),
     ],
 )
 def test_answers_have_the_described_shape(
-    client: FlaskClient, schema: str, path: str, files: Any
+    client: FlaskClient, schema: str, path: str, files: list[bytes]
 ) -> None:
     described = json.loads(client.get("/openapi.json").text)
-    answer = client.post(path, data=files) if files else client.get(path)
+    answer = client.post(path, data=form(*files)) if files else client.get(path)
     jsonschema.validate(
         answer.json,
         {"$ref": f"#/components/schemas/{schema}", "components": described["components"]},

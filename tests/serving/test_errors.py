@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from flask import Flask
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from serving import errors
-from serving.api_edge import translate
+from serving.edge import Exchange
+from serving.metrics import Metrics
 
 
 def test_the_drawn_tree_is_the_written_one() -> None:
@@ -27,7 +27,6 @@ def test_the_table_has_a_row_for_every_error() -> None:
 
 
 @pytest.mark.parametrize("foreign", default_exceptions.values(), ids=lambda each: each.__name__)
-def test_no_error_of_the_router_is_unmapped(app: Flask, foreign: type[HTTPException]) -> None:
-    with app.test_request_context():
-        error = translate(foreign())
+def test_no_error_of_the_router_is_unmapped(foreign: type[HTTPException]) -> None:
+    error = Exchange(Metrics(), method="GET", path="/", request_id=None).failed(foreign())
     assert isinstance(error, errors.InternalError) is (foreign.code is None or foreign.code >= 500)

@@ -3,8 +3,10 @@
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -363,6 +365,76 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidImage) as caught:
         pixels(data)
     assert caught.value.__cause__ is not None
+
+
+PICTURE = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG", progressive=True)
+SCAN = PICTURE[PICTURE.rfind(b"\xff\xda\x00") :][:10] + bytes(2)
+GIF = encoded(palette(), "GIF")
+GIF_PIXELS = GIF.index(b",")
+
+
+def chunks(count: int) -> list[tuple[bytes, bytes]]:
+    return [(b"teSt", b"")] * count
+
+
+PIECES: dict[str, Callable[[int], bytes]] = {
+    "comments of a JPEG": lambda n: PICTURE[:2] + b"\xff\xfe\0\2" * n + PICTURE[2:],
+    "bytes between the segments of a JPEG": lambda n: PICTURE[:20] + bytes(4 * n) + PICTURE[20:],
+    "chunks before the pixels of a PNG": lambda n: png(header(8, 8, 8, 0), bytes(72), *chunks(n)),
+    "chunks behind the pixels of a PNG": lambda n: (
+        WHOLE[:-12] + png(b"", b"", *chunks(n))[20 : 20 + 12 * n] + WHOLE[-12:]
+    ),
+    "blocks of a GIF": lambda n: GIF[:GIF_PIXELS] + b"!\xfe\1a\0" * n + GIF[GIF_PIXELS:],
+}
+
+
+@pytest.mark.parametrize("made", PIECES.values(), ids=PIECES.keys())
+def test_a_file_in_far_too_many_pieces_is_refused(made: Callable[[int], bytes]) -> None:
+    assert pixels(made(3)).shape == (8, 8, 3)
+    with pytest.raises(InvalidImage, match="cut into too many pieces"):
+        pixels(made(50_000))
+
+
+@pytest.mark.parametrize(("scans", "fits"), [(90, True), (100, False)])
+def test_a_jpeg_has_so_many_scans_and_no_more(scans: int, fits: bool) -> None:
+    data = PICTURE[:-2] + SCAN * scans + PICTURE[-2:]
+    if fits:
+        assert pixels(data).shape == (8, 8, 3)
+    else:
+        with pytest.raises(InvalidImage, match="more than 100 scans"):
+            pixels(data)
+
+
+def test_scans_are_counted_without_memory_for_each() -> None:
+    data = b"\xff\xd8" + b"\xff\xda\x00" * 1_000_000
+    tracemalloc.start()
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        pixels(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+@pytest.mark.parametrize(("depth", "compression"), [(8, 1), (4, 2)])
+def test_a_bmp_in_run_lengths_is_refused(depth: int, compression: int) -> None:
+    """A row of a million pixels in some bytes, which Pillow would inflate in Python."""
+    info = struct.pack("<IiiHHIIiiII", 40, 10**6, 1, 1, depth, compression, 0, 0, 0, 16, 0)
+    file = struct.pack("<IHHI", 0, 0, 0, 54 + 64) + info + bytes(64) + b"\0\0\0\1"
+    with pytest.raises(InvalidImage, match="run lengths"):
+        pixels(b"BM" + file)
+
+
+def test_a_large_file_of_many_honest_pieces_is_read() -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (1200, 1200, 3), np.uint8)
+    image = Image.fromarray(noise)
+    with_notes = encoded(image, "JPEG", quality=90)
+    notes = (b"\xff\xe1" + struct.pack(">H", 60_000) + bytes(59_998)) * 100
+    assert pixels(with_notes[:2] + notes + with_notes[2:]).shape == (8, 8, 3)
+    rows = b"".join(b"\0" + row.tobytes() for row in noise)
+    packed = zlib.compress(rows, 1)
+    parts = [(b"IDAT", packed[at : at + 4096]) for at in range(0, len(packed), 4096)]
+    head = png(header(1200, 1200, 8, 2), b"", *parts)
+    assert np.array_equal(pixels(head), pixels(encoded(image)))
 
 
 def test_threads_read_at_the_same_time() -> None:

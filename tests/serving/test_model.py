@@ -11,7 +11,11 @@ from onnx import TensorProto
 
 from serving.errors import ModelError
 from serving.model import Model
-from tests.serving.samples import publish
+from serving.model import load as load_version
+from serving.session import Options
+from tests.serving.samples import add_int8, publish
+
+SLOW = 20  # products: some hundred times as long as without
 
 
 def load(folder: Path, **options: Any) -> Model:
@@ -83,6 +87,70 @@ def test_a_session_refuses_another_process(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="Load models after the fork"):
         model.predict(np.zeros((1, 8, 6, 1), dtype=np.uint8))
+
+
+def in_precision(folder: Path, precision: str, *, float32: int = 0, int8: int = 0) -> str:
+    """That of the version that is loaded, where each file takes so many products."""
+    path = publish(folder, products=float32)
+    add_int8(path, products=int8)
+    options = Options(precision=precision)
+    return load_version(path, name="shade", version=1, options=options)[0].precision
+
+
+def test_int8_is_taken_where_it_is_published(tmp_path: Path) -> None:
+    assert in_precision(tmp_path, "auto", float32=SLOW) == "int8"
+
+
+def test_where_float32_is_faster_it_is_taken(tmp_path: Path) -> None:
+    assert in_precision(tmp_path, "auto", int8=SLOW) == "float32"
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_the_precision_that_is_asked_for_is_taken_however_slow(
+    tmp_path: Path, precision: str
+) -> None:
+    assert in_precision(tmp_path, precision, **{precision: SLOW}) == precision
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8", "float32"])
+def test_a_version_that_is_not_published_in_int8_is_served_in_float32(
+    tmp_path: Path, precision: str
+) -> None:
+    path = publish(tmp_path)
+    (model,) = load_version(path, name="shade", version=1, options=Options(precision=precision))
+    assert model.precision == "float32"
+
+
+def test_an_int8_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    path = publish(tmp_path)
+    (path / "model.int8.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx cannot be loaded"):
+        load_version(path, name="shade", version=1, options=Options())
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("float32", r"model\.int8\.onnx says that it is float32\. Expected int8\."),
+        ("int4", r"metadata 'precision' is 'int4'\. Known: float32, int8\."),
+    ],
+)
+def test_a_file_of_another_precision_than_its_name_is_refused(
+    tmp_path: Path, precision: str, message: str
+) -> None:
+    path = publish(tmp_path)
+    add_int8(path, precision=precision)
+    with pytest.raises(ModelError, match=message):
+        load_version(path, name="shade", version=1, options=Options())
+
+
+@pytest.mark.parametrize(
+    "options", [{"arena": "off"}, {"optimisation": "basic"}, {"intra_threads": 2}]
+)
+def test_however_a_session_runs_it_answers_the_same(tmp_path: Path, options: Any) -> None:
+    path = publish(tmp_path) / "model.onnx"
+    model = Model(path, name="shade", version=1, options=Options(**options))
+    assert model.predict(np.full((1, 8, 6, 1), 255, np.uint8)).tolist() == [[0, 1]]
 
 
 def test_onnxruntime_is_told_not_to_report_usage() -> None:

@@ -3,13 +3,12 @@
 import contextlib
 import http.client
 import json
-import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,7 +81,7 @@ def test_a_chunked_body_is_read(service: Running) -> None:
 
 
 def test_five_thousand_parts_are_refused(service: Running) -> None:
-    body, kind = multipart(DARK, 5000)
+    body, kind = multipart(*[DARK] * 5000)
     assert service.request("POST", "/predict/shade", body, Content_Type=kind)[0] == 413
 
 
@@ -103,18 +102,27 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(service: Running) -> No
     assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
 
 
-def test_probes_find_a_thread_while_the_queue_is_full(tmp_path: Path) -> None:
-    publish(tmp_path, graph=brightness_graph(products=20))
-    with (
-        running(tmp_path, workers=1, threads=8, queue=2) as service,
-        ThreadPoolExecutor(16) as pool,
-    ):
-        posts = [pool.submit(predict, service, "shade") for _ in range(16)]
-        probes = {service.request("GET", "/healthz")[0]}
-        while not all(post.done() for post in posts):
+def test_probes_are_answered_while_the_queue_is_full(tmp_path: Path) -> None:
+    publish(tmp_path, graph=brightness_graph(products=5))
+    seen: list[int] = []
+    enough = threading.Event()
+
+    def post(to: Running) -> None:
+        while not enough.is_set():
+            seen.append(predict(to, "shade"))
+
+    with running(tmp_path, workers=1, queue=2) as service:
+        posts = [threading.Thread(target=post, args=(service,)) for _ in range(16)]
+        for each in posts:
+            each.start()
+        probes = set()
+        while not {200, 503} <= set(seen) and not enough.wait(0.01):
             probes.add(service.request("GET", "/healthz")[0])
-        assert probes == {200}
-        assert {post.result() for post in posts} <= {200, 503}
+        enough.set()
+        for each in posts:
+            each.join()
+    assert probes == {200}
+    assert set(seen) == {200, 503}
 
 
 def hammer(service: Running, seen: list[int | str], stop: threading.Event) -> None:
@@ -158,121 +166,96 @@ def test_every_accepted_request_is_answered_while_the_service_stops(
     assert set(seen) == {200}
 
 
-def test_a_reload_loses_no_request_and_no_count(models: Path) -> None:
-    with running(models, workers=2) as service:
-        seen: list[int | str] = []
-        stop = threading.Event()
-        clients = [threading.Thread(target=hammer, args=(service, seen, stop)) for _ in range(4)]
-        for client in clients:
-            client.start()
-        old = service.children()
-        service.process.send_signal(signal.SIGHUP)
-        while old & service.children():
-            stop.wait(0.05)
-        answered = len(seen)
-        while len(seen) < answered + 100:
-            stop.wait(0.01)
-        stop.set()
-        for client in clients:
-            client.join()
-        assert set(seen) == {200}
-        page = service.request("GET", "/metrics")[2].decode()
-        assert value(page, "convserve_images_total", model="shade") == len(seen)
-
-
 def answer_of(client: socket.socket) -> tuple[int, bytes]:
     answer = http.client.HTTPResponse(client)
     answer.begin()
     return answer.status, answer.read()
 
 
-def test_a_header_too_long_is_a_bad_request(service: Running) -> None:
+def test_a_target_too_long_is_told_so(service: Running) -> None:
     with service.open() as client:
-        client.sendall(b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\n\r\n")
         status, body = answer_of(client)
-    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
+    assert (status, json.loads(body)["error"]["code"]) == (414, "target_too_long")
 
 
-def drip(client: socket.socket, stop: threading.Event) -> None:
-    """A byte now and then: never a stall, never an end; until the service closes."""
-    with contextlib.suppress(OSError):
-        while not stop.wait(0.2):
-            client.sendall(b"x")
+def closed(client: socket.socket, *, drips: bool) -> None:
+    """Wait until the service closes; a byte now and then, or none."""
+    client.settimeout(0.2 if drips else 60)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            try:
+                if not client.recv(65536):
+                    return
+            except TimeoutError:
+                assert drips
+                client.sendall(b"x")
 
 
-def test_silent_and_dripping_clients_hold_no_thread_for_ever(models: Path) -> None:
-    stop = threading.Event()
+def test_silent_and_dripping_clients_are_let_go(models: Path) -> None:
     header = b"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 999\r\n"
+    sent = {b"": False, header: True, header + b"\r\n": True}
     with (
-        running(models, workers=1, threads=8, timeout_ms=2000) as service,
+        running(models, workers=1, timeout_ms=2000) as service,
+        contextlib.ExitStack() as held,
+        ThreadPoolExecutor(30) as pool,
+    ):
+        waiting = []
+        for begin, drips in list(sent.items()) * 10:
+            client = held.enter_context(service.open())
+            client.sendall(begin)
+            waiting.append(pool.submit(closed, client, drips=drips))
+        assert service.request("GET", "/healthz")[0] == 200
+        for each in waiting:
+            each.result(timeout=60)
+
+
+def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
+    with (
+        running(models, ("sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"), workers=1) as service,
         contextlib.ExitStack() as held,
     ):
-        clients = [held.enter_context(service.open()) for _ in range(32)]
+        for _ in range(200):
+            held.enter_context(service.open())
         assert service.request("GET", "/healthz")[0] == 200
-        dripping = clients[:10]
-        for client in dripping[:5]:
-            client.sendall(header)
-        for client in dripping[5:]:
-            client.sendall(header + b"\r\n")
-        threads = [threading.Thread(target=drip, args=(each, stop)) for each in dripping]
-        for thread in threads:
-            thread.start()
+        assert predict(service, "shade") == 200
+
+
+def begun(service: Running, length: int, body: bytes) -> socket.socket:
+    """A prediction of which a part has come."""
+    client = service.open()
+    head = f"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: {length}"
+    client.sendall(head.encode() + b"\r\n\r\n" + body)
+    return client
+
+
+def test_a_body_that_comes_slowly_takes_no_place(models: Path) -> None:
+    with (
+        running(models, workers=1, requests=1) as service,
+        contextlib.ExitStack() as held,
+    ):
+        slow = [held.enter_context(begun(service, len(DARK), DARK[:1])) for _ in range(4)]
         assert service.request("GET", "/healthz")[0] == 200
-        stop.set()
-        for thread in threads:
-            thread.join()
+        assert {predict(service, "shade") for _ in range(4)} == {200}
+        for client in slow:
+            client.sendall(DARK[1:])
+            assert answer_of(client)[0] == 200
 
 
-@contextlib.contextmanager
-def replaced(service: Running) -> Iterator[None]:
-    """Before: the workers of now. After: all are gone and as many others serve."""
-    old = service.children()
-    yield
-    while old & service.children() or len(service.children()) < len(old):
-        time.sleep(0.05)
-
-
-def versions(service: Running) -> list[int]:
-    described = service.json("GET", "/models/shade")["versions"]
-    return [version["version"] for version in described]
-
-
-def test_a_worker_that_is_replaced_serves_what_the_others_serve(tmp_path: Path) -> None:
-    publish(tmp_path, version=1)
-    with running(tmp_path, workers=1) as service:
-        publish(tmp_path, version=2, golden={"light-1": 10})
-        with replaced(service):
-            os.kill(int(*service.children()), signal.SIGKILL)
-        assert versions(service) == [1]
-
-
-def test_a_reload_serves_what_is_published_now(tmp_path: Path) -> None:
-    publish(tmp_path, version=1)
-    with running(tmp_path, workers=1) as service:
-        publish(tmp_path, version=2)
-        with replaced(service):
-            service.process.send_signal(signal.SIGHUP)
-        assert versions(service) == [1, 2]
-
-
-def test_a_reload_of_a_broken_version_leaves_all_as_it_was(tmp_path: Path) -> None:
-    publish(tmp_path, version=1)
-    with running(tmp_path, workers=1) as service:
-        publish(tmp_path, version=2, golden={"light-1": 10})
-        with replaced(service):
-            service.process.send_signal(signal.SIGHUP)
-        assert versions(service) == [1]
-        code, output = service.terminate()
-    assert code == 0
-    assert f"shade 2 takes the golden image {tmp_path}/shade/2/golden/light-1.png" in output
-
-
-def test_a_reload_does_not_drain(models: Path) -> None:
-    with running(models, workers=1, drain_seconds=600) as service:
-        with replaced(service):
-            service.process.send_signal(signal.SIGHUP)
-        assert service.request("GET", "/readyz")[0] == 200
-        service.process.send_signal(signal.SIGINT)  # no drain here either
+def test_bodies_that_come_are_bounded_by_their_bytes(models: Path) -> None:
+    with (
+        running(models, workers=1, max_body_bytes=10_000) as service,
+        contextlib.ExitStack() as held,
+    ):
+        slow = [held.enter_context(begun(service, 10_000, bytes(9_000))) for _ in range(9)]
+        answered = select.poll()  # select takes no file above the 1,024th
+        for each in slow:
+            answered.register(each, select.POLLIN)
+        refused = dict(answered.poll(60_000))
+        (status, body) = answer_of(next(each for each in slow if each.fileno() in refused))
+        assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
+        assert len(refused) == 1
+        assert predict(service, "shade") == 200
 
 
 def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:

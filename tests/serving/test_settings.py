@@ -1,11 +1,10 @@
 """Settings: strict, but deaf to what Kubernetes injects."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from serving.settings import Settings, SettingsError, cores, rows, table
+from serving.settings import Settings, SettingsError, rows, table
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -27,7 +26,7 @@ def test_values_are_read_in_their_type() -> None:
         ("CONVSERVE_THREADS", "many", "CONVSERVE_THREADS is 'many'. Expected a whole number."),
         ("CONVSERVE_THREADS", "4.5", "Expected a whole number."),
         ("CONVSERVE_THREADS", "", "Expected a whole number."),
-        ("CONVSERVE_THREADS", "1", "CONVSERVE_THREADS is 1. Expected a finite number, at least 4."),
+        ("CONVSERVE_THREADS", "0", "CONVSERVE_THREADS is 0. Expected a finite number, at least 1."),
         ("CONVSERVE_DRAIN_SECONDS", "nan", "Expected a finite number, at least 0."),
         ("CONVSERVE_GRACE_SECONDS", "inf", "Expected a finite number"),
         ("CONVSERVE_BIND", " ", "CONVSERVE_BIND is empty."),
@@ -35,6 +34,9 @@ def test_values_are_read_in_their_type() -> None:
         ("CONVSERVE_BIND", "8000", "Expected <host>:<port>, [<IPv6>]:<port> or unix:<path>."),
         ("CONVSERVE_BIND", "localhost:65536", "Expected <host>:<port>"),
         ("CONVSERVE_LOG_LEVEL", "loud", "Expected debug, info, warning or error."),
+        ("CONVSERVE_DEVICE", "gpu", "CONVSERVE_DEVICE is 'gpu'. Expected cpu, cuda or auto."),
+        ("CONVSERVE_PRECISION", "fp16", "Expected float32, int8 or auto."),
+        ("CONVSERVE_ARENA", "", "CONVSERVE_ARENA is empty."),
     ],
 )
 def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, message: str) -> None:
@@ -46,13 +48,6 @@ def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, messa
 @pytest.mark.parametrize("bind", ["localhost:0", "0.0.0.0:8000", "[::]:80", "unix:/run/c.sock"])
 def test_an_address_of_any_kind_is_taken(bind: str) -> None:
     assert Settings.from_environ({"CONVSERVE_BIND": bind}).bind == bind
-
-
-def test_without_affinity_the_processors_of_the_machine_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert cores(tmp_path, tmp_path) == os.cpu_count()
 
 
 def test_a_level_with_a_space_is_the_level() -> None:
@@ -82,23 +77,6 @@ def test_no_setting_has_a_name_that_kubernetes_may_inject() -> None:
     for row in rows():
         with pytest.raises(SettingsError):
             Settings.from_environ({row.name + "_": "tcp://"})
-
-
-def test_probes_always_have_threads_of_their_own() -> None:
-    assert all(0 < Settings(threads=n).places <= n - 2 for n in (4, 5, 16, 64))
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"), [("150000 100000", 1), ("50000 100000", 1), ("max 100000", None)]
-)
-def test_the_processor_quota_of_the_cgroup_counts(
-    tmp_path: Path, quota: str, expected: int | None
-) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("1:cpu:/\n0::/pod/container\n")
-    (tmp_path / "pod" / "container").mkdir(parents=True)
-    (tmp_path / "pod" / "cpu.max").write_text(quota + "\n")
-    assert cores(tmp_path, own) == (expected or cores(tmp_path / "none", own))
 
 
 def test_the_table_has_a_sentence_for_every_setting() -> None:

@@ -1,0 +1,147 @@
+"""The routes that are answered in the event loop: one table, for what stands before Flask and for
+Flask itself.
+
+Knows the predictor, the shapes of each protocol and what an answer is; runs on no server and no
+framework in particular.
+"""
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from serving import openinference, tfserving
+from serving.call import Call
+from serving.edge import encoded
+from serving.message import Answer
+from serving.predictions import Predictions
+from serving.predictor import Predictor
+
+HEAD = "Inference-Header-Content-Length"
+ALIVE = {"status": "alive"}
+
+Respond = Callable[[Call], Coroutine[Any, Any, Answer]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method, a path in which ``<name>`` stands for any text without a slash, and its answer."""
+
+    method: str
+    path: str
+    respond: Respond
+
+
+def table(
+    predictions: Predictions, predictor: Predictor, ready: Callable[[], Mapping[str, str]]
+) -> list[Route]:
+    """All of them; ``ready`` raises while this replica is not."""
+
+    async def predict(call: Call) -> Answer:
+        return _json(await predictions.answer(call))
+
+    return [
+        Route("POST", "/predict/<name>", predict),
+        Route("POST", "/predict", predict),
+        Route("GET", "/healthz", _told(lambda _: ALIVE)),
+        Route("GET", "/readyz", _told(lambda _: ready())),
+        *_openinference(predictor, ready),
+        *_tfserving(predictor),
+    ]
+
+
+def _openinference(predictor: Predictor, ready: Callable[[], object]) -> Iterable[Route]:
+    def server_ready(_: Call) -> Mapping[str, Any]:
+        ready()
+        return openinference.READY
+
+    def metadata(call: Call) -> Mapping[str, Any]:
+        model = predictor.model(**call.names)
+        return openinference.metadata(model, predictor.serves().versions(model.name))
+
+    def model_ready(call: Call) -> Mapping[str, Any]:
+        model = predictor.model(**call.names)
+        ready()
+        return {"name": model.name, "ready": True}
+
+    async def infer(call: Call) -> Answer:
+        parse = partial(openinference.parse, head=call.header(HEAD.lower()))
+        model, asked, rows = await predictor.predict(call, parse)
+        told, tensor = openinference.answer(asked, model, rows)
+        if not tensor:
+            return _json(told)
+        head = encoded(told)
+        headers = {HEAD: str(len(head))}
+        return Answer(200, head + tensor, "application/octet-stream", headers)
+
+    yield Route("GET", "/v2", _told(lambda _: openinference.SERVER))
+    yield Route("GET", "/v2/", _told(lambda _: openinference.SERVER))
+    yield Route("GET", "/v2/health/live", _told(lambda _: openinference.LIVE))
+    yield Route("GET", "/v2/health/ready", _told(server_ready))
+    for path in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
+        yield Route("GET", path, _told(metadata))
+        yield Route("GET", f"{path}/ready", _told(model_ready))
+        yield Route("POST", f"{path}/infer", infer)
+
+
+def _tfserving(predictor: Predictor) -> Iterable[Route]:
+    def status(call: Call) -> Mapping[str, Any]:
+        if call.names.keys() != {"name"}:
+            return tfserving.status([predictor.model(**call.names)])
+        served, name = predictor.serves(), call.names["name"]
+        return tfserving.status(served.get(name, each) for each in served.versions(name))
+
+    def metadata(call: Call) -> Mapping[str, Any]:
+        return tfserving.metadata(predictor.model(**call.names))
+
+    async def predict(call: Call) -> Answer:
+        _, asked, rows = await predictor.predict(call, tfserving.parse)
+        return _json(tfserving.answer(asked, rows))
+
+    for which in ("", "/versions/<version>", "/labels/<label>"):
+        path = f"/v1/models/<name>{which}"
+        yield Route("GET", path, _told(status))
+        yield Route("GET", f"{path}/metadata", _told(metadata))
+        yield Route("POST", f"{path}:predict", predict)
+
+
+def _told(tell: Callable[[Call], Mapping[str, Any]]) -> Respond:
+    """An answer that needs no waiting."""
+
+    async def respond(call: Call) -> Answer:
+        return _json(tell(call))
+
+    return respond
+
+
+def _json(body: Mapping[str, Any]) -> Answer:
+    return Answer(200, encoded(body))
+
+
+class Finder:
+    """Finds the route of a request, at a cost that a prediction does not notice."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[tuple[str, str], Route] = {}
+        self._named: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
+        for route in routes:
+            if "<" not in route.path:
+                self._exact[route.method, route.path] = route
+                continue
+            key = route.method, _first(route.path)
+            pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", route.path)
+            self._named.setdefault(key, []).append((re.compile(pattern), route))
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route, and what stands in its path for each name."""
+        if (exact := self._exact.get((method, path))) is not None:
+            return exact, {}
+        for pattern, route in self._named.get((method, _first(path)), ()):
+            if found := pattern.fullmatch(path):
+                return route, found.groupdict()
+        return None
+
+
+def _first(path: str) -> str:
+    return path[: path.find("/", 1)]

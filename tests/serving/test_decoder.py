@@ -1,0 +1,137 @@
+"""What is decoded in the loop and what beside it, and how much at once."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving import decoder, images
+from serving.decoder import Decoded, Decoder, Memory
+from serving.errors import DeadlineExceeded
+from tests.serving.samples import png
+
+SPEC = images.PixelSpec(8, 6, 1, "stretch")
+LIMIT = 10_000_000
+SECONDS = 60.0
+
+
+def noise(kind: str, side: int) -> bytes:
+    file = BytesIO()
+    Image.effect_noise((side, side), 60).save(file, kind)
+    return file.getvalue()
+
+
+SMALL, MANY_PIXELS = png(10, size=(9, 9)), png(10, size=(1001, 1000))
+MANY_BYTES, PHOTOGRAPH = noise("PNG", 120), noise("JPEG", 120)
+
+
+class Opened:
+    """Notes the threads that open files; a gate lets those of many pixels wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[threading.Thread] = []
+        self.gate, self.waits = threading.Event(), threading.Event()
+        opened, pixels = images.opened, images.pixels
+
+        def noted(data: bytes, *, max_pixels: int) -> Image.Image:
+            self.threads.append(threading.current_thread())
+            return opened(data, max_pixels=max_pixels)
+
+        def gated(image: Image.Image, spec: images.PixelSpec) -> NDArray[np.uint8]:
+            if image.width * image.height > decoder.SMALL:
+                self.waits.set()
+                self.gate.wait(SECONDS)
+            return pixels(image, spec)
+
+        monkeypatch.setattr(images, "opened", noted)
+        monkeypatch.setattr(images, "pixels", gated)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    made = Opened(monkeypatch)
+    yield made
+    made.gate.set()
+
+
+async def decoded(by: Decoder, file: bytes, seconds: float = SECONDS) -> Decoded:
+    deadline = time.monotonic() + seconds
+    (found,) = await by.decode([file], SPEC, deadline=deadline, measure=lambda *_: None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "processors", "in_loop"),
+    [
+        pytest.param(SMALL, 1, True, id="small"),
+        pytest.param(PHOTOGRAPH, 1, True, id="a JPEG"),
+        pytest.param(MANY_BYTES, 1, False, id="many bytes"),
+        pytest.param(SMALL, 4, True, id="small, other processors"),
+        pytest.param(PHOTOGRAPH, 4, False, id="a JPEG, other processors"),
+    ],
+)
+def test_only_what_is_short_is_decoded_in_the_loop(
+    opened: Opened, file: bytes, processors: int, in_loop: bool
+) -> None:
+    found = asyncio.run(decoded(Decoder(LIMIT, processors=processors), file))
+    assert isinstance(found, np.ndarray)
+    assert (opened.threads == [threading.current_thread()]) is in_loop
+
+
+def test_what_only_has_to_be_inflated_is_never_opened_by_pillow(opened: Opened) -> None:
+    found = asyncio.run(decoded(Decoder(LIMIT), png(10)))
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, np.full((8, 6, 1), 10))
+    assert not opened.threads
+
+
+def test_a_photograph_does_not_wait_for_a_huge_image(opened: Opened) -> None:
+    async def both() -> Any:
+        made = Decoder(LIMIT)
+        huge = asyncio.ensure_future(decoded(made, MANY_PIXELS))
+        await asyncio.to_thread(opened.waits.wait, SECONDS)
+        assert isinstance(await decoded(made, MANY_BYTES), np.ndarray)
+        assert not huge.done()
+        opened.gate.set()
+        return await huge
+
+    assert asyncio.run(both()).shape == (8, 6, 1)
+
+
+def test_what_is_decoded_at_once_is_bounded_by_its_pixels(opened: Opened) -> None:
+    async def both() -> None:
+        made = Decoder(1_500_000)
+        huge = asyncio.ensure_future(decoded(made, MANY_PIXELS))
+        await asyncio.to_thread(opened.waits.wait, SECONDS)
+        with pytest.raises(DeadlineExceeded):
+            await decoded(made, MANY_PIXELS, seconds=0.05)
+        opened.gate.set()
+        assert isinstance(await huge, np.ndarray)
+        assert isinstance(await decoded(made, MANY_PIXELS), np.ndarray)
+
+    asyncio.run(both())
+
+
+def test_memory_is_held_up_to_all_of_it_and_given_back() -> None:
+    memory = Memory(10)
+    with (
+        memory.held(4, 0),
+        memory.held(6, 0),
+        pytest.raises(DeadlineExceeded, match="memory"),
+        memory.held(1, 0),
+    ):
+        pass
+    with memory.held(11, 0):
+        pass
+
+
+def test_what_takes_more_memory_holds_more_of_it() -> None:
+    kinds = (noise("PNG", 20), noise("WEBP", 20))
+    assert [images.memory(images.opened(each, max_pixels=LIMIT)) for each in kinds] == [3200, 6400]

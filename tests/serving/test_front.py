@@ -1,0 +1,116 @@
+"""What stands before Flask: what is counted and logged there, and what waits for Flask."""
+
+import json
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from serving import access, edge
+from serving.app import create_app
+from serving.front import PER_THREAD
+from serving.settings import Settings
+from tests.serving.front import Client
+from tests.serving.samples import assert_error
+from tests.serving.test_metrics import value
+from tests.serving.waiting import until
+
+HEAD = b"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
+
+
+@pytest.fixture
+def front(app: Flask) -> Client:
+    return Client(app)
+
+
+@pytest.fixture
+def lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> list[Mapping[str, object]]:
+    """What is logged of each request."""
+    found: list[Mapping[str, object]] = []
+    monkeypatch.setattr(access, "write", lambda _, fields: found.append(fields))
+    caplog.set_level(logging.INFO, edge.logger.name)
+    return found
+
+
+def counted(front: Client, **labels: str) -> float:
+    return value(front.get("/metrics").text, "convserve_requests_total", **labels)
+
+
+def rest(client: socket.socket) -> str:
+    got = b""
+    while part := client.recv(65536):
+        got += part
+    return got.decode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GARBAGE\r\n\r\n", "400", "bad_request"),
+        (b"GET /" + b"x" * 100_000, "414", "target_too_long"),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000, "431", "header_too_large"),
+    ],
+    ids=["garbage", "target", "header"],
+)
+def test_what_is_malformed_is_counted_and_logged_as_any_request(
+    front: Client, lines: list[Mapping[str, object]], sent: bytes, status: str, code: str
+) -> None:
+    with front.connect() as client:
+        client.sendall(sent)
+        head, _, body = rest(client).partition("\r\n\r\n")
+    assert json.loads(body)["error"]["code"] == code
+    assert f"X-Request-ID: {lines[0]['request_id']}" in head
+    assert lines[0]["status"] == int(status)
+    page = front.get("/metrics").text
+    assert value(page, "convserve_errors_total", code=code) == 1
+    assert value(page, "convserve_requests_total", route="unknown", status=status) == 1
+    assert value(page, "convserve_requests_in_flight") == 1  # the page itself
+
+
+def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
+    with front.connect() as client:
+        client.sendall(HEAD)
+        until(lambda: front.server.at_work)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    until(lambda: not front.server.at_work)
+    assert [line["status"] for line in lines] == [499]
+    assert counted(front, route="/predict/<name>", status="499") == 1
+
+
+def test_a_request_is_not_told_to_send_a_body_that_is_refused(front: Client) -> None:
+    head = HEAD.replace(b"999\r\n", b"50000000\r\nExpect: 100-continue\r\n")
+    for sent in (head, head.replace(b"/predict/shade", b"/nothing")):
+        with front.connect() as client:
+            client.sendall(sent)
+            assert rest(client).startswith(("HTTP/1.1 413 ", "HTTP/1.1 404 "))
+
+
+def test_what_waits_for_flask_is_bounded(models: Path) -> None:
+    app, go_on = create_app(Settings(models=models, threads=1)), threading.Event()
+
+    @app.before_request
+    def wait() -> None:
+        go_on.wait(600)
+
+    front = Client(app)
+    with ExitStack() as held:
+        clients = [held.enter_context(front.connect()) for _ in range(PER_THREAD)]
+        for client in clients:
+            client.sendall(b"GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n")
+        until(lambda: front.server.at_work == PER_THREAD)
+        refused = front.get("/models")
+        assert_error(refused, 503, "overloaded")
+        assert refused.headers["Retry-After"] == "1"
+        for probe in (front.get("/healthz"), front.head("/healthz")):
+            assert probe.status_code == 200
+        go_on.set()
+        assert all(rest(client).startswith("HTTP/1.1 404 ") for client in clients)
+    assert front.get("/models").status_code == 200

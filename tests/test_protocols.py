@@ -1,0 +1,67 @@
+"""What docs/protocols.md shows is what the service answers."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.serving.running import Running, running
+from tests.tables import ROOT
+
+PAGE = (ROOT / "docs/protocols.md").read_text("utf-8")
+CONSOLE = re.findall(r"```console\n\$ (.*?)\n(\{.*?)\n```", PAGE, re.DOTALL)
+ADDRESS = "localhost:8000"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Running]:
+    with running(ROOT / "models", workers=1, log_level="warning") as started:
+        yield started
+
+
+def rounded(text: str) -> str:
+    """Without the last digits of a probability, which depend on the processor."""
+    return re.sub(r"\d\.\d{4,}(e-\d+)?", lambda found: f"{float(found[0]):.3f}", text)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize(("command", "printed"), CONSOLE, ids=range(len(CONSOLE)))
+def test_a_command_gets_the_answer_that_it_prints(
+    service: Running, command: str, printed: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command.replace(ADDRESS, f"127.0.0.1:{service.port}")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(rounded(done.stdout)) == json.loads(rounded(printed))
+
+
+def test_the_client_prints_what_it_is_said_to(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = re.search(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    assert shown
+    code, printed = shown.groups()
+    monkeypatch.chdir(ROOT)
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        exec(code.replace(ADDRESS, f"127.0.0.1:{service.port}"), {})
+    assert rounded(told.getvalue()) == rounded(printed)
+
+
+def test_there_is_a_command_for_each_protocol() -> None:
+    assert {re.search(r"/v\d", command)[0] for command, _ in CONSOLE} == {"/v1", "/v2"}  # type: ignore[index]
+
+
+def test_the_bound_it_tells_is_the_code_s() -> None:
+    from serving.tensors import NUMBERS
+
+    assert f"bounded to {NUMBERS:,} numbers" in PAGE
