@@ -1,0 +1,140 @@
+"""Badly behaved clients, which no load generator offers: slow, silent, cut short, far too large.
+
+In asyncio, in a thread; the number of connections is fixed. Knows sockets and what a request looks
+like; knows nothing of what the server should do.
+"""
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+HEAD = (
+    b"POST /predict/digits HTTP/1.1\r\nHost: bench\r\nContent-Type: image/png\r\n"
+    b"Content-Length: %d\r\n"
+)
+LARGE = 50 * 1024 * 1024
+STEP = 64 * 1024
+DRIP = 0.5  # seconds between two bytes
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def silent(streams: Streams) -> None:
+    """Connects and sends nothing."""
+    await streams[0].read()
+
+
+async def slow_header(streams: Streams) -> None:
+    """A byte of the header now and then: Slowloris."""
+    await _drip(streams, HEAD % 1)
+
+
+async def dripping_body(streams: Streams) -> None:
+    """A header at once, then a byte of the body now and then."""
+    streams[1].write(HEAD % 10_000 + b"\r\n")
+    await _drip(streams, bytes(10_000))
+
+
+async def half(streams: Streams) -> None:
+    """Half of a request, then nothing, and the end of sending."""
+    streams[1].write(HEAD % 1000 + b"\r\n" + bytes(500))
+    await streams[1].drain()
+    await asyncio.sleep(DRIP)
+    streams[1].write_eof()
+    await streams[0].read()
+
+
+async def aborted(streams: Streams) -> None:
+    """Leaves in the middle, with a reset."""
+    streams[1].write(HEAD % 1000 + b"\r\n" + bytes(500))
+    await streams[1].drain()
+    connection: socket.socket = streams[1].get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await asyncio.sleep(DRIP)
+
+
+async def large(streams: Streams) -> None:
+    """A body of 50 MB."""
+    reader, writer = streams
+    writer.write(HEAD % LARGE + b"Connection: close\r\n\r\n")
+    for _ in range(LARGE // STEP):
+        writer.write(bytes(STEP))
+        await writer.drain()
+    await reader.read()
+
+
+KINDS: dict[str, Callable[[Streams], Awaitable[None]]] = {
+    "silent": silent,
+    "slow header": slow_header,
+    "dripping body": dripping_body,
+    "half a request": half,
+    "aborted": aborted,
+    "50 MB": large,
+}
+
+
+async def _drip(streams: Streams, data: bytes) -> None:
+    reader, writer = streams
+    closed = asyncio.ensure_future(reader.read())
+    try:
+        for byte in data:
+            if closed.done():
+                break
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.wait([closed], timeout=DRIP)
+        await closed
+    finally:
+        closed.cancel()
+        await asyncio.gather(closed, return_exceptions=True)
+
+
+class BadClients(threading.Thread):
+    """Some connections of each kind; one that ends is made anew."""
+
+    def __init__(self, port: int, counts: Mapping[str, int]) -> None:
+        super().__init__(daemon=True)
+        self.ended: list[float] = []  # seconds that those lasted which ended by themselves
+        self._port, self._counts = port, counts
+        self._stop_it = threading.Event()
+
+    def stop(self) -> None:
+        """Leave, and wait until all have left."""
+        self._stop_it.set()
+        self.join()
+
+    def run(self) -> None:
+        """Until told to stop."""
+        asyncio.run(self._all())
+
+    async def _all(self) -> None:
+        tasks = [
+            asyncio.create_task(self._again(kind))
+            for kind, count in self._counts.items()
+            for _ in range(count)
+        ]
+        while not self._stop_it.is_set():
+            await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _again(self, kind: str) -> None:
+        while True:
+            with suppress(OSError):
+                await self._once(kind)
+            await asyncio.sleep(0.1)
+
+    async def _once(self, kind: str) -> None:
+        streams = await asyncio.open_connection("127.0.0.1", self._port)
+        began = time.monotonic()
+        try:
+            with suppress(OSError):
+                await KINDS[kind](streams)
+            self.ended.append(time.monotonic() - began)
+        finally:
+            streams[1].close()
