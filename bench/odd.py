@@ -4,6 +4,7 @@ The same for the same seed. Knows the shapes of the bodies; knows nothing of ser
 """
 
 import base64
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def _json(rng: random.Random, path: str, whole: dict[str, Any]) -> Call:
     whole = json.loads(json.dumps(whole))  # no part stands in two places
     for _ in range(rng.randint(1, 2)):
         holder, key = rng.choice(list(_places(whole)) or [(whole, "images")])
-        holder[key] = rng.choice(VALUES)
+        holder[key] = copy.deepcopy(rng.choice(VALUES))  # or it could come to hold itself
     return Call(path, json.dumps(whole).encode(), JSON)
 
 

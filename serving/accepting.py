@@ -28,7 +28,7 @@ COURTESY = 0.02
 FORFEIT = 1.0
 
 # Connections taken between two looks at the others: many may come at once, and probes among them.
-AT_ONCE = 32
+AT_ONCE = 128
 
 # Connections of one worker, where so many files may be open. One that idles costs 3.5 kB of memory,
 # without what the kernel keeps of it.
@@ -42,15 +42,15 @@ ROOM = 16
 BACK_OFF = 1.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-Fewest = tuple[int, int]  # connections, slot
+Fewest = tuple[int, int]  # active connections, slot
 
 
-def excess(clients: int, fewest: Fewest | None) -> int:
+def excess(active: int, fewest: Fewest | None) -> int:
     """How many connections a worker ends with their next answer, for their clients to come back to
     the one that has the fewest: a worker that was replaced would have none of the old ones."""
-    if fewest is None or clients <= _enough(fewest) + 1:
+    if fewest is None or active <= _enough(fewest) + 1:
         return 0
-    return min(AT_ONCE, (clients - fewest[0]) // 2)
+    return min(AT_ONCE, (active - fewest[0]) // 2)
 
 
 def _enough(fewest: Fewest) -> int:
@@ -60,7 +60,7 @@ def _enough(fewest: Fewest) -> int:
 
 
 class Shares:
-    """How many connections each worker has, in memory that the workers inherit."""
+    """How many active connections each worker has, in memory that the workers inherit."""
 
     def __init__(self, slots: int = 1024) -> None:
         memory = memoryview(mmap.mmap(-1, 16 * slots))
@@ -87,7 +87,8 @@ class Shares:
 
 
 class Accepting:
-    """Takes the connections of one listener, and leaves them to workers that have fewer."""
+    """Takes the connections of one listener, and leaves them to workers that have fewer active
+    ones."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class Accepting:
     def _leaves(self) -> bool:
         """Whether the next one is left to another worker, for a moment."""
         fewest = self._fewest()
-        if fewest is None or self._server.clients <= _enough(fewest):
+        if fewest is None or self._server.active <= _enough(fewest):
             self._left_to = None
             return False
         now = self._loop.time()

@@ -40,6 +40,17 @@ class Admission:
         finally:
             self._bytes -= held
 
+    def check(self) -> None:
+        """See that there is a place for a request.
+
+        Raises:
+            Overloaded: all are taken.
+        """
+        if self._requests >= self.max_requests:
+            raise Overloaded(
+                f"All {self.max_requests} places for requests are taken. Try again later."
+            )
+
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
         """Hold one of the places for requests, and the bytes of its body, which is there, until it
@@ -48,10 +59,7 @@ class Admission:
         Raises:
             Overloaded: all places are taken, or the bodies have too many bytes.
         """
-        if self._requests >= self.max_requests:
-            raise Overloaded(
-                f"All {self.max_requests} places for requests are taken. Try again later."
-            )
+        self.check()
         self._hold(size)
         self._requests += 1
         try:

@@ -26,6 +26,7 @@ start, or leaves the version out.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import ClassVar
 
 
@@ -38,12 +39,17 @@ class ServingError(Exception):
     @property
     def code(self) -> str:
         """The class name in snake_case: what programs compare, unlike the message."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return _in_snake_case(type(self).__name__)
 
     @property
     def body(self) -> dict[str, dict[str, str]]:
         """The one shape of an error."""
         return {"error": {"code": self.code, "message": str(self)}}
+
+
+@lru_cache
+def _in_snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 class BadRequest(ServingError):

@@ -52,6 +52,24 @@ class Front:
             return await self._in_loop(request, path, *found)
         return await self._by_flask(request)
 
+    def at_once(self, request: Request) -> Answer | None:
+        """The refusal of a request for which there is no place; None of any other.
+
+        In a storm most are refused: the less that takes, the more is left for the others.
+        """
+        try:
+            self._service.predictor.admission.check()
+        except Overloaded as exc:
+            path = request.path
+            found = self._routes.find("POST", path) if request.method == "POST" else None
+            if found is None or request.error is not None:
+                return None
+            exchange = self._exchange(request, path)
+            answer = _failed(exchange, exc)
+            exchange.ended()
+            return _finished(exchange, found[0], answer)
+        return None
+
     async def _refused(self, request: Request, error: ServingError) -> Answer:
         async def respond(_: Call) -> Answer:
             raise error
@@ -65,12 +83,7 @@ class Front:
             return await whole(request, self._most, deadline, self._arriving)
 
         header = request.headers.get
-        exchange = Exchange(
-            self._service.metrics,
-            method=request.method,
-            path=path,
-            request_id=header("x-request-id"),
-        )
+        exchange = self._exchange(request, path)
         call = Call(names, request.query, header, read, exchange.used, exchange.id, exchange.began)
         try:
             answer = await route.respond(call)
@@ -78,13 +91,14 @@ class Front:
             exchange.answered(route=route.path, status=CLIENT_LEFT)
             raise
         except Exception as exc:  # noqa: BLE001 - the one error handler
-            error = exchange.failed(exc)
-            answer = Answer(error.status, encoded(exchange.told(error)), headers=error.headers)
+            answer = _failed(exchange, exc)
         finally:
             exchange.ended()
-        exchange.answered(route=route.path, status=answer.status)
-        headers = {"X-Request-ID": exchange.id, **answer.headers}
-        return Answer(answer.status, answer.body, answer.content_type, headers)
+        return _finished(exchange, route, answer)
+
+    def _exchange(self, request: Request, path: str) -> Exchange:
+        sent = request.headers.get("x-request-id")
+        return Exchange(self._service.metrics, method=request.method, path=path, request_id=sent)
 
     async def _by_flask(self, request: Request) -> Answer:
         """Flask's answer; no route of Flask's alone takes a body."""
@@ -102,6 +116,17 @@ class Front:
         chunks, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
         kind = headers.pop("Content-Type", "text/plain")
         return Answer(int(status[:3]), b"".join(chunks), str(kind), dict(headers))
+
+
+def _failed(exchange: Exchange, exc: Exception) -> Answer:
+    error = exchange.failed(exc)
+    return Answer(error.status, encoded(exchange.told(error)), headers=error.headers)
+
+
+def _finished(exchange: Exchange, route: Route, answer: Answer) -> Answer:
+    exchange.answered(route=route.path, status=answer.status)
+    headers = {"X-Request-ID": exchange.id, **answer.headers}
+    return Answer(answer.status, answer.body, answer.content_type, headers)
 
 
 async def whole(request: Request, limit: int, deadline: float, arriving: Arriving) -> bytes:

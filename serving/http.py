@@ -25,41 +25,65 @@ WRITE_SECONDS = 30.0  # for a client to take what was written
 BUG = InternalError("A bug on our side. The log names the cause.")
 
 Respond = Callable[[Request], Awaitable[Answer]]
+AtOnce = Callable[[Request], Answer | None]
 
 
 class Server:
     """What all connections of a process share."""
 
-    def __init__(self, respond: Respond, *, keep_alive: float) -> None:
+    def __init__(
+        self, respond: Respond, *, keep_alive: float, at_once: AtOnce = lambda _: None
+    ) -> None:
         """What ``respond`` raises is a bug, and ends the connection; one that idles is closed after
-        ``keep_alive`` seconds."""
-        self.respond, self.keep_alive = respond, keep_alive
+        ``keep_alive`` seconds. ``at_once`` answers what needs no waiting."""
+        self.respond, self.keep_alive, self.at_once = respond, keep_alive, at_once
         self.connections: set[Connection] = set()
         self.stops = False  # from now on each answer ends its connection
         self.excess = 0  # connections that end with their next answer
         self.at_work = 0  # requests that are being answered, or will be at once
-        self.changed: Callable[[int], None] = lambda _: None  # told how many connections there are
+        self.changed: Callable[[int], None] = lambda _: None  # told how many are active
         self._coming = 0  # accepted, but not made yet
+        self._active = 0
 
     @property
     def clients(self) -> int:
         """How many there are, those included that were accepted just now."""
         return len(self.connections) + self._coming
 
+    @property
+    def active(self) -> int:
+        """How many of them were answered between the last two looks at all, or are new: those that
+        are silent, or drip, are no work."""
+        return self._active + self._coming
+
     def comes(self, change: int) -> None:
         """A client was accepted (1); its connection is made, or failed (-1)."""
         self._coming += change
-        self.changed(self.clients)
+        self.changed(self.active)
 
     def made(self, connection: "Connection") -> None:
         """A client has come."""
         self.connections.add(connection)
-        self.changed(self.clients)
+        self.acts(1)
 
     def lost(self, connection: "Connection") -> None:
         """It has gone."""
         self.connections.discard(connection)
-        self.changed(self.clients)
+        self.acts(-connection.active)
+
+    def acts(self, change: int) -> None:
+        """A connection has become active (1), or is no longer (-1)."""
+        self._active += change
+        self.changed(self.active)
+
+    def look(self) -> None:
+        """See which are active; called once a second."""
+        for each in self.connections:
+            if each.active and not each.answered:
+                each.active = False
+                self._active -= 1
+            each.answered = False
+        self.changed(self.active)
 
     def keeps(self) -> bool:
         """Whether the connection of an answer goes on."""
@@ -79,6 +103,8 @@ class Server:
 
 class Connection(asyncio.Protocol):
     """One client."""
+
+    active = answered = True  # as the server's ``look`` sees it; one that is new is both
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
@@ -164,11 +190,24 @@ class Connection(asyncio.Protocol):
         """Answer what is ready; read no further than somebody keeps up with."""
         if self._parser.full:
             self._transport.pause_reading()
-        if self._ready and self._task is None:
+        if self._ready and self._task is None and not self._at_once():
             self._server.at_work += 1
             self._task = self._loop.create_task(self._respond())
             self._task.add_done_callback(self._ended)
         self._watch()
+
+    def _at_once(self) -> bool:
+        """Whether the one request that is there could be answered in this very step."""
+        if len(self._ready) > 1 or self._drained is not None:
+            return False
+        answer = self._server.at_once(self._ready[0])
+        if answer is None:
+            return False
+        if not self._send(answer):
+            self._finish()
+        elif self._parser.full:
+            self._go_on()
+        return not self._ready
 
     def _ended(self, _: object) -> None:
         self._server.at_work -= 1
@@ -182,11 +221,7 @@ class Connection(asyncio.Protocol):
                 logger.exception("bug")
                 answer = Answer(BUG.status, orjson.dumps(BUG.body) + b"\n")
                 request.keeps_alive = False
-            keeps = request.complete or request.drop()
-            keeps = keeps and request.keeps_alive and self._server.keeps()
-            self._transport.write(encoded(answer, request, keeps=keeps))
-            self._ready.popleft()
-            if not keeps:
+            if not self._send(answer):
                 self._finish()
                 return
             if self._drained is not None:
@@ -198,6 +233,18 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(0)  # it is the others' turn
         self._task = None
         self._watch()
+
+    def _send(self, answer: Answer) -> bool:
+        """Write the answer of the first request; whether the connection goes on."""
+        request = self._ready.popleft()
+        keeps = request.complete or request.drop()
+        keeps = keeps and request.keeps_alive and self._server.keeps()
+        self._transport.write(encoded(answer, request, keeps=keeps))
+        self.answered = True
+        if not self.active:
+            self.active = True
+            self._server.acts(1)
+        return keeps
 
     def _finish(self) -> None:
         """The last answer was written. A close would reset a client that still sends, before it has

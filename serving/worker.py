@@ -6,6 +6,7 @@ so that no thread of onnxruntime is ever forked.
 
 import asyncio
 import contextlib
+import gc
 import logging.config
 import os
 import signal
@@ -115,9 +116,11 @@ class Worker(base.Worker):  # type: ignore[misc]
             time.sleep(PAUSE)
             raise SystemExit(1) from None
         self._service = service = app.extensions[SERVICE]
-        self.server = Server(Front(app, service).respond, keep_alive=self.cfg.keepalive)
+        front = Front(app, service)
+        self.server = Server(front.respond, keep_alive=self.cfg.keepalive, at_once=front.at_once)
         service.predictor.batcher.coming = lambda: self.server.at_work
         self.server.changed = partial(self.shares.tell, self.slot)
+        gc.freeze()  # what is there now stays: to look at it again and again took a twentieth
         self._drain_seconds, self._processes = settings.drain_seconds, settings.processes
         if self.slot == 0:
             logger.info(
@@ -170,8 +173,8 @@ class Worker(base.Worker):  # type: ignore[misc]
         ]
         while not self._told_to_stop.is_set() and self.ppid == os.getppid():
             self.notify()
-            self.shares.tell(self.slot, self.server.clients)
-            self.server.excess = excess(self.server.clients, fewest())
+            self.server.look()
+            self.server.excess = excess(self.server.active, fewest())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
         watching.cancel()

@@ -21,7 +21,8 @@ class Client:
     def __init__(self, app: Flask) -> None:
         service = app.extensions[SERVICE]
         self._loop = service.loop
-        self.server = Server(Front(app, service).respond, keep_alive=60.0)
+        front = Front(app, service)
+        self.server = Server(front.respond, keep_alive=60.0, at_once=front.at_once)
 
     def get(self, path: str, **given: Any) -> TestResponse:
         return self.open(path, method="GET", **given)

@@ -48,7 +48,16 @@ def test_a_worker_that_says_nothing_counts_no_longer(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("clients", "fewest", "expected"),
-    [(8, None, 0), (1, 0, 0), (2, 0, 1), (8, 0, 4), (5, 3, 1), (4, 3, 0), (50, 40, 0), (90, 0, 32)],
+    [
+        (8, None, 0),
+        (1, 0, 0),
+        (2, 0, 1),
+        (8, 0, 4),
+        (5, 3, 1),
+        (4, 3, 0),
+        (50, 40, 0),
+        (300, 0, 128),
+    ],
 )
 def test_a_worker_gives_up_what_brings_it_half_the_way_to_another(
     clients: int, fewest: int | None, expected: int
@@ -141,6 +150,27 @@ def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.Monke
             await made.until(lambda: made.server.clients == 2)
 
     asyncio.run(share())
+
+
+def test_connections_that_are_not_answered_count_no_longer() -> None:
+    async def crowd() -> None:
+        async with accepts() as made:
+            asks, _ = await made.connect(), await made.connect()
+            await made.until(lambda: len(made.server.connections) == 2)
+            made.server.look()
+            assert made.server.active == 2  # they are new
+            await made.ask(asks)
+            made.server.look()
+            assert (made.server.active, made.server.clients) == (1, 2)
+            made.server.look()
+            assert made.server.active == 0
+            await made.ask(asks)
+            assert made.server.active == 1
+            asks.close()
+            await made.until(lambda: made.server.clients == 1)
+            assert made.server.active == 0
+
+    asyncio.run(crowd())
 
 
 def test_an_excess_connection_ends_with_its_next_answer() -> None:

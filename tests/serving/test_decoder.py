@@ -135,3 +135,24 @@ def test_memory_is_held_up_to_all_of_it_and_given_back() -> None:
 def test_what_takes_more_memory_holds_more_of_it() -> None:
     kinds = (noise("PNG", 20), noise("WEBP", 20))
     assert [images.memory(images.opened(each, max_pixels=LIMIT)) for each in kinds] == [3200, 6400]
+
+
+def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    steps = 0
+
+    async def step() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    async def several() -> None:
+        by, stepping = Decoder(1_000_000), asyncio.create_task(step())
+        await asyncio.gather(*(decoded(by, noise("png", 20)) for _ in range(8)))
+        stepping.cancel()
+
+    asyncio.run(several())
+    assert steps > 8

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from serving import access, edge
-from serving.app import create_app
+from serving.app import SERVICE, create_app
 from serving.front import PER_THREAD
 from serving.settings import Settings
 from tests.serving.front import Client
@@ -73,6 +73,28 @@ def test_what_is_malformed_is_counted_and_logged_as_any_request(
     assert value(page, "convserve_errors_total", code=code) == 1
     assert value(page, "convserve_requests_total", route="unknown", status=status) == 1
     assert value(page, "convserve_requests_in_flight") == 1  # the page itself
+
+
+def test_where_no_place_is_left_a_request_is_refused_at_once(
+    app: Flask, front: Client, lines: list[Mapping[str, object]]
+) -> None:
+    admission = app.extensions[SERVICE].predictor.admission
+    with ExitStack() as places:
+        for _ in range(admission.max_requests):
+            places.enter_context(admission.request(0))
+        with front.connect() as client:
+            client.sendall(HEAD + bytes(999) + b"GET /healthz HTTP/1.1\r\n\r\n")
+            until(lambda: len(lines) == 1)
+            client.sendall(HEAD)  # what is refused before its body came drops that
+            until(lambda: len(lines) == 2)
+            client.sendall(bytes(999) + b"GET /readyz HTTP/1.1\r\nConnection: close\r\n\r\n")
+            answers = rest(client).split("HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == ["503", "200", "503", "200"]
+        assert "Retry-After: 1" in answers[0]
+        assert "overloaded" in answers[0]
+        assert_error(front.post("/predict/nothing/there", data=b"x"), 404, "unknown_path")
+    assert counted(front, route="/predict/<name>", status="503") == 2
+    assert value(front.get("/metrics").text, "convserve_requests_in_flight") == 1
 
 
 def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
