@@ -33,7 +33,7 @@ def _form(rng: random.Random, name: str, good: bytes) -> Call:
     whole = bodies.form([good] * rng.randint(1, 3))
     head, rest = whole[:HEAD], whole[HEAD:]
     for _ in range(rng.randint(1, 3)):
-        head = rng.choice(PLAIN)(rng, head)
+        head = rng.choice(PLAIN)(rng, head) or head
     return Call(f"/predict/{name}", head + rest, bodies.FORM)
 
 
