@@ -25,7 +25,10 @@ SUBSET = "SUBSET"
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of a set; ``content_hash`` names its content, ``notes`` are for people."""
+    """The three splits of a set; ``content_hash`` names its content, ``notes`` are for people.
+
+    ``extra`` of the training images are not of the set: see ``training.extra``.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -34,6 +37,7 @@ class Dataset:
     test: Split
     content_hash: str
     notes: tuple[str, ...]
+    extra: int = 0
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ def export(options: argparse.Namespace, name: str) -> None:
         TrainingError: it was killed.
     """
     folders = {"runs": options.runs, "models": options.models, "data-dir": options.data_dir}
+    folders |= {"extra": options.extra} if options.extra else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
         + [f"--{key}={folder}" for key, folder in folders.items()],

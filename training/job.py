@@ -12,9 +12,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training import hosts
+from training import extra, hosts
 from training.datasets import Dataset, load
 from training.errors import PublishFailed, UsageError
+from training.sources import SOURCES
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -140,6 +141,9 @@ def _entries(options: argparse.Namespace) -> list["Recipe"]:
                 f"{entry.name} gives one score and no probability for each class, so it cannot be "
                 f"published. `reproduce {entry.name}` trains it."
             )
+        if options.extra:  # what is wrong is told before the first of them trains
+            labels = SOURCES[entry.dataset].labels
+            extra.find(options.extra, model=entry.model, labels=labels)
     return entries
 
 
@@ -176,4 +180,7 @@ def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
 
 
 def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
-    return load(entry.dataset, data_dir=options.data_dir, size=entry.size)
+    data = load(entry.dataset, data_dir=options.data_dir, size=entry.size)
+    if options.extra:
+        return extra.add(data, options.extra, model=entry.model, fit=entry.fit)
+    return data

@@ -42,6 +42,12 @@ def parser(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
         )
         command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+        command.add_argument(
+            "--extra",
+            type=Path,
+            metavar="DIR",
+            help="train on the images in DIR/<model>/<label>/ or DIR/<label>/, too",
+        )
     for command in (train, reproduce):
         command.add_argument("--precision", choices=PRECISIONS, default="auto")
     _add_train_options(train)

@@ -7,7 +7,6 @@ to which split each picture belongs.
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,7 +58,10 @@ def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], t
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         total = sum(map(len, files.values()))
-        with _quiet_exif(), Progress(f"decoding {folder.name}", total, unit="image") as progress:
+        with (
+            pixels.quiet_exif(),
+            Progress(f"decoding {folder.name}", total, unit="image") as progress,
+        ):
             for part in reversed(PARTS):  # test first: it stays whole
                 parts[part] = _read_part(pool, files[part], size, seen, unreadable, progress)
                 seen.update(parts[part].hashes)
@@ -73,7 +75,7 @@ def readable_bytes(files: list[PetFile]) -> Iterator[tuple[PetFile, bytes]]:
     for file in files:
         data = _read(file.path)
         try:
-            with _quiet_exif():
+            with pixels.quiet_exif():
                 pixels.decode(data)
         except UnreadableImage:
             continue
@@ -133,8 +135,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc
-
-
-def _quiet_exif() -> "warnings.catch_warnings[None]":
-    """Hush Pillow's warnings of damaged EXIF blocks: the pixels of those pictures are whole."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -5,6 +5,7 @@ files.
 """
 
 import struct
+import warnings
 import zlib
 from io import BytesIO
 
@@ -64,6 +65,11 @@ def media_type(data: bytes) -> str:
     """Name the format that the bytes really have: some published ``.jpg`` files are none."""
     with Image.open(BytesIO(data)) as image:
         return image.get_format_mimetype() or "application/octet-stream"
+
+
+def quiet_exif() -> "warnings.catch_warnings[None]":
+    """Hush Pillow's warnings of damaged EXIF blocks: the pixels of those pictures are whole."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def _upright(image: Image.Image) -> Image.Image:

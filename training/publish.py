@@ -48,7 +48,7 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         ExportMismatch: the file does not answer as the network does.
         PublishFailed: the folder cannot be written.
         RunFailed: the run cannot be read, or a process is at work on it.
-        RunMismatch: the recipe has changed since the run began.
+        RunMismatch: the recipe or the data have changed since the run began.
         UsageError: the run has not come to its end.
     """
     with runs.alone(run):
@@ -59,6 +59,11 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
     state = runs.read_state(run)
     if state.page != recipe.fingerprint():
         raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
+    if state.data != data.content_hash:
+        raise RunMismatch(
+            f"{run} was trained on data {state.data!r}, not {data.content_hash!r}. Expected: the "
+            "--data-dir and --extra of the run, with the same images in them."
+        )
     if state.epoch < state.epochs:
         raise UsageError(
             f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a run that has come "
@@ -167,6 +172,7 @@ def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict
             "name": data.name,
             "hash": data.content_hash,
             "split": {name: len(split.labels) for name, split in splits.items()},
+            **({"extra": data.extra} if data.extra else {}),
         },
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {

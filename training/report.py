@@ -118,11 +118,12 @@ def _fact_rows(
     properties: Mapping[str, Any], facts: Mapping[str, str], data: Dataset, before: float
 ) -> list[str]:
     source, split = properties["source"], properties["dataset"]["split"]
+    extra = f" ({data.extra:,} of them extra)" if data.extra else ""
     rows = {
         "Recipe": f"`{properties['recipe']}`",
         "Command": f"`{source['command']}`",
-        "Data": f"{data.name}: {split['train']:,} training, {split['validation']:,} validation, "
-        f"{split['test']:,} test images",
+        "Data": f"{data.name}: {split['train']:,} training{extra}, {split['validation']:,} "
+        f"validation, {split['test']:,} test images",
         **facts,
         "Calibration error": f"{before:.2%} before temperature scaling, "
         f"{properties['metrics']['calibration_error']:.2%} after",

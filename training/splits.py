@@ -44,7 +44,7 @@ class Hashed:
 
 def split_records(train: Records, test: Records) -> dict[str, Hashed]:
     """Split published records into ``PARTS``."""
-    rest, held_out = _by_hash(train), _by_hash(test)
+    rest, held_out = by_hash(train), by_hash(test)
     fresh, copied = _unlike(rest, range(len(rest.hashes)), held_out)
     chosen = _lowest_of_each_class(rest, fresh)
     validation = _take(rest, chosen)
@@ -81,7 +81,8 @@ def content_hash(parts: Mapping[str, Hashed]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _by_hash(records: Records) -> Hashed:
+def by_hash(records: Records) -> Hashed:
+    """Hash the pixels of each picture, and order the pictures by that."""
     hashes = [hashlib.sha256(image).digest() for image in records.images]
     order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
     return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)

@@ -172,5 +172,17 @@ def test_a_signal_lets_the_process_that_publishes_clear_up(
     threading.Thread(target=terminate).start()
     places = {"runs": tmp_path, "models": tmp_path, "data_dir": tmp_path}
     with pytest.raises(Preempted):
-        hosts.export(Namespace(seed=1, **places), "digits")
+        hosts.export(Namespace(seed=1, extra=None, **places), "digits")
     assert (tmp_path / "told").read_text() == "ended\n"
+
+
+def test_the_process_that_publishes_is_told_of_the_extra_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    places = {"runs": "runs", "models": "models", "data_dir": "data", "extra": "sent back"}
+    hosts.export(Namespace(seed=1, **places), "digits")
+    assert "--extra=sent back" in (tmp_path / "told").read_text()

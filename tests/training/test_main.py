@@ -2,6 +2,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,8 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
         ),
         (["evaluate", "digits", "--url", "localhost:8000"], "Expected an address that begins with"),
         (["export", "digits", "--runs", "nowhere"], "No run in nowhere/digits-seed1"),
+        (["train", "digits_adadelta", "--extra", "nowhere"], "No folder nowhere. Expected: images"),
+        (["export", "digits_adadelta", "--extra", "nowhere"], "No folder nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -137,6 +140,37 @@ def test_a_run_below_the_gate_exits_4_and_publishes_nothing(tmp_path: Path) -> N
     assert done.returncode == 4, done.stderr
     assert "below its min_accuracy of 98.80%" in done.stderr
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_run_begun_without_the_extra_images_does_not_go_on_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_data(tmp_path / "data-dir")
+    seven = tmp_path / "sent back" / "digits" / "7" / "id.png"
+    seven.parent.mkdir(parents=True)
+    shutil.copy(next((ROOT / "models/digits/3/golden").glob("7-*.png")), seven)
+    arguments = command(tmp_path, "--epochs=1", "--no-publish")[3:]
+    extra = ["--extra", str(tmp_path / "sent back")]
+    assert main(arguments) == 0
+    assert main([*arguments, *extra]) == 2
+    told = capsys.readouterr()
+    assert "1 extra image is added to train." in told.out
+    assert "digits_adadelta-seed1 holds a run with data " in told.err
+    anew = f"--runs={tmp_path / 'anew'}"
+    assert main([*arguments, *extra, anew]) == 0
+    state = json.loads((tmp_path / "anew/digits_adadelta-seed1/state.json").read_text())
+    assert shlex.join(extra) in state["command"]
+
+
+def test_extra_images_that_cannot_be_are_told_before_the_data_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sent back" / "seven").mkdir(parents=True)
+    assert main([*command(tmp_path)[3:], "--extra", str(tmp_path / "sent back")]) == 3
+    assert "a folder 'seven', which is no label of digits. Expected: 0, 1," in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "data-dir").exists()
 
 
 @pytest.mark.parametrize(("held", "calls"), [(b"of this run", 0), (b"of another", 1)])

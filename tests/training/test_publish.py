@@ -72,6 +72,7 @@ def test_the_metadata_tell_how_the_file_was_made_and_judged(published: Path) -> 
     assert metrics["images"] == 300
     assert metrics["accuracy"] == round(metrics["correct"] / 300, 6) >= 0.9
     assert json.loads(held["dataset"])["split"] == {"train": 130, "validation": 64, "test": 300}
+    assert "extra" not in json.loads(held["dataset"])
     assert json.loads(held["source"])["command"] == "a command"
     assert sum(json.loads(held["baseline"])["classes"].values()) == pytest.approx(1)
 
@@ -193,6 +194,22 @@ def test_a_run_of_an_older_page_is_not_published_as_the_new_one(run: Path, tmp_p
     with pytest.raises(RunMismatch, match="was trained when tiny said something else"):
         publish(edited, tiny.dataset(), run=run, models=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_published_with_the_data_that_it_was_trained_on_alone(
+    run: Path, tmp_path: Path
+) -> None:
+    other = replace(tiny.dataset(), content_hash="other-hash")
+    with pytest.raises(RunMismatch, match=r"on data 'some-hash', not 'other-hash'.* --extra"):
+        publish(tiny.RECIPE, other, run=run, models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_metadata_and_the_card_tell_of_extra_images(run: Path, tmp_path: Path) -> None:
+    folder = publish(tiny.RECIPE, replace(tiny.dataset(), extra=30), run=run, models=tmp_path)
+    assert json.loads(properties(folder)["dataset"])["extra"] == 30
+    told = "brightness: 130 training (30 of them extra), 64 validation, 300 test images"
+    assert told in (folder / "README.md").read_text()
 
 
 def test_a_run_that_has_not_come_to_its_end_is_not_published(tmp_path: Path) -> None:
