@@ -1,17 +1,29 @@
 """What a benchmark needs beside this package, looked for before it begins."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 # How to get what may be missing.
 PROGRAMS = {
     "wrk": "the Debian package wrk, `brew install wrk`, or https://github.com/wg/wrk",
     "strace": "the Debian package strace",
+    "nginx": "the Debian package nginx-light",
+    "postgres": "the Debian package postgresql",
+    "prometheus": "the Debian package prometheus",
 }
 EXTRA = "the extras `serve` and `bench`: pip install '.[serve,bench]'"
+
+
+def program(name: str) -> str | None:
+    """Where a program lies: on PATH, or where Debian puts what few call by hand."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*"), key=lambda each: float(each.name))
+    aside = [*(each / "bin" for each in reversed(versions)), Path("/usr/sbin")]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, aside)))
 
 
 def require(*, programs: Iterable[str] = (), packages: Iterable[str] = ()) -> None:
@@ -22,7 +34,7 @@ def require(*, programs: Iterable[str] = (), packages: Iterable[str] = ()) -> No
     problems = [
         f"The program {name!r} is not on PATH. Get {PROGRAMS[name]}."
         for name in programs
-        if shutil.which(name) is None
+        if program(name) is None
     ]
     problems += [
         f"The Python package {name!r} is not installed beside this one. Get {EXTRA}."

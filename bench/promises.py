@@ -12,6 +12,7 @@ from bench.figures import between, table
 from bench.service import ROOT
 
 PAGE = ROOT / "docs/performance.md"
+ACCURACY = ROOT / "docs/accuracy.md"
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Promise:
     kept: bool = True
 
 
-def add_page(parser: argparse.ArgumentParser) -> None:
+def add_page(parser: argparse.ArgumentParser, page: Path = PAGE) -> None:
     """The option that all have."""
     parser.add_argument(
-        "--page", type=Path, default=PAGE, help="where the tables go (docs/performance.md)"
+        "--page", type=Path, default=page, help=f"where the tables go (docs/{page.name})"
     )
 
 

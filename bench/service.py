@@ -118,13 +118,24 @@ def started(
     port: int,
     ready: Callable[[Server], bool],
     environment: Mapping[str, str],
+    folder: Path = ROOT,
+    user: str | None = None,
+    ends: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Server]:
-    """Start, wait until ready, and stop at the end."""
+    """Start in ``folder``, as ``user`` if named, wait until ready, and stop at the end."""
     # A file for the log: a pipe that nobody reads would fill and stop the server.
     with tempfile.TemporaryFile("w+") as log:
         began = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
         )
         server = Server(process, port, log)
         try:
@@ -132,7 +143,7 @@ def started(
             server.ready_after = time.monotonic() - began
             yield server
         finally:
-            _stop(server)
+            _stop(server, ends)
 
 
 def _wait(server: Server, ready: Callable[[Server], bool], deadline: float) -> None:
@@ -148,9 +159,9 @@ def _wait(server: Server, ready: Callable[[Server], bool], deadline: float) -> N
     raise TimeoutError(f"The server did not become ready:\n{server.output()}")
 
 
-def _stop(server: Server) -> None:
+def _stop(server: Server, by: signal.Signals) -> None:
     everybody = server.processes()
-    server.process.terminate()
+    server.process.send_signal(by)
     try:
         server.process.wait(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -169,15 +180,18 @@ def convserve_environment(models: Path, **settings: object) -> dict[str, str]:
 
 @contextmanager
 def convserve(models: Path, under: Sequence[str] = (), /, **settings: object) -> Iterator[Server]:
-    """Convserve as it ships, but for ``settings``; ``under`` another program, such as strace."""
-    port = free_port()
-    with started(
-        [*under, sys.executable, "-m", "serving"],
-        port=port,
-        ready=lambda server: server.status("GET", "/readyz") == 200,
-        environment=convserve_environment(models, **{"bind": f"127.0.0.1:{port}"} | settings),
-    ) as server:
-        yield server
+    """Convserve as it ships, but for ``settings`` and for its database of labels, which is empty;
+    ``under`` another program, such as strace."""
+    bind = str(settings.setdefault("bind", f"127.0.0.1:{free_port()}"))
+    with tempfile.TemporaryDirectory(prefix="convserve-labels-") as scratch:
+        settings.setdefault("feedback_url", f"sqlite:///{scratch}/feedback.db")
+        with started(
+            [*under, sys.executable, "-m", "serving"],
+            port=int(bind.rpartition(":")[2]),
+            ready=lambda server: server.status("GET", "/readyz") == 200,
+            environment=convserve_environment(models, **settings),
+        ) as server:
+            yield server
 
 
 def newest(name: str) -> Path:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bench import bodies, results
 from bench.contenders import CONTENDERS, DECISION, OURS, Contender, Subject
@@ -33,6 +34,8 @@ OPEN_SHARES = (0.5, 0.8)
 WARM_SECONDS = 2.0
 SECTIONS = ("serving", "int8", "shipped")
 PAUSE = 1.0  # seconds before a window, for what the one before it has left in the queues
+
+Each = TypeVar("Each")
 
 
 @dataclass
@@ -125,8 +128,8 @@ class Comparison:
         self.results.samples.append(sample)
 
 
-def rotated(names: Sequence[str], by: int) -> list[str]:
-    """The same names, beginning with another one: who comes first is not always the same."""
+def rotated(names: Sequence[Each], by: int) -> list[Each]:
+    """The same, beginning with another one: who comes first is not always the same."""
     start = by % len(names)
     return [*names[start:], *names[:start]]
 

@@ -8,7 +8,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -38,7 +38,7 @@ class Outcome:
     began: float  # a ``time.monotonic()``
     seconds: float
     status: int
-    code: str  # of an error, or what broke
+    code: str  # of an error, or what broke; what a client was told to note
     port: int  # of the client
 
     @property
@@ -94,14 +94,31 @@ def mixture() -> list[Call]:
     return mixed
 
 
+def error_code(status: int, body: bytes) -> str:
+    """Of an error its code, of what is no error nothing."""
+    if status < 400:
+        return ""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return f"no error of the one shape: {body[:80]!r}"
+
+
 class Client(threading.Thread):
     """Sends calls one after another on a connection that it keeps, and notes what comes."""
 
-    def __init__(self, server: Server, calls: Iterable[Call], *, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        calls: Iterable[Call] = (),
+        *,
+        pause: float = 0.0,
+        noted: Callable[[int, bytes], str] = error_code,
+    ) -> None:
         super().__init__(daemon=True)
         self.outcomes: list[Outcome] = []
         self._connection = server.connect()
-        self._calls, self._pause = calls, pause
+        self._calls, self._pause, self._noted = calls, pause, noted
         self._stop_it = threading.Event()
 
     def stop(self) -> None:
@@ -126,7 +143,7 @@ class Client(threading.Thread):
             headers = {"Content-Type": call.content_type}
             self._connection.request(call.method, call.path, call.body, headers)
             answer = self._connection.getresponse()
-            status, code = answer.status, _code(answer.status, answer.read())
+            status, code = answer.status, self._noted(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as exc:
             self._connection.close()
             status, code = 0, repr(exc)
@@ -151,12 +168,3 @@ def stopped(running: Sequence[Client]) -> list[Outcome]:
     for client in running:
         client.join()
     return sorted((o for client in running for o in client.outcomes), key=lambda o: o.began)
-
-
-def _code(status: int, body: bytes) -> str:
-    if status < 400:
-        return ""
-    try:
-        return str(json.loads(body)["error"]["code"])
-    except (ValueError, LookupError, TypeError):
-        return f"no error of the one shape: {body[:80]!r}"

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from bench.promises import PAGE
+from bench.environment import program
+from bench.promises import ACCURACY, PAGE
 from bench.service import ROOT
 from tests.tiny_data import write_tiny_data
 
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [name for name in programs if program(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+needs_wrk = needs("wrk")
 
 
 def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,3 +94,41 @@ def test_a_benchmark_of_promises_writes_its_table(module: str, page: Path, tmp_p
     assert done.returncode in (0, 1), done.stderr
     assert "Traceback" not in done.stderr
     assert re.search(r"^\| .* \| (yes|\*\*no\*\*) \|$", page.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def accuracy(tmp_path: Path) -> Path:
+    return Path(shutil.copy(ACCURACY, tmp_path))
+
+
+@needs("postgres", "prometheus")
+@pytest.mark.slow
+def test_the_benchmark_of_feedback_keeps_its_promises(accuracy: Path) -> None:
+    few = ("--posts=600", "--clients=4", "--every=1")
+    done = run("feedback", *few, "--page", str(accuracy))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\| .* \| yes \|$", accuracy.read_text(), re.MULTILINE)
+
+
+@needs("postgres", "prometheus", "nginx")
+@pytest.mark.slow
+def test_the_benchmark_of_drift_tells_its_days_and_draws_them(
+    accuracy: Path, tmp_path: Path
+) -> None:
+    plot, data = tmp_path / "drift.png", write_tiny_data(tmp_path / "data")
+    few = ("--day=10", "--rate=32", f"--plot={plot}", f"--data-dir={data}")
+    done = run("drift", *few, "--page", str(accuracy))
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^\| requests that failed \| 0 \| 0 \| yes \|$", done.stdout, re.MULTILINE)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@needs_wrk
+@pytest.mark.slow
+def test_the_benchmark_of_ids_writes_its_table(accuracy: Path) -> None:
+    few = ("--seconds=1", "--rounds=1", "--models=digits")
+    done = run("ids", *few, "--page", str(accuracy))
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^\| a scrape after [1-9]", accuracy.read_text(), re.MULTILINE)

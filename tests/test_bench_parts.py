@@ -82,6 +82,12 @@ def test_every_command_has_its_place_on_the_page() -> None:
         figures.between(page, name, "")
 
 
+def test_every_command_of_live_accuracy_has_its_place_on_its_page() -> None:
+    page = promises.ACCURACY.read_text("utf-8")
+    for name in ("feedback", "drift", "ids"):
+        figures.between(page, name, "")
+
+
 def sample(server: str, number: int, speed: float, *, load: str = "8", errors: int = 0) -> Sample:
     return Sample("digits", load, server, number, Closed(speed, 2.0, 9.0, errors), (0.6, 0.4))
 
