@@ -1,18 +1,20 @@
 """``python -m serving``: load and self-test every published model, then become gunicorn.
 
 A broken model or setting is told here, in a sentence, before any process is started. ``--check``
-stops after the test and exits 0. ``tune`` measures which settings of the engine would gain.
+stops after the test and exits 0. ``tune`` measures which settings of the engine would gain;
+``export-feedback`` writes what was labelled.
 ``--help`` prints the settings, which all come from the environment.
 """
 
 import argparse
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from serving import repository, run, settings, tune
-from serving.errors import ModelError
+from serving import exporting, repository, run, settings, tune
+from serving.errors import FeedbackUnavailable, ModelError
 from serving.session import CUDA, Options
 
 USAGE, BROKEN = 2, 1
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         if told.command == "tune":
             print(tune.tune(chosen, seconds=told.seconds))
             return 0
+        if told.command == "export-feedback":
+            return _export(chosen, told)
         models = repository.load(
             chosen.models, options=Options.of(chosen), max_pixels=chosen.max_pixels
         )
@@ -45,6 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
+    wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
+    try:
+        print(f"serving: {exporting.export(chosen, **wanted)}", file=sys.stderr)
+    except FeedbackUnavailable as exc:
+        print(f"serving: {exporting.told(chosen, exc)}", file=sys.stderr)
+        return BROKEN
+    except OSError as exc:
+        print(f"serving: {exc.filename} cannot be written: {exc.strerror}.", file=sys.stderr)
+        return BROKEN
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
@@ -55,12 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="load and self-test every model, then exit"
     )
-    commands = parser.add_subparsers(dest="command", metavar="tune")
+    commands = parser.add_subparsers(dest="command", metavar="tune | export-feedback")
     tuning = commands.add_parser("tune", help="measure which settings would gain on this machine")
     tuning.add_argument(
         "--seconds", type=float, default=60.0, metavar="N", help="to measure for (default: 60)"
     )
+    labels = commands.add_parser("export-feedback", help="write what was labelled as CSV")
+    labels.add_argument("--out", type=Path, metavar="FILE", help="(default: standard output)")
+    labels.add_argument(
+        "--images", type=Path, metavar="DIR", help="copy kept images to DIR/<model>/<label>/"
+    )
+    labels.add_argument("--model", metavar="NAME", help="of this model alone")
+    labels.add_argument(
+        "--since", type=_moment, metavar="WHEN", help="labelled since then, like 2026-01-31"
+    )
     return parser
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601; one without a zone is UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _become_gunicorn() -> NoReturn:

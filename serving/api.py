@@ -1,4 +1,4 @@
-"""The routes and their JSON: images in, classes out; what is served; is it alive; how does it do.
+"""The routes and their JSON: images in, classes out; what is served; is it alive; is it right.
 
 Knows Flask and every module beside it. Views do HTTP and nothing else.
 """
@@ -12,10 +12,13 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from serving import metrics, openapi, routes, uploads
+from serving import metrics, openapi, quality, routes, uploads
 from serving.api_edge import json_response
-from serving.call import Call
+from serving.call import Call, positive
 from serving.errors import DeadlineExceeded, DeviceMissing, Draining
+from serving.feedback import Feedback
+from serving.golden import Golden
+from serving.labelling import Labelling
 from serving.loop import Loop
 from serving.model import Model
 from serving.predictions import Predictions
@@ -35,6 +38,8 @@ class Service:
     settings: Settings
     reloader: Reloader
     predictor: Predictor
+    labelling: Labelling
+    golden: Golden
     metrics: metrics.Metrics
     draining: threading.Event
     loop: Loop
@@ -46,7 +51,13 @@ class Service:
 
     def routes(self) -> list[Route]:
         """Those that are answered in the event loop."""
-        return routes.table(Predictions(self.predictor, self.metrics), self.predictor, self.ready)
+        labelling = self.labelling
+        return routes.table(
+            Predictions(self.predictor, labelling.signer, labelling.kept, self.metrics),
+            Feedback(self.predictor, labelling.signer, labelling.recorder, self.metrics),
+            self.predictor,
+            self.ready,
+        )
 
     def ready(self) -> dict[str, str]:
         """What ``/readyz`` tells. A worker takes no connection before all its models are tested.
@@ -88,6 +99,10 @@ def blueprint(service: Service) -> Blueprint:
     @views.get("/models/<name>")
     def get_model(name: str) -> Response:
         return json_response(_model(service, service.repository, name))
+
+    @views.get("/models/<name>/quality")
+    def get_quality(name: str) -> Response:
+        return json_response(_quality(service, name))
 
     @views.get("/metrics")
     def get_metrics() -> Response:
@@ -148,6 +163,22 @@ def _model(service: Service, served: Repository, name: str) -> dict[str, Any]:
         },
         "versions": [_version(served.get(name, version)) for version in versions],
         "refused": {path: why for path, why in refused if path.startswith(f"{name}/")},
+    }
+
+
+def _quality(service: Service, name: str) -> dict[str, Any]:
+    served = service.repository
+    models = [served.get(name, version) for version in served.versions(name)]
+    newest = positive("The parameter 'labels'", request.args.get("labels", str(quality.NEWEST)))
+    store = service.labelling.recorder.store
+    return {
+        "model": name,
+        **quality.quality(
+            models,
+            store.newest(name, min(newest, quality.MOST)),
+            service.metrics.predicted(name),
+            store.written(name, since=service.metrics.since),
+        ),
     }
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 
 from flask import Flask
 
-from serving import api, api_edge
+from serving import api, api_edge, labelling, run
 from serving.admission import Admission
 from serving.batcher import Batcher
 from serving.errors import ModelError
+from serving.golden import Golden
 from serving.loop import Loop
 from serving.metrics import DIRECTORY, Metrics
 from serving.peers import Peers
 from serving.predictor import Predictor
 from serving.reloader import Reloader
+from serving.repository import Repository
 from serving.settings import Settings
 
 SERVICE = "convserve"  # the key of the ``Service`` in ``app.extensions``
@@ -45,32 +47,38 @@ def create_app(
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False  # one error shape, and no redirects
-    metrics = Metrics(slot=slot)
-    peers = Peers(None if slot is None else Path(os.environ[DIRECTORY]), slot or 0)
-    reloader = Reloader(settings, metrics, peers)
+    service = _service(settings, slot, Loop(loop))
+    api_edge.init_app(app, service.metrics)
+    app.register_blueprint(api.blueprint(service))
+    app.extensions[SERVICE] = service
+    return app
+
+
+def _service(settings: Settings, slot: int | None, loop: Loop) -> api.Service:
+    folder = None if slot is None else Path(os.environ[DIRECTORY])
+    metrics = Metrics(slot=slot, since=None if folder is None else run.began(folder))
+    reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
     reloader.look()
     if not reloader.repository.names or (slot is None and reloader.refused):
         raise ModelError(" ".join(reloader.refused.values()))
+
+    def serves() -> Repository:
+        return reloader.repository
+
     admission = Admission(
         max_requests=settings.requests,
         max_images=settings.queue,
         max_bytes=BODIES * settings.max_body_bytes,
     )
-    service = api.Service(
+    predictor = Predictor(settings, serves, admission, Batcher(lanes=settings.lanes), metrics)
+    key = None if folder is None else run.key(folder)
+    return api.Service(
         settings=settings,
         reloader=reloader,
-        predictor=Predictor(
-            settings,
-            lambda: reloader.repository,
-            admission,
-            Batcher(lanes=settings.lanes),
-            metrics,
-        ),
+        predictor=predictor,
+        labelling=labelling.made(settings, metrics, serves, slot=slot or 0, run_key=key),
+        golden=Golden(settings.models, serves, predictor.decoder.read, predictor.batcher, metrics),
         metrics=metrics,
         draining=threading.Event(),
-        loop=Loop(loop),
+        loop=loop,
     )
-    api_edge.init_app(app, metrics)
-    app.register_blueprint(api.blueprint(service))
-    app.extensions[SERVICE] = service
-    return app

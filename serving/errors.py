@@ -3,22 +3,28 @@
 Knows nothing of Flask or of any library that may raise; those are translated where they are called.
 
 ServingError
-├── BadRequest        400  the body or a parameter is malformed
-│   └── InvalidImage  400  the bytes are not a readable image
-├── UnknownPath       404  no such route
-├── UnknownModel      404  no model of that name
-├── UnknownVersion    404  no such version of the model
-├── MethodNotAllowed  405  the route exists, the method does not
-├── RequestTooLarge   413  more bytes, or more parts, than the limit
-│   └── ImageTooLarge 413  more pixels than the limit
-├── TargetTooLong     414  a target with more bytes than the limit
-├── UnsupportedMedia  415  a content type that carries no image
-├── HeaderTooLarge    431  a header with more bytes, or more fields, than the limit
-├── DeviceMissing     503  the device that was asked for is not there
-├── Overloaded        503  the queue is full; try again later
-│   └── Draining      503  this replica is about to stop
-├── DeadlineExceeded  504  no answer within the request's time
-└── InternalError     500  a bug of ours; the log holds the cause
+├── BadRequest           400  the body or a parameter is malformed
+│   ├── InvalidImage     400  the bytes are not a readable image
+│   └── MalformedId      400  the id of a prediction is cut short, or none
+├── ForgedId             403  the id of a prediction was changed, or signed by an unknown key
+├── UnknownPath          404  no such route
+├── UnknownModel         404  no model of that name
+├── UnknownVersion       404  no such version of the model
+├── MethodNotAllowed     405  the route exists, the method does not
+├── ConflictingFeedback  409  the prediction has another label already
+├── ExpiredId            410  the prediction is too old to be labelled
+├── RequestTooLarge      413  more bytes, or more parts, than the limit
+│   └── ImageTooLarge    413  more pixels than the limit
+├── TargetTooLong        414  a target with more bytes than the limit
+├── UnsupportedMedia     415  a content type that carries no image
+├── UnknownLabel         422  the model has no such label
+├── HeaderTooLarge       431  a header with more bytes, or more fields, than the limit
+├── DeviceMissing        503  the device that was asked for is not there
+├── Overloaded           503  the queue is full; try again later
+│   └── Draining         503  this replica is about to stop
+├── FeedbackUnavailable  503  labels cannot be recorded at the moment; try again later
+├── DeadlineExceeded     504  no answer within the request's time
+└── InternalError        500  a bug of ours; the log holds the cause
 
 ModelError stands apart: a published model breaks the contract. It answers no request: it stops the
 start, or leaves the version out.
@@ -62,6 +68,16 @@ class InvalidImage(BadRequest):
     """The bytes are not a readable image."""
 
 
+class MalformedId(BadRequest):
+    """The id of a prediction is cut short, or none."""
+
+
+class ForgedId(ServingError):
+    """The id of a prediction was changed, or signed by an unknown key."""
+
+    status = 403
+
+
 class UnknownPath(ServingError):
     """No such route."""
 
@@ -86,6 +102,18 @@ class MethodNotAllowed(ServingError):
     status = 405
 
 
+class ConflictingFeedback(ServingError):
+    """The prediction has another label already."""
+
+    status = 409
+
+
+class ExpiredId(ServingError):
+    """The prediction is too old to be labelled."""
+
+    status = 410
+
+
 class RequestTooLarge(ServingError):
     """More bytes, or more parts, than the limit."""
 
@@ -106,6 +134,12 @@ class UnsupportedMedia(ServingError):
     """A content type that carries no image."""
 
     status = 415
+
+
+class UnknownLabel(ServingError):
+    """The model has no such label."""
+
+    status = 422
 
 
 class HeaderTooLarge(ServingError):
@@ -129,6 +163,13 @@ class Overloaded(ServingError):
 
 class Draining(Overloaded):
     """This replica is about to stop."""
+
+
+class FeedbackUnavailable(ServingError):
+    """Labels cannot be recorded at the moment; try again later."""
+
+    status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
 
 class DeadlineExceeded(ServingError):

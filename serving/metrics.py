@@ -6,8 +6,9 @@ stopped. The series of a version that is retired are dropped when ``KEPT`` more 
 """
 
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from serving.counts import Counts, Version
+from serving.predicted import Predicted, predicted
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,6 +30,10 @@ KEPT = 16
 
 STAGES = ("decode", "queue", "inference", "whole")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Of confidence: bins of the baselines, and the last finer.
+CONFIDENCES = (*(edge / 10 for edge in range(1, 10)), 0.95, 0.99, 1.0)
+# Of the time to a label, in seconds: from one to thirty days.
+DELAYS = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 14 * 86400, 30 * 86400)
 # From a digit alone in the queue (0.1 ms) to the default deadline.
 BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
@@ -38,18 +44,21 @@ BUCKETS = (
 class Metrics:
     """The series of one worker. Each is touched by one method here and by nothing else."""
 
-    def __init__(self, *, slot: int | None = None) -> None:
-        """Make the series: in the files of ``slot``, or in memory when there is no slot."""
+    def __init__(self, *, slot: int | None = None, since: float | None = None) -> None:
+        """Make the series: in the files of ``slot``, which go on ``since`` then, or in memory when
+        there is no slot."""
         self.registry = CollectorRegistry()
         self._counts = None if slot is None else Counts(Path(os.environ[DIRECTORY]), slot)
+        self.since = time.time() if since is None else since  # it counts
         self._retired: dict[Version, None] = {}  # in the order of their retirement
         # Tells what is refused, by path; not counted, as all workers tell it each other.
         self.refusals: Callable[[], Iterable[str]] = tuple
         # The class is global to prometheus-client and read whenever a series is made.
         values.ValueClass = self._counts.value if self._counts else values.MutexValue
+        self._collectors: list[Collector] = [_Refused(self)]  # of what is made when it is asked for
         self._make_requests()
         self._make_versions()
-        self.registry.register(_Refused(self))
+        self._make_labels()
 
     def _make_requests(self) -> None:
         self._requests = Counter(
@@ -68,12 +77,40 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _make_labels(self) -> None:
+        self._delay = Histogram(
+            "convserve_feedback_delay_seconds",
+            "Seconds from a prediction to its label.",
+            ("model",),
+            buckets=DELAYS,
+            registry=self.registry,
+        )
+        self._rejected = Counter(
+            "convserve_feedback_rejected",
+            "Labels that were not recorded, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+
     def _make_versions(self) -> None:
         model = ("model", "version")
         self._images = Counter(
             "convserve_images",
             "Images predicted, by the label they got.",
             (*model, "label"),
+            registry=self.registry,
+        )
+        self._confidence = Histogram(
+            "convserve_confidence",
+            "Confidence of an answer: the probability of its best label.",
+            model,
+            buckets=CONFIDENCES,
+            registry=self.registry,
+        )
+        self._golden = Counter(
+            "convserve_golden_images",
+            "Golden images predicted anew, by what came of it: right, wrong or failed.",
+            (*model, "result"),
             registry=self.registry,
         )
         self._stage = Histogram(
@@ -100,6 +137,7 @@ class Metrics:
         # Looking a child up by its labels costs more than counting.
         self._stage_of = lru_cache(maxsize=None)(self._stage.labels)
         self._image_of = lru_cache(maxsize=None)(self._images.labels)
+        self._confidence_of = lru_cache(maxsize=None)(self._confidence.labels)
 
     def loaded(
         self, name: str, version: int, *, provider: str, precision: str, labels: Iterable[str]
@@ -114,6 +152,9 @@ class Metrics:
                 self._stage_of(stage, name, version)
             for label in labels:
                 self._image_of(name, version, label)
+            self._confidence_of(name, version)
+            for result in ("right", "wrong", "failed"):
+                self._golden.labels(name, str(version), result)
 
     def retired(self, name: str, version: int) -> None:
         """A version is served no longer. Its counts stay for a while."""
@@ -137,11 +178,18 @@ class Metrics:
     def _drop(self, versions: Iterable[Version]) -> None:
         for name, version in versions:
             del self._retired[name, version]
-            for metric in (self._images, self._stage, self._shadow):
+            for metric in (
+                self._images,
+                self._stage,
+                self._shadow,
+                self._confidence,
+                self._golden,
+            ):
                 _remove(metric, model=name, version=str(version))
             _remove(self._shadow, model=name, shadow=str(version))
             self._stage_of.cache_clear()
             self._image_of.cache_clear()
+            self._confidence_of.cache_clear()
 
     def shadow(self, name: str, version: int, shadow: int, *, result: str, images: int) -> None:
         """A shadow predicted, or did not, what a version had answered."""
@@ -160,22 +208,47 @@ class Metrics:
         """An error was answered, for a request or for one of its images."""
         self._errors.labels(code).inc()
 
-    def image(self, name: str, version: int, *, label: str) -> None:
-        """An image was predicted."""
-        self._image_of(name, version, label).inc()
+    def images(self, name: str, version: int, answers: Iterable[tuple[str, float]]) -> None:
+        """Images were predicted: the best label of each, and its probability."""
+        labels: dict[str, int] = {}
+        observed = self._confidence_of(name, version).observe
+        for label, confidence in answers:
+            labels[label] = labels.get(label, 0) + 1
+            observed(confidence)
+        for label, count in labels.items():
+            self._image_of(name, version, label).inc(count)
+
+    def golden(self, name: str, version: int, *, result: str) -> None:
+        """A golden image was predicted anew."""
+        self._golden.labels(name, str(version), result).inc()
+
+    def labelled(self, name: str, seconds: float) -> None:
+        """A label came, so many seconds after its prediction."""
+        self._delay.labels(name).observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """A label was not recorded."""
+        self._rejected.labels(reason).inc()
 
     def stage(self, name: str, version: int, *, stage: str, seconds: float) -> None:
         """A stage of a request took so long."""
         self._stage_of(stage, name, version).observe(seconds)
 
+    def add(self, collector: Collector) -> None:
+        """Tell of more on the page: of what is the same whichever worker answers."""
+        self._collectors.append(collector)
+
     def page(self) -> bytes:
         """The page for Prometheus: all workers, where there are several."""
-        if not self._counts:
-            return generate_latest(self.registry)
-        merged = CollectorRegistry()
-        merged.register(self._counts)
-        merged.register(_Refused(self))
+        merged = CollectorRegistry(auto_describe=False)
+        merged.register(self._counts or self.registry)
+        for each in self._collectors:
+            merged.register(each)
         return generate_latest(merged)
+
+    def predicted(self, name: str) -> Mapping[int, Predicted]:
+        """What all workers predicted with a model since the service's start, by version."""
+        return predicted((self._counts or self.registry).collect(), name)
 
 
 class _Refused(Collector):

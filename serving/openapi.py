@@ -5,7 +5,7 @@ Knows the shapes of ``api.py``; knows nothing of Flask.
 
 from typing import Any
 
-from serving import errors, openapi_protocols
+from serving import errors, openapi_feedback, openapi_protocols
 from serving.routing import LABEL
 from serving.schemas import JSON, base64, content, failures, listed, ref, structure, text
 from serving.settings import Settings
@@ -27,6 +27,7 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": {
             "/predict/{name}": {"post": _predict(settings, [_path_name(), *_parameters()])},
             "/predict": {"post": _predict(settings, [_model_parameter(), *_parameters()])},
+            "/feedback": {"post": openapi_feedback.feedback()},
             "/models": {"get": _get("What is served.", ref("Models"), errors.Overloaded)},
             "/models/{name}": {
                 "get": {
@@ -34,6 +35,7 @@ def document(settings: Settings) -> dict[str, Any]:
                     "parameters": [_path_name()],
                 }
             },
+            "/models/{name}/quality": {"get": openapi_feedback.quality(_path_name())},
             "/healthz": {"get": _get("The process is alive.", _status("alive"))},
             "/readyz": {
                 "get": _get(
@@ -55,7 +57,9 @@ def document(settings: Settings) -> dict[str, Any]:
             "/openapi.json": {"get": _get("This document.", {"type": "object"}, errors.Overloaded)},
             **openapi_protocols.paths(),
         },
-        "components": {"schemas": {**_schemas(), **openapi_protocols.schemas()}},
+        "components": {
+            "schemas": {**_schemas(), **openapi_feedback.schemas(), **openapi_protocols.schemas()}
+        },
     }
 
 
@@ -155,7 +159,8 @@ def _schemas() -> dict[str, Any]:
         "label": {"type": "string"},
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
     }
-    prediction = structure({**labelled, "top": listed(ref("Label"))})
+    signed = {"type": "string", "description": "What `/feedback` asks for, with the true label."}
+    prediction = structure({**labelled, "top": listed(ref("Label")), "id": signed})
     prediction["properties"]["set"] = {
         "type": "array",
         "items": {"type": "string"},

@@ -10,16 +10,21 @@ from typing import Any
 from serving import uploads
 from serving.call import Call, parameters
 from serving.errors import BadRequest, ServingError
+from serving.ids import Signer
+from serving.kept import Kept
 from serving.metrics import Metrics
 from serving.model import Model
-from serving.predictor import Predictor
+from serving.predictor import Predictor, best
 
 
 class Predictions:
     """Answers the calls of ``/predict``."""
 
-    def __init__(self, predictor: Predictor, metrics: Metrics) -> None:
-        self._predictor, self._metrics = predictor, metrics
+    def __init__(
+        self, predictor: Predictor, signer: Signer, kept: Kept | None, metrics: Metrics
+    ) -> None:
+        self._predictor, self._signer = predictor, signer
+        self._kept, self._metrics = kept, metrics
 
     async def answer(self, call: Call) -> dict[str, Any]:
         """The JSON of an answer.
@@ -44,13 +49,28 @@ class Predictions:
             if asked.version is None:
                 shadow = serves().shadow(model, call.request_id)
             rows = await predictor.each(model, body.uploads, deadline=deadline, shadow=shadow)
+        sound = [row for row in rows if not isinstance(row, ServingError)]
+        ids = self._signer.sign(model.name, model.version, [best(model, row) for row in sound])
+        self._keep(
+            model,
+            ids,
+            [file for file, row in zip(body.uploads, rows, strict=True) if isinstance(row, list)],
+        )
+        told = iter(ids)
         predictions = [
             self._failed(row)
             if isinstance(row, ServingError)
-            else _prediction(model.labels, row, asked.top, threshold)
+            else _prediction(model.labels, row, asked.top, threshold) | {"id": next(told)}
             for row in rows
         ]
         return {"model": model.name, "version": model.version, "predictions": predictions}
+
+    def _keep(self, model: Model, ids: Sequence[str], files: Sequence[uploads.Upload]) -> None:
+        if self._kept is None:
+            return
+        for text, file in zip(ids, files, strict=True):
+            if isinstance(file, bytes):
+                self._kept.offer(model.name, self._signer.read(text).key, file)
 
     def _failed(self, error: ServingError) -> dict[str, Any]:
         self._metrics.error(error.code)
@@ -80,8 +100,8 @@ def _prediction(
     labels: Sequence[str], row: Sequence[float], top: int, threshold: float | None
 ) -> dict[str, Any]:
     order = sorted(range(len(row)), key=row.__getitem__, reverse=True)
-    best = [{"label": labels[i], "probability": round(row[i], 6)} for i in order[:top]]
-    prediction = {**best[0], "top": best}
+    listed = [{"label": labels[i], "probability": round(row[i], 6)} for i in order[:top]]
+    prediction = {**listed[0], "top": listed}
     if threshold is not None:
         prediction["set"] = [labels[i] for i in order if row[i] >= threshold]
     return prediction

@@ -50,8 +50,8 @@ class Predictor:
         self.admission, self.batcher = admission, batcher
         self.limits = uploads.Limits(settings.max_body_bytes, settings.max_images)
         self._longest_ms = settings.timeout_ms
-        self._decoder = Decoder(settings.max_pixels, processors=settings.processors)
-        self._shadow = Shadow(serves, admission, metrics, self._decoder.read)
+        self.decoder = Decoder(settings.max_pixels, processors=settings.processors)
+        self._shadow = Shadow(serves, admission, metrics, self.decoder.read)
 
     async def predict(
         self, call: Call, parse: Callable[[bytes, PixelSpec, uploads.Limits], Asked]
@@ -88,7 +88,7 @@ class Predictor:
             ServingError: the queue is full, it is too late, or an image is bad.
         """
         with self._stages(model) as measure, self.admission.images(len(given)):
-            decoded = await self._decoder.decode(
+            decoded = await self.decoder.decode(
                 given, model.spec, deadline=deadline, measure=measure
             )
             check(decoded)
@@ -157,7 +157,7 @@ class Predictor:
         it was sent: as a file, as a form of one part or as a JSON list of one.
         """
         with self._stages(model) as measure, self.admission.images(len(files)):
-            decoded = await self._decoder.decode(
+            decoded = await self.decoder.decode(
                 files, model.spec, deadline=deadline, measure=measure
             )
             if len(files) == 1:
@@ -185,9 +185,7 @@ class Predictor:
         rows: list[list[float]] = (
             await self.batcher.predict(model, np.stack(pixels), deadline=deadline, measure=measure)
         ).tolist()
-        for row in rows:
-            label = model.labels[row.index(max(row))]
-            self._metrics.image(model.name, model.version, label=label)
+        self._metrics.images(model.name, model.version, [best(model, row) for row in rows])
         if shadow is not None:
             files = [
                 file
@@ -211,6 +209,12 @@ class Predictor:
         finally:
             for stage, seconds in spent.items():
                 self._metrics.stage(model.name, model.version, stage=stage, seconds=seconds)
+
+
+def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
+    """The label of the highest probability in a row, and that probability."""
+    highest = max(row)
+    return model.labels[row.index(highest)], highest
 
 
 async def _in_thread(work: Callable[[], Parsed], deadline: float) -> Parsed:

@@ -14,6 +14,7 @@ from typing import Any
 from serving import openinference, tfserving
 from serving.call import Call
 from serving.edge import encoded
+from serving.feedback import Feedback
 from serving.message import Answer
 from serving.predictions import Predictions
 from serving.predictor import Predictor
@@ -34,16 +35,23 @@ class Route:
 
 
 def table(
-    predictions: Predictions, predictor: Predictor, ready: Callable[[], Mapping[str, str]]
+    predictions: Predictions,
+    feedback: Feedback,
+    predictor: Predictor,
+    ready: Callable[[], Mapping[str, str]],
 ) -> list[Route]:
     """All of them; ``ready`` raises while this replica is not."""
 
     async def predict(call: Call) -> Answer:
         return _json(await predictions.answer(call))
 
+    async def label(call: Call) -> Answer:
+        return _json(await feedback.answer(call))
+
     return [
         Route("POST", "/predict/<name>", predict),
         Route("POST", "/predict", predict),
+        Route("POST", "/feedback", label),
         Route("GET", "/healthz", _told(lambda _: ALIVE)),
         Route("GET", "/readyz", _told(lambda _: ready())),
         *_openinference(predictor, ready),

@@ -5,6 +5,7 @@ Knows folders and locks; knows nothing of what is in them.
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 PREFIX = "convserve-"
 LOCK = "run.lock"
+KEY = "key"
 
 
 def made(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108
@@ -32,4 +34,17 @@ def hold(run: Path) -> int:
     held = os.open(made, os.O_CREAT | os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     made.rename(run / LOCK)
+    (run / KEY).write_text(secrets.token_hex(32))  # the folder is its owner's alone
     return held
+
+
+def began(run: Path) -> float | None:
+    """When it began, in seconds since 1970."""
+    path = run / KEY
+    return path.stat().st_mtime if path.exists() else None
+
+
+def key(run: Path) -> str | None:
+    """A secret that its processes share and no other run has."""
+    path = run / KEY
+    return path.read_text() if path.exists() else None

@@ -22,6 +22,8 @@ _KUBERNETES_NAMES = re.compile(
     r"CONVSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
 _BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1,5})")
+_DATABASE = re.compile(r"sqlite:///.|postgresql\+psycopg://")
+SHORTEST_KEY = 16  # characters of a key for ids
 _KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 
 
@@ -31,10 +33,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class About:
-    """What a setting means, the least that a number may be, and which words a word may be."""
+    """What a setting means, how small and how large a number may be, and which words a word."""
 
     sentence: str
     least: float | None = None
+    most: float = math.inf
     choices: tuple[str, ...] = ()
 
 
@@ -135,6 +138,38 @@ class Settings:
     grace_seconds: Annotated[
         float, About("Seconds that accepted requests have to finish after that.", 1)
     ] = 30.0
+    feedback_keys: Annotated[
+        str,
+        About(
+            "Keys that sign the ids of predictions, with commas between: the first signs, all are"
+            " accepted. All replicas need the same. Without any, ids end with this run."
+        ),
+    ] = ""
+    feedback_url: Annotated[
+        str,
+        About(
+            "The database of labels: `sqlite:///<file>`, or `postgresql+psycopg://…` for several"
+            " replicas."
+        ),
+    ] = "sqlite:///feedback.db"
+    feedback_days: Annotated[
+        float, About("Days for which a prediction can be labelled.", 0.001)
+    ] = 30.0
+    replica: Annotated[
+        str,
+        About(
+            "The name under which this replica counts the labels that it writes; empty means the"
+            " host's."
+        ),
+    ] = ""
+    keep_images: Annotated[
+        float, About("Share of the predicted images that is kept in files, 0 to 1.", 0, most=1)
+    ] = 0.0
+    keep_folder: Annotated[Path, About("Folder of the kept images.")] = Path("images")
+    keep_megabytes: Annotated[
+        int, About("Size that it may have; beyond it the oldest images go.", 1)
+    ] = 1000
+    keep_days: Annotated[float, About("Days after which a kept image goes.", 0)] = 30.0
     log_level: Annotated[
         str,
         About(
@@ -157,10 +192,25 @@ class Settings:
                 raise SettingsError(
                     f"{row.name} is {value!r}. Expected {', '.join(others)} or {last}."
                 )
-            if row.about.least is not None and not row.about.least <= value < math.inf:
+            if row.about.least is not None and not _within(value, row.about):
+                most = "" if row.about.most == math.inf else f", at most {row.about.most}"
                 raise SettingsError(
-                    f"{row.name} is {value}. Expected a finite number, at least {row.about.least}."
+                    f"{row.name} is {value}. Expected a finite number, at least"
+                    f" {row.about.least}{most}."
                 )
+        self._check_feedback()
+
+    def _check_feedback(self) -> None:
+        if not _DATABASE.match(self.feedback_url):
+            raise SettingsError(
+                f"{PREFIX}FEEDBACK_URL begins with {self.feedback_url[:10]!r}. Expected"
+                " sqlite:///<file> or postgresql+psycopg://…."
+            )
+        if short := [key for key in self.keys if len(key) < SHORTEST_KEY]:
+            raise SettingsError(
+                f"{PREFIX}FEEDBACK_KEYS holds a key of {len(short[0])} characters. Expected"
+                f" {SHORTEST_KEY} at least."
+            )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
@@ -183,6 +233,11 @@ class Settings:
     def processes(self) -> int:
         """How many workers to start, after ``0`` was replaced by the processor quota."""
         return self.workers or max(1, cores() // self.intra_threads)
+
+    @property
+    def keys(self) -> list[str]:
+        """Those of the ids, the one that signs first."""
+        return [key.strip() for key in self.feedback_keys.split(",") if key.strip()]
 
     @property
     def processors(self) -> int:
@@ -214,6 +269,10 @@ def rows() -> list[Row]:
         )
         for field in dataclasses.fields(Settings)
     ]
+
+
+def _within(value: float, about: About) -> bool:
+    return about.least is not None and about.least <= value <= about.most and value < math.inf
 
 
 def _from_kubernetes(name: str, text: str) -> bool:

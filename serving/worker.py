@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 # Seconds before a worker that could not load its models is replaced.
 PAUSE = 1
 
+# Seconds after the start when the database's library is loaded: not while models are.
+WARM = 2.0
+
 # Seconds for a connection half made to be made, while no new one is begun.
 HANDSHAKE = 0.2
 
@@ -144,6 +147,11 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self._service is not None:
             self._service.reloader.look_now()
 
+    def _warm(self) -> None:
+        """Load the library of the database, which takes long, before a request needs it."""
+        recorder = self._service.labelling.recorder if self._service else None
+        self.loop.run_in_executor(None, lambda: recorder and recorder.store)
+
     def _drain(self) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice.
 
@@ -164,7 +172,10 @@ class Worker(base.Worker):  # type: ignore[misc]
         """Accept until told to stop, then end without loss."""
         assert self._service is not None  # noqa: S101 - it was loaded
         access.use(self.loop)
-        watching = self.loop.create_task(self._service.reloader.watch())
+        watching = [self.loop.create_task(self._service.reloader.watch())]
+        if self.slot == 0:  # one of them is enough
+            watching.append(self.loop.create_task(self._service.golden.watch()))
+        self.loop.call_later(WARM, self._warm)
         fewest = partial(self.shares.fewest, 2 * self._processes, but=self.slot)
         most = min(MOST, listeners.most_connections())
         accepting = [
@@ -177,7 +188,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             self.server.excess = excess(self.server.active, fewest())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         self.server.stops = True
         self.server.changed = lambda _: None
         self.shares.tell(self.slot, NONE)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from serving.errors import ModelError
 from serving.images import PixelSpec, read
@@ -18,8 +18,9 @@ from serving.model import FILES
 from serving.versions import check_sums
 from tests.serving.running import Running, running
 from tests.tables import ROOT, described
+from tests.tiny_data import write_mnist
 from tests.training import tiny
-from training import calibrate, cost, evaluate, export
+from training import calibrate, cost, evaluate, export, extra
 from training.datasets import Upload, load
 from training.datasets import test_uploads as uploads_of
 from training.fit import fit
@@ -74,6 +75,25 @@ PICTURES = {
 def test_both_halves_see_the_same_pixels(data: bytes) -> None:
     spec = PixelSpec(height=32, width=32, channels=3, fit="stretch")
     np.testing.assert_array_equal(read(data, spec, max_pixels=10**6), stretch(data, (32, 32)))
+
+
+def test_both_halves_see_the_same_digits(tmp_path: Path) -> None:
+    """Of those that training takes: light on dark and of the size."""
+    spec = PixelSpec(height=28, width=28, channels=1, fit="digit")
+    drawn = {mode: ImageOps.expand(photograph(mode, (20, 20)), 4) for mode in ("L", "RGB")}
+    drawn["16-bit"] = Image.fromarray(np.pad(np.asarray(deep())[:20, :20], 4))
+    files = {mode: encoded(drawn[mode], "PNG") for mode in ("L", "RGB", "16-bit")}
+    files |= {f"{mode} jpeg": encoded(drawn[mode], "JPEG", quality=95) for mode in ("L", "RGB")}
+    (tmp_path / "extra/7").mkdir(parents=True)
+    for name, data in files.items():
+        (tmp_path / "extra/7" / name).write_bytes(data)
+    write_mnist(tmp_path / "mnist")
+    taken = extra.add(
+        load("mnist", data_dir=tmp_path), tmp_path / "extra", model="digits", fit="digit"
+    )
+    served = {read(data, spec, max_pixels=10**6).tobytes() for data in files.values()}
+    assert {image.tobytes() for image in taken.train.images[-taken.extra :]} == served
+    assert taken.extra == len(files)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,10 @@ def test_its_tables_are_made_from_the_code_and_the_models() -> None:
 
 
 def same(got: Any, told: Any) -> bool:
-    """Equal, but for the last digits of a probability, which depend on the processor."""
+    """Equal, but for the last digits of a probability, which depend on the processor, and for what
+    is told by its start."""
+    if isinstance(told, str) and told.endswith("…"):
+        return isinstance(got, str) and got.startswith(told[:-1])
     if isinstance(told, float):
         return bool(got == pytest.approx(told, abs=1e-4))
     if isinstance(told, dict):

@@ -12,6 +12,8 @@ from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.samples import publish
 
+KEY = "the key of the tests that signs their ids"
+
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,10 +26,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database of labels is made where the service runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def app(models: Path) -> Flask:
     return create_app(
-        Settings(models=models, max_body_bytes=1_000_000, max_images=64, max_pixels=1_000_000)
+        Settings(
+            models=models,
+            max_body_bytes=1_000_000,
+            max_images=64,
+            max_pixels=1_000_000,
+            feedback_keys=KEY,
+        )
     )
 
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import threading
 import time
 import tracemalloc
@@ -44,7 +45,10 @@ def labels(answer: Any) -> list[str]:
 
 
 def test_a_file_is_answered_in_the_documented_shape(client: FlaskClient) -> None:
-    assert post(client, "/predict/shade", LIGHT).json == {
+    told = post(client, "/predict/shade", LIGHT).json
+    assert told
+    assert re.fullmatch("[A-Za-z0-9_-]{60,100}", told["predictions"][0].pop("id"))
+    assert told == {
         "model": "shade",
         "version": 2,
         "predictions": [

@@ -80,7 +80,7 @@ WORKER = """
 import sys
 from serving.metrics import Metrics
 metrics = Metrics(slot=int(sys.argv[1]))
-metrics.image("shade", 1, label="dark")
+metrics.images("shade", 1, [("dark", 0.9)])
 print(metrics.page().decode())
 """
 
@@ -116,7 +116,7 @@ class Worker:
     def count(self, version: int, images: int) -> None:
         values.ValueClass = self._class
         for _ in range(images):
-            self.metrics.image("shade", version, label="dark")
+            self.metrics.images("shade", version, [("dark", 0.9)])
 
     def retire(self, version: int) -> None:
         self.metrics.retired("shade", version)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from serving import run
+from tests.serving.running import ROOT
 
 HOLDS = "import sys; from serving.run import *; hold(Path(sys.argv[1])); print(1); input()"
 
@@ -15,6 +16,7 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path: Pa
     first = run.made(tmp_path)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDS, first],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -1,0 +1,68 @@
+"""What a worker needs to sign predictions, to record their labels and to tell of both.
+
+Knows the settings of feedback and puts its parts together; computes nothing.
+"""
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serving.ids import Signer
+from serving.kept import Kept
+from serving.metrics import Metrics
+from serving.model import Model
+from serving.recorder import Recorder
+from serving.scores import Scores
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The parts, one of each for a worker."""
+
+    signer: Signer
+    recorder: Recorder
+    kept: Kept | None
+
+
+def made(
+    settings: Settings,
+    metrics: Metrics,
+    serves: Callable[[], Iterable[Model]],
+    *,
+    slot: int,
+    run_key: str | None,
+) -> Labelling:
+    """They and their series. ``run_key`` signs where the settings name no key; without one, the
+    ids end with this process."""
+    keys = settings.keys or [run_key or secrets.token_hex(32)]
+
+    def store() -> "Store":
+        from serving.store import Store
+
+        return Store(settings.feedback_url, replica=replica(settings), worker=slot)
+
+    recorder = Recorder(store)
+    metrics.add(Scores(lambda: recorder.store.sums(), serves, ephemeral=not settings.keys))
+    kept = None
+    if settings.keep_images:
+        kept = Kept(
+            settings.keep_folder,
+            share=settings.keep_images,
+            megabytes=settings.keep_megabytes,
+            days=settings.keep_days,
+        )
+    return Labelling(Signer(keys, days=settings.feedback_days), recorder, kept)
+
+
+def replica(settings: Settings) -> str:
+    """The name under which this replica counts."""
+    return settings.replica or socket.gethostname()

@@ -1,0 +1,82 @@
+"""A share of the images, kept in files until they are labelled."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from serving import kept as keeping
+from serving.app import create_app
+from serving.kept import Kept, found
+from serving.settings import Settings
+from tests.serving.conftest import KEY
+from tests.serving.samples import png
+from tests.serving.waiting import until
+
+
+def offer(kept: Kept, *images: tuple[str, bytes]) -> None:
+    async def all_of_them() -> None:
+        for key, image in images:
+            kept.offer("shade", key, image)
+        await asyncio.to_thread(kept._thread.shutdown)
+
+    asyncio.run(all_of_them())
+
+
+def test_an_image_is_found_by_the_key_of_its_id(tmp_path: Path) -> None:
+    offer(Kept(tmp_path, share=1, megabytes=1, days=1), ("a1", png(9)), ("b2", b"\xff\xd8\xff"))
+    path = found(tmp_path, "shade", "a1")
+    assert path == tmp_path / "shade/a1.png"
+    assert path.read_bytes() == png(9)
+    assert found(tmp_path, "shade", "b2") == tmp_path / "shade/b2.jpg"
+    assert found(tmp_path, "shade", "c3") is None
+
+
+def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([0.1, 0.6, 0.49, 0.5])
+    monkeypatch.setattr("serving.kept.random.random", lambda: next(drawn))
+    images = [(str(number), png(number)) for number in range(4)]
+    offer(Kept(tmp_path, share=0.5, megabytes=1, days=1), *images)
+    assert {path.stem for path in tmp_path.glob("*/*")} == {"0", "2"}
+
+
+def test_what_is_too_much_or_too_old_goes(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, share=1, megabytes=1, days=2)
+    (tmp_path / "shade").mkdir()
+    for age in range(4):
+        path = tmp_path / f"shade/{age}.png"
+        path.write_bytes(bytes(400_000 if age < 3 else 10))
+        changed = time.time() - 86400 * 0.9 * age
+        os.utime(path, (changed, changed))
+    kept.tidy()
+    assert {path.stem for path in tmp_path.glob("*/*")} == {"0", "1"}
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    offer(Kept(tmp_path / "file", share=1, megabytes=1, days=1), ("a1", png(9)))
+    assert "could not be kept" in caplog.text
+
+
+def test_more_than_can_wait_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "WAITING", len(png(1)))
+    offer(Kept(tmp_path, share=1, megabytes=1, days=1), ("a1", png(1)), ("b2", png(1)))
+    assert {path.stem for path in tmp_path.glob("*/*")} == {"a1"}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_service_keeps_what_it_predicts_where_that_is_asked_for(
+    models: Path, tmp_path: Path, share: float
+) -> None:
+    folder = tmp_path / "kept"
+    client = create_app(
+        Settings(models=models, feedback_keys=KEY, keep_images=share, keep_folder=folder)
+    ).test_client()
+    client.post("/predict/shade", data=png(240), content_type="image/png")
+    if share:
+        until(lambda: [path.read_bytes() for path in folder.glob("shade/*.png")] == [png(240)])
+    assert folder.exists() == bool(share)
