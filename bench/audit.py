@@ -13,6 +13,7 @@ from bench.postgres import asked
 from bench.prometheus import Prometheus
 
 COUNTER = "convserve_feedback_total"
+FROM_ROWS = "convserve_feedback(|_confusion|_brier|_bin.*)_total"
 RIGHT = f'sum({COUNTER}{{correct="true"}})'
 ALL = f"sum({COUNTER})"
 
@@ -57,6 +58,11 @@ def differing(found: Iterable[Row], sent: Mapping[str, str]) -> int:
     return sum(there.get(key) != sent.get(key) for key in there.keys() | sent.keys())
 
 
+def told(fell: Counter[str]) -> str:
+    """For a table."""
+    return "; ".join(f"`{name}`: {count}" for name, count in fell.most_common()) or "none"
+
+
 @dataclass(frozen=True)
 class Seen:
     """The counters of all replicas, as scraped."""
@@ -68,14 +74,6 @@ class Seen:
     def samples(self) -> int:
         """How many there are."""
         return sum(map(len, self.counters.values()))
-
-    def fell(self) -> int:
-        """Samples below the one before."""
-        return sum(
-            after[1] < before[1]
-            for samples in self.counters.values()
-            for before, after in pairwise(samples)
-        )
 
     def ahead(self, found: Iterable[Row]) -> int:
         """Samples above the number of rows that the replica had written when it had answered."""
@@ -97,6 +95,20 @@ class Seen:
             for at, value in samples
             if at >= since
         )
+
+
+def falls(samples: Sequence[tuple[float, float]]) -> int:
+    """How often a counter was below what it had been, which Prometheus takes for a new start."""
+    return sum(after[1] < before[1] for before, after in pairwise(samples))
+
+
+def fallen(prometheus: Prometheus, seconds: float) -> Counter[str]:
+    """How often which of the counters that come from the database fell in the last so many
+    seconds."""
+    found = Counter[str]()
+    for each in prometheus.instant(f'{{__name__=~"{FROM_ROWS}"}}[{max(1, round(seconds))}s]'):
+        found[each.labels["__name__"]] += falls(each.samples)
+    return +found
 
 
 def seen(prometheus: Prometheus, seconds: float) -> Seen:

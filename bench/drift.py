@@ -9,17 +9,18 @@ import argparse
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import panels, timeline
+from bench import audit, panels, timeline
 from bench.days import MODEL, Traffic, days
 from bench.environment import require
 from bench.nginx import balanced
 from bench.panels import Panels, Points
 from bench.postgres import postgres
-from bench.prometheus import hastened, prometheus
+from bench.prometheus import PATIENCE, Prometheus, hastened, prometheus
 from bench.promises import ACCURACY, Promise, add_page, told
 from bench.replicas import addresses, replicas
 from bench.service import ROOT, newest, only
@@ -44,6 +45,7 @@ class Seen:
     failed: Sequence[str]
     episodes: Sequence[Episode]
     series: Mapping[str, Points]
+    fell: Counter[str]
 
     @property
     def boundary(self) -> float:
@@ -91,6 +93,7 @@ def lived(models: Path, options: argparse.Namespace) -> Seen:
             delay=options.day / 24,
             rng=random.Random(options.seed),
         )
+        settle(watching)
         begin = time.time()
         traffic.live(normal, options.day, watch.look)
         traffic.live(shifted, options.day, watch.look)
@@ -102,7 +105,16 @@ def lived(models: Path, options: argparse.Namespace) -> Seen:
             traffic.failed,
             timeline.episodes(watch.looks),
             panels.recorded(watching, begin, time.time()),
+            audit.fallen(watching, time.time() - begin),
         )
+
+
+def settle(watching: Prometheus) -> None:
+    """Until no alert is left: before the first scrape no replica was there, which is one."""
+    watching.scraped(time.time())
+    end = time.monotonic() + PATIENCE
+    while watching.alerts() and time.monotonic() < end:
+        time.sleep(EVALUATE / 4)
 
 
 def judged(seen: Seen) -> list[Promise]:
@@ -126,6 +138,7 @@ def judged(seen: Seen) -> list[Promise]:
             not early,
         ),
         *(_needed(name, seen) for name in NEEDED),
+        Promise("counters of labels that fell", "none", audit.told(seen.fell), not seen.fell),
     ]
 
 

@@ -5,6 +5,8 @@ Knows no database and no protocol.
 
 from dataclasses import dataclass
 
+SCALE = 65535  # of a confidence in a sum: as finely as an id tells it
+
 
 @dataclass(frozen=True)
 class Label:
@@ -28,7 +30,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Sum:
-    """Labels of one kind."""
+    """Labels of one kind. Whole numbers: floats that are summed in another order may fall by a bit,
+    which Prometheus takes for a restart."""
 
     model: str
     version: int
@@ -36,5 +39,5 @@ class Sum:
     label: str
     bin: int  # of the confidence
     labels: int
-    confidence: float  # sum of them
-    brier: float  # sum of (confidence - correct)²
+    confidence: int  # sum of them, in 65,535ths
+    brier: int  # sum of (confidence - correct)², in squares of such

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from serving.errors import FeedbackUnavailable
 from serving.judgement import BINS
-from serving.labels import Sum
+from serving.labels import SCALE, Sum
 from serving.model import Model
 
 PATIENCE = 1.0  # seconds for the database, which takes some milliseconds
@@ -76,8 +76,8 @@ class _Tally:
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.correct = {False: 0, True: 0}
-        self.bins = [[0, 0, 0.0] for _ in range(BINS)]  # labels, right ones, sum of confidences
-        self.brier = 0.0
+        self.bins = [[0, 0, 0] for _ in range(BINS)]  # labels, right ones, sum of confidences
+        self.brier = 0
         self.confusion = {(label, other): 0 for label in labels for other in labels}
         if len(labels) > CONFUSED:
             self.confusion = {}
@@ -122,9 +122,10 @@ def _families(tallies: Mapping[Version, _Tally]) -> Iterator[Metric]:
     for version, tally in tallies.items():
         for right, count in tally.correct.items():
             total.add_metric((*version, str(right).lower()), count)
-        brier.add_metric(version, tally.brier)
+        brier.add_metric(version, tally.brier / SCALE**2)
         for place, values in zip(BIN_NAMES, tally.bins, strict=True):
-            for family, value in zip(binned, values, strict=True):
+            count, correct, confidence = values
+            for family, value in zip(binned, (count, correct, confidence / SCALE), strict=True):
                 family.add_metric((*version, place), value)
         if len({label for label, _ in tally.confusion}) <= CONFUSED:
             for pair, count in tally.confusion.items():

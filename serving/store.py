@@ -3,9 +3,7 @@
 Knows SQLAlchemy, SQLite and PostgreSQL; knows nothing of HTTP, of ids or of Prometheus.
 
 A label and the sums that it changes are written in one transaction. So a counter that is read from
-the sums is exact whatever is killed, and after a restart it goes on where it stopped. Sums are
-whole numbers: floats summed in another order could fall by a bit, which Prometheus takes for a
-restart.
+the sums is exact whatever is killed, and after a restart it goes on where it stopped.
 """
 
 import time
@@ -19,9 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.errors import FeedbackUnavailable
 from serving.judgement import bin_of
-from serving.labels import Label, Sum
+from serving.labels import SCALE, Label, Sum
 
-SCALE = 65535  # of a confidence in the sums: as finely as an id tells it
 AWAY = 5.0  # seconds for which a database that did not answer is not asked again
 PATIENCE = 5  # seconds for a lock, a connection, a statement
 PREPARING = 724_861_053  # the advisory lock under which PostgreSQL makes the tables
@@ -145,7 +142,11 @@ class Store:
         totals = [sa.func.sum(_sums.c[name]) for name in _ADDED]
         wanted = sa.select(*keys, *totals).where(_sums.c.replica == self._replica).group_by(*keys)
         with self._transaction() as connection:
-            return [_sum(*row) for row in connection.execute(wanted)]
+            # PostgreSQL adds whole numbers up to decimals.
+            return [
+                Sum(model, version, predicted, label, place, *map(int, added))
+                for model, version, predicted, label, place, *added in connection.execute(wanted)
+            ]
 
     def newest(self, model: str, count: int) -> list[Label]:
         """The labels of a model that came last, from all replicas, the newest first.
@@ -210,21 +211,6 @@ class Store:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
             for index in table.indexes:
                 connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-
-
-def _sum(
-    model: str,
-    version: int,
-    predicted: str,
-    label: str,
-    place: int,
-    labels: int,
-    confidence: int,
-    brier: int,
-) -> Sum:
-    """PostgreSQL adds whole numbers up to decimals."""
-    confidences, squares = int(confidence) / SCALE, int(brier) / SCALE**2
-    return Sum(model, version, predicted, label, place, int(labels), confidences, squares)
 
 
 def _wanted() -> sa.Select[Any]:

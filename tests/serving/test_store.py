@@ -14,7 +14,7 @@ from bench import postgres
 from bench.environment import program
 from serving import store as stores
 from serving.errors import FeedbackUnavailable
-from serving.labels import Label
+from serving.labels import SCALE, Label
 from serving.store import Store
 
 SEVEN = Label("a" * 28, "digits", 3, "7", 0.99, "7", "user", 1_700_000_000, 1_700_000_100.5)
@@ -91,9 +91,9 @@ def test_sums_are_those_of_the_rows_of_this_replica(opened: Opened, store: Store
         ("1", 9): 1,
         ("7", 5): 1,
     }
-    assert found["7", 9].confidence == pytest.approx(2 * 0.99, abs=1e-4)
-    assert found["1", 9].brier == pytest.approx(0.99**2, abs=1e-4)
-    assert found["7", 5].brier == pytest.approx(0.45**2, abs=1e-4)
+    assert found["7", 9].confidence / SCALE == pytest.approx(2 * 0.99, abs=1e-4)
+    assert found["1", 9].brier / SCALE**2 == pytest.approx(0.99**2, abs=1e-4)
+    assert found["7", 5].brier / SCALE**2 == pytest.approx(0.45**2, abs=1e-4)
     assert [each.labels for each in other.sums()] == [1]
     assert store.written("digits", since=0) == {3: 4}
     assert store.written("digits", since=1_800_000_000) == {}

@@ -1,0 +1,43 @@
+"""Series of labels: the same whatever order the database tells its sums in."""
+
+import random
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serving.labels import SCALE, Sum
+from serving.scores import CONFUSED, Scores
+from tests.serving.test_metrics import labels, value
+
+
+def page(sums: list[Sum]) -> str:
+    registry = CollectorRegistry()
+    registry.register(Scores(lambda: sums, list, ephemeral=False))
+    return generate_latest(registry).decode()
+
+
+def some(count: int) -> list[Sum]:
+    rng = random.Random(7)
+    return [
+        Sum("digits", 3, str(rng.randrange(count)), str(n % count), n % 10, 1, part, part * part)
+        for n, part in enumerate(rng.randrange(SCALE) for _ in range(200))
+    ]
+
+
+def told(text: str) -> set[str]:
+    return {line for line in text.splitlines() if line.startswith("convserve_feedback")}
+
+
+def test_no_order_of_the_rows_changes_a_value() -> None:
+    sums = some(10)
+    first = told(page(sums))
+    for seed in range(20):
+        random.Random(seed).shuffle(sums)
+        assert told(page(sums)) == first
+
+
+def test_confusion_is_counted_for_models_of_few_labels() -> None:
+    few, many = page(some(CONFUSED)), page(some(CONFUSED + 1))
+    assert len(labels(few, "convserve_feedback_confusion_total", "actual")) == CONFUSED
+    assert "convserve_feedback_confusion_total{" not in many
+    assert value(many, "convserve_feedback_total") == 200
+    assert value(many, "convserve_feedback_bin_total") == 200
