@@ -9,47 +9,63 @@ stops after the test and exits 0. ``tune`` measures which settings of the engine
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from serving import exporting, repository, run, settings, tune
+from serving import repository, settings, start, tune
 from serving.errors import FeedbackUnavailable, ModelError
+from serving.model import Model
 from serving.session import CUDA, Options
 
 USAGE, BROKEN = 2, 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; does not return when it becomes the service."""
+    """Run the command line; the exit code."""
     told = _parser().parse_args(arguments)
     try:
         chosen = settings.Settings.from_environ(os.environ)
     except settings.SettingsError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return USAGE
+    if told.command == "tune":
+        return _reported(lambda: print(tune.tune(chosen, seconds=told.seconds)))
+    if told.command == "export-feedback":
+        return _export(chosen, told)
+    if told.check:
+        return _check(chosen, tell=True)
+    return start.serve(partial(_check, chosen), workers=chosen.workers)
+
+
+def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
+    """Load and self-test all; 3 where some of it runs on a GPU and nobody is told."""
+    models: list[Model] = []
+
+    def load() -> None:
+        options = Options.of(chosen)
+        models.extend(repository.load(chosen.models, options=options, max_pixels=chosen.max_pixels))
+        for model in models if tell else ():
+            print(f"{model}: sound")
+
+    code = _reported(load)
+    return start.ON_GPU if not tell and any(model.provider == CUDA for model in models) else code
+
+
+def _reported(work: Callable[[], None]) -> int:
+    """The exit code; what is wrong with a model is told in a sentence."""
     try:
-        if told.command == "tune":
-            print(tune.tune(chosen, seconds=told.seconds))
-            return 0
-        if told.command == "export-feedback":
-            return _export(chosen, told)
-        models = repository.load(
-            chosen.models, options=Options.of(chosen), max_pixels=chosen.max_pixels
-        )
+        work()
     except ModelError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return BROKEN
-    if not told.check:
-        if not chosen.workers and any(model.provider == CUDA for model in models):
-            os.environ["CONVSERVE_WORKERS"] = "1"  # several would only share the GPU's memory
-        _become_gunicorn()
-    for model in models:
-        print(f"{model}: sound")
     return 0
 
 
 def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
+    from serving import exporting
+
     wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
     try:
         print(f"serving: {exporting.export(chosen, **wanted)}", file=sys.stderr)
@@ -93,15 +109,6 @@ def _moment(text: str) -> datetime:
     """A time in ISO 8601; one without a zone is UTC."""
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _become_gunicorn() -> NoReturn:
-    """Replace this process, and with it the sessions of the check: none is ever forked."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run.made())
-    configuration = Path(__file__).with_name("gunicorn.conf.py")
-    os.execv(  # noqa: S606
-        sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
-    )
 
 
 if __name__ == "__main__":

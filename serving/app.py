@@ -16,7 +16,7 @@ from serving.batcher import Batcher
 from serving.errors import ModelError
 from serving.golden import Golden
 from serving.loop import Loop
-from serving.metrics import DIRECTORY, Metrics
+from serving.metrics import Metrics
 from serving.peers import Peers
 from serving.predictor import Predictor
 from serving.reloader import Reloader
@@ -55,7 +55,7 @@ def create_app(
 
 
 def _service(settings: Settings, slot: int | None, loop: Loop) -> api.Service:
-    folder = None if slot is None else Path(os.environ[DIRECTORY])
+    folder = None if slot is None else Path(os.environ[run.DIRECTORY])
     metrics = Metrics(slot=slot, since=None if folder is None else run.began(folder))
     reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
     reloader.look()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from serving import kept
 from serving.errors import FeedbackUnavailable
-from serving.labelling import replica
 from serving.labels import Label
 from serving.settings import Settings
 
@@ -39,7 +38,7 @@ def export(
     """
     from serving.store import Store
 
-    store = Store(settings.feedback_url, replica=replica(settings), worker=0)
+    store = Store(settings.feedback_url, replica=settings.counts_as, worker=0)
     count = found = 0
     with ExitStack() as opened:
         file = opened.enter_context(out.open("w", newline="", encoding="utf-8")) if out else None

@@ -1,4 +1,4 @@
-"""gunicorn's settings, from ours. Read by the master, which loads no model and imports no Flask."""
+"""gunicorn's settings, from ours. Read by the master, which loads no model."""
 
 # ruff: noqa: N999 - gunicorn looks for this name
 
@@ -17,7 +17,7 @@ from serving.settings import Settings
 from serving.worker import Logger, Worker, free_slot, take_slot
 
 _settings = Settings.from_environ(os.environ)
-_run = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+_run = Path(os.environ[run.DIRECTORY])
 _held = run.hold(_run)
 _master = os.getpid()
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it

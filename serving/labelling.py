@@ -5,7 +5,6 @@ Knows the settings of feedback and puts its parts together; computes nothing.
 
 import logging
 import secrets
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ def made(
     def store() -> "Store":
         from serving.store import Store
 
-        return Store(settings.feedback_url, replica=replica(settings), worker=slot)
+        return Store(settings.feedback_url, replica=settings.counts_as, worker=slot)
 
     recorder = Recorder(store)
     metrics.add(Scores(lambda: recorder.store.sums(), serves, ephemeral=not settings.keys))
@@ -61,8 +60,3 @@ def made(
             days=settings.keep_days,
         )
     return Labelling(Signer(keys, days=settings.feedback_days), recorder, kept)
-
-
-def replica(settings: Settings) -> str:
-    """The name under which this replica counts."""
-    return settings.replica or socket.gethostname()

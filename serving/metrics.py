@@ -20,12 +20,12 @@ from prometheus_client.registry import Collector
 
 from serving.counts import Counts, Version
 from serving.predicted import Predicted, predicted
+from serving.run import DIRECTORY
 
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Retired versions that keep their series: a scrape is to see their last counts, and one that comes
-# back soon goes on where it stopped. With ten labels a version has 86 series.
+# back soon goes on where it stopped. With ten labels a version has 104 series.
 KEPT = 16
 
 STAGES = ("decode", "queue", "inference", "whole")

@@ -7,6 +7,7 @@ and proves itself before it serves. What is not as it should be is refused, and 
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from serving.errors import ModelError, ServingError, UnknownModel, UnknownVersio
 from serving.images import read
 from serving.model import Model
 from serving.model import load as load_model
+from serving.quota import cores
 from serving.routing import NO_RULE, Routing
 from serving.session import Options
 from serving.versions import Published, check_sums, scan
@@ -177,7 +179,7 @@ def _parts(key: str) -> tuple[str, int]:
 def load(
     folder: Path, *, options: Options | None = None, max_pixels: int = 50_000_000
 ) -> Repository:
-    """Load all that is published in ``folder``.
+    """Load all that is published in ``folder``, on all processors.
 
     Raises:
         ModelError: nothing is published there, or something is broken; the message says what.
@@ -186,7 +188,10 @@ def load(
     def one(key: str) -> Model:
         return load_version(folder / key, options=options, max_pixels=max_pixels)
 
-    state = renewed(State(), scan(folder), one)
+    published = scan(folder)
+    with ThreadPoolExecutor(cores()) as pool:
+        loading = {key: pool.submit(one, key) for key in published.versions}
+        state = renewed(State(), published, lambda key: loading[key].result())
     if state.refused:
         raise ModelError(" ".join(state.refused.values()))
     return state.repository

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # names it to all; prometheus-client's own name
 PREFIX = "convserve-"
 LOCK = "run.lock"
 KEY = "key"

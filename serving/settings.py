@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,11 @@ class Settings:
     def keys(self) -> list[str]:
         """Those of the ids, the one that signs first."""
         return [key.strip() for key in self.feedback_keys.split(",") if key.strip()]
+
+    @property
+    def counts_as(self) -> str:
+        """The name under which this replica counts labels."""
+        return self.replica or socket.gethostname()
 
     @property
     def processors(self) -> int:

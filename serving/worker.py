@@ -1,7 +1,7 @@
 """What gunicorn must do otherwise: load after the fork, drain without loss, log JSON.
 
-Knows gunicorn; knows nothing of models or of HTTP. The application is imported in the worker alone,
-so that no thread of onnxruntime is ever forked.
+Knows gunicorn; knows nothing of models or of HTTP. The application is made in the worker alone, so
+that no thread of onnxruntime is ever forked.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ SIBLINGS = {
     "settings": {"quota"},
     "counts": set(),
     "predicted": set(),
-    "metrics": {"counts", "predicted"},
+    "metrics": {"counts", "predicted", "run"},
     "digit": set(),
     "images": {"digit", "errors", "png"},
     "png": set(),
@@ -51,7 +51,7 @@ SIBLINGS = {
     "routing": {"errors"},
     "versions": {"errors", "routing"},
     "peers": set(),
-    "repository": {"errors", "images", "model", "routing", "session", "versions"},
+    "repository": {"errors", "images", "model", "quota", "routing", "session", "versions"},
     "reloader": {
         *("metrics", "model", "peers", "repository"),
         *("routing", "session", "settings", "versions"),
@@ -79,7 +79,7 @@ SIBLINGS = {
     "feedback": {"call", "errors", "ids", "labels", "metrics", "predictor", "recorder"},
     "quality": {"judgement", "labels", "model", "predicted"},
     "golden": {"batcher", "errors", "images", "metrics", "model", "repository"},
-    "exporting": {"errors", "kept", "labelling", "labels", "settings", "store"},
+    "exporting": {"errors", "kept", "labels", "settings", "store"},
     "openapi_feedback": {"errors", "feedback", "quality", "schemas"},
     "tensors": {"errors", "images", "uploads"},
     "openinference": {"call", "errors", "images", "model", "tensors", "uploads"},
@@ -115,7 +115,10 @@ SIBLINGS = {
     "gunicorn.conf": {"counts", "peers", "run", "settings", "worker"},
     "run": set(),
     "tune": {"errors", "model", "quota", "session", "settings", "versions"},
-    "__main__": {"errors", "exporting", "repository", "run", "session", "settings", "tune"},
+    "start": {"run"},
+    "__main__": {
+        *("errors", "exporting", "model", "repository", "session", "settings", "start", "tune"),
+    },
 }
 
 

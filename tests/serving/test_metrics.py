@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving import metrics
 from serving.counts import forget
-from serving.metrics import DIRECTORY, Metrics
+from serving.metrics import Metrics
+from serving.run import DIRECTORY
 from tests.serving.running import ROOT
 from tests.serving.samples import png
 
