@@ -76,12 +76,15 @@ def expected() -> Iterator[tuple[str, set[tuple[str, str, str]]]]:
                 yield test["alertname"], {told(each) for each in fires}
 
 
+EXPECTED = list(expected())
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(told(alert)))
 def test_each_alert_is_tested_on_both_sides(alert: dict[str, Any]) -> None:
     name, severity, window = told(alert)
     sides = {
         any(fired[1] == severity and window in ("", fired[2]) for fired in fires)
-        for tested, fires in expected()
+        for tested, fires in EXPECTED
         if tested == name
     }
     assert sides == {True, False}
