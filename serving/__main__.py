@@ -40,10 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
-    """Load and self-test all; 3 where some of it runs on a GPU and nobody is told."""
+    """Load and self-test all, and see that labels have an address; ``ON_GPU`` where some of it runs
+    on one and nobody is told."""
+    from serving import store  # a third of a second
+
     models: list[Model] = []
 
     def load() -> None:
+        store.Store(chosen.feedback_url, replica=chosen.counts_as, worker=0).close()
         options = Options.of(chosen)
         models.extend(repository.load(chosen.models, options=options, max_pixels=chosen.max_pixels))
         for model in models if tell else ():
@@ -54,9 +58,12 @@ def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
 
 
 def _reported(work: Callable[[], None]) -> int:
-    """The exit code; what is wrong with a model is told in a sentence."""
+    """The exit code; what is wrong with a model or a setting is told in a sentence."""
     try:
         work()
+    except settings.SettingsError as exc:
+        print(f"serving: {exc}", file=sys.stderr)
+        return USAGE
     except ModelError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return BROKEN
@@ -70,8 +77,12 @@ def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
     try:
         print(f"serving: {exporting.export(chosen, **wanted)}", file=sys.stderr)
     except FeedbackUnavailable as exc:
-        print(f"serving: {exporting.told(chosen, exc)}", file=sys.stderr)
+        reason = getattr(exc.__cause__, "orig", exc.__cause__)  # without the statement
+        print(f"serving: {exc} {reason}", file=sys.stderr)
         return BROKEN
+    except settings.SettingsError as exc:
+        print(f"serving: {exc}", file=sys.stderr)
+        return USAGE
     except OSError as exc:
         print(f"serving: {exc.filename} cannot be written: {exc.strerror}.", file=sys.stderr)
         return BROKEN

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serving import kept
-from serving.errors import FeedbackUnavailable
 from serving.labels import Label
 from serving.settings import Settings
 
@@ -66,14 +65,9 @@ def _clock(seconds: float) -> str:
 
 def _copied(folder: Path, images: Path, label: Label) -> bool:
     path = kept.found(folder, label.model, label.id)
-    if path is None:
-        return False
+    if path is None or label.label in {"", ".", ".."} or Path(label.label).name != label.label:
+        return False  # a label that names no folder of its own
     target = images / label.model / label.label
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target / path.name)
     return True
-
-
-def told(settings: Settings, exc: FeedbackUnavailable) -> str:
-    """Why nothing can be exported, for people at a terminal."""
-    return f"{exc} CONVSERVE_FEEDBACK_URL is {settings.feedback_url!r}: {exc.__cause__}"

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.batcher import Batcher
-from serving.errors import DeadlineExceeded
+from serving.errors import DeadlineExceeded, UnknownModel, UnknownVersion
 from serving.images import PixelSpec
 from serving.metrics import Metrics
 from serving.model import Model
@@ -46,10 +47,16 @@ class Golden:
         """Replay for ever, an image at a time, spread over the minute."""
         while True:
             began = time.monotonic()
-            images = [(model, path) for model in self._serves() for path in self._paths(model)]
-            for done, (model, path) in enumerate(images, 1):
+            # Names: a version that is retired meanwhile is freed.
+            images = [
+                (model.name, model.version, path)
+                for model in self._serves()
+                for path in self._paths(model)
+            ]
+            for done, (name, version, path) in enumerate(images, 1):
                 await asyncio.sleep(began + done * EVERY / len(images) - time.monotonic())
-                await self.replay(model, path)
+                with suppress(UnknownModel, UnknownVersion):
+                    await self.replay(self._serves().get(name, version), path)
             await asyncio.sleep(max(0.0, began + EVERY - time.monotonic()))
 
     async def replay(self, model: Model, path: Path) -> None:

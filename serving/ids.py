@@ -85,6 +85,8 @@ class Signer:
         head = _HEAD.unpack_from(told)
         if head[0] != FORMAT:
             raise MalformedId(f"The id has format {head[0]}. Expected {FORMAT}.")
+        if len(told) != _size(told):
+            raise MalformedId("The id is cut short. Expected one as a prediction told it.")
         known = head[1] in self._keys
         if not known or not hmac.compare_digest(self._signature(head[1], told), signature):
             raise ForgedId(
@@ -116,6 +118,12 @@ def _counted(text: str) -> bytes:
     """A text behind its length; one that is too long is cut, which no name of ours is."""
     data = text.encode()[:_MOST]
     return bytes((len(data),)) + data
+
+
+def _size(told: bytes) -> int:
+    """How long it is by what it says of itself."""
+    label = _HEAD.size + 1 + int.from_bytes(told[_HEAD.size : _HEAD.size + 1])
+    return label + 1 + int.from_bytes(told[label : label + 1])
 
 
 def _cut(data: bytes) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""A share of the images that were predicted, kept in files until they are labelled.
+"""A share of the images that were predicted, kept in files for when they are labelled.
 
 Knows files; knows nothing of HTTP or of models. Off by default. Images are written in a thread;
 what comes while too many wait is not kept. The folder holds at most so many bytes, for so many
@@ -70,7 +70,7 @@ class Kept:
         for path in self._folder.glob("*/*"):
             with suppress(FileNotFoundError):  # another worker tidies
                 about = path.stat()
-                files.append((about.st_mtime, about.st_size, path))
+                files.append((about.st_mtime, 512 * about.st_blocks, path))
         left = sum(size for _, size, _ in files)
         for changed, size, path in sorted(files):
             if left <= self._most and time.time() - changed <= self._longest:

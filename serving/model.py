@@ -94,6 +94,7 @@ class Model:
             self.about: dict[str, object] = {
                 key: _informative(metadata[key]) for key in INFORMATIVE if key in metadata
             }
+            _check_measured(self.about)
             self._warm_up()
         except ModelError as exc:
             raise ModelError(f"{path} breaks the contract: {exc}") from exc
@@ -222,6 +223,22 @@ def _thresholds(metadata: Mapping[str, str]) -> dict[float, float]:
     raise ModelError(
         f"metadata 'conformal' is {text!r}."
         ' Expected a JSON object of coverages and probabilities, {"0.9": 0.5, …}.'
+    )
+
+
+def _check_measured(about: Mapping[str, Any]) -> None:
+    """See that what ``/metrics`` and ``/quality`` tell of the file can be told."""
+    metrics, baseline = about.get("metrics", {}), about.get("baseline", {})
+    try:
+        told = [metrics[key] for key in ("accuracy", "calibration_error") if key in metrics]
+        told += [*baseline.get("classes", {}).values(), *baseline.get("confidence", [])]
+        if all(isinstance(each, int | float) for each in told):
+            return
+    except (AttributeError, TypeError):
+        pass
+    raise ModelError(
+        f"metadata 'metrics' is {metrics!r} and 'baseline' {baseline!r}."
+        ' Expected {"accuracy": 0.9, …} and {"classes": {"cat": 0.5, …}, "confidence": [0.1, …]}.'
     )
 
 

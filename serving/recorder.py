@@ -6,6 +6,7 @@ of HTTP or of ids.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from serving.store import Store
 
 TOGETHER = 1000  # labels of one transaction, unless a single request has more
+STUCK = 12.0  # seconds of a transaction, after which no more labels wait for it
 WAITING = 16_000  # labels of all requests that wait
 
 Answers = list[str | None]  # for each label the one that was there before
@@ -32,7 +34,7 @@ class Recorder:
         self._store: Store | None = None
         self._waiting: deque[tuple[Sequence[Label], asyncio.Future[Answers]]] = deque()
         self._labels = 0
-        self._running = False
+        self._running, self._since = False, 0.0  # a transaction, and since when
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
 
     @property
@@ -49,12 +51,13 @@ class Recorder:
 
         Raises:
             DeadlineExceeded: they may be written later, or not; to send them again does no harm.
-            FeedbackUnavailable: the database is away. Nothing was written.
+            FeedbackUnavailable: the database is away; send them again.
             Overloaded: too many wait.
         """
         if not labels:
             return []
-        if self._store is not None and self._store.away:
+        stuck = self._running and time.monotonic() - self._since > STUCK
+        if stuck or (self._store is not None and self._store.away):
             raise FeedbackUnavailable("The database of labels is away. Try again later.")
         if self._labels and self._labels + len(labels) > WAITING:
             raise Overloaded(f"{self._labels} labels wait to be written. Try again later.")
@@ -75,7 +78,7 @@ class Recorder:
         """One transaction, of what waits; the next when it has ended."""
         if self._running or not self._waiting:
             return
-        self._running = True
+        self._running, self._since = True, time.monotonic()
         taken: list[tuple[int, asyncio.Future[Answers]]] = []
         labels: list[Label] = []
         while self._waiting and (not taken or len(labels) + len(self._waiting[0][0]) <= TOGETHER):

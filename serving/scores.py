@@ -5,6 +5,7 @@ Knows prometheus-client; knows nothing of HTTP. What a replica counts here it ha
 replicas add up; while the database is away its series are absent, which no rate takes for a fall.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from serving.errors import FeedbackUnavailable
 from serving.judgement import BINS
 from serving.labels import SCALE, Sum
 from serving.model import Model
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds for the database, which takes some milliseconds
 CONFUSED = 20  # labels of a model whose confusion is counted: its series are as many squared
@@ -59,6 +62,9 @@ class Scores(Collector):
             sums = self._soon()
         except (FeedbackUnavailable, TimeoutError):
             up.add_metric((), 0)
+        except Exception:  # all other series are told
+            logger.exception("bug")
+            up.add_metric((), 0)
         else:
             up.add_metric((), 1)
             yield from _families(_by_version(sums, served))
@@ -78,9 +84,9 @@ class _Tally:
         self.correct = {False: 0, True: 0}
         self.bins = [[0, 0, 0] for _ in range(BINS)]  # labels, right ones, sum of confidences
         self.brier = 0
-        self.confusion = {(label, other): 0 for label in labels for other in labels}
-        if len(labels) > CONFUSED:
-            self.confusion = {}
+        self.confusion: dict[tuple[str, str], int] | None = None
+        if len(labels) <= CONFUSED:
+            self.confusion = {(label, other): 0 for label in labels for other in labels}
 
     def add(self, each: Sum) -> None:
         right = each.predicted == each.label
@@ -90,8 +96,11 @@ class _Tally:
         tally[0] += each.labels
         tally[1] += each.labels * right
         tally[2] += each.confidence
-        pair = (each.label, each.predicted)
-        self.confusion[pair] = self.confusion.get(pair, 0) + each.labels
+        if self.confusion is not None:
+            pair = (each.label, each.predicted)
+            self.confusion[pair] = self.confusion.get(pair, 0) + each.labels
+            if len({label for pair in self.confusion for label in pair}) > CONFUSED:
+                self.confusion = None
 
 
 def _by_version(sums: Iterable[Sum], served: Iterable[Model]) -> Mapping[Version, _Tally]:
@@ -127,9 +136,8 @@ def _families(tallies: Mapping[Version, _Tally]) -> Iterator[Metric]:
             count, correct, confidence = values
             for family, value in zip(binned, (count, correct, confidence / SCALE), strict=True):
                 family.add_metric((*version, place), value)
-        if len({label for label, _ in tally.confusion}) <= CONFUSED:
-            for pair, count in tally.confusion.items():
-                confusion.add_metric((*version, *pair), count)
+        for pair, count in (tally.confusion or {}).items():
+            confusion.add_metric((*version, *pair), count)
     yield from (total, confusion, brier, *binned)
 
 

@@ -116,7 +116,7 @@ class Settings:
             1,
         ),
     ] = 32 * 1024 * 1024
-    max_images: Annotated[int, About("Most images in one request.", 1)] = 64
+    max_images: Annotated[int, About("Most images in one request.", 1, most=65535)] = 64
     max_pixels: Annotated[
         int, About("Most pixels in one image, judged before it is decoded.", 1)
     ] = 50_000_000
@@ -159,8 +159,8 @@ class Settings:
     replica: Annotated[
         str,
         About(
-            "The name under which this replica counts the labels that it writes; empty means the"
-            " host's."
+            "The name under which this replica counts the labels that it writes: another than those"
+            " of all that run beside it; empty means the host's."
         ),
     ] = ""
     keep_images: Annotated[

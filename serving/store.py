@@ -6,6 +6,7 @@ A label and the sums that it changes are written in one transaction. So a counte
 the sums is exact whatever is killed, and after a restart it goes on where it stopped.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from serving.errors import FeedbackUnavailable
 from serving.judgement import bin_of
 from serving.labels import SCALE, Label, Sum
+from serving.settings import SettingsError
+
+logger = logging.getLogger(__name__)
 
 AWAY = 5.0  # seconds for which a database that did not answer is not asked again
 PATIENCE = 5  # seconds for a lock, a connection, a statement
@@ -62,7 +66,11 @@ class Store:
     """The database, as one worker of a replica writes it."""
 
     def __init__(self, url: str, *, replica: str, worker: int) -> None:
-        """Nothing is asked before it is needed."""
+        """Nothing is asked before it is needed.
+
+        Raises:
+            SettingsError: the URL is none.
+        """
         self._replica, self._worker = replica, worker
         self._engine = _engine(url)
         self._insert = postgresql.insert if self._engine.name == "postgresql" else sqlite.insert
@@ -82,7 +90,8 @@ class Store:
         """Write labels in one transaction; of each the one that was there before, or None.
 
         Raises:
-            FeedbackUnavailable: the database is away. Nothing was written.
+            FeedbackUnavailable: the database is away. Nothing was written, unless it went in the
+                very moment of the commit: to send them again does no harm.
         """
         # Of each id the first; in one order everywhere, or two transactions could wait for each
         # other.
@@ -160,7 +169,8 @@ class Store:
             return [Label(*row) for row in found]
 
     def written(self, model: str, *, since: float) -> dict[int, int]:
-        """How many labels this replica wrote for predictions made since then, by version.
+        """How many labels this replica wrote since then, for predictions made since then, by
+        version.
 
         Raises:
             FeedbackUnavailable: the database is away.
@@ -169,6 +179,7 @@ class Store:
         wanted = (
             sa.select(_labels.c.version, sa.func.count())
             .where(own & (_labels.c.predicted_at >= int(since)))
+            .where(_labels.c.labelled_at >= int(since))
             .group_by(_labels.c.version)
         )
         with self._transaction() as connection:
@@ -184,6 +195,8 @@ class Store:
         if model is not None:
             wanted = wanted.where(_labels.c.model == model)
         with self._transaction() as connection:
+            if self._engine.name == "postgresql":
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # all take long
             options = connection.execution_options(yield_per=1000)
             for row in options.execute(wanted.order_by(_labels.c.labelled_at, _labels.c.id)):
                 yield Label(*row)
@@ -193,24 +206,30 @@ class Store:
         if self.away:
             raise FeedbackUnavailable("The database of labels is away. Try again later.")
         try:
+            if not self._prepared:
+                self._prepare()
             with self._engine.begin() as connection:
-                self._prepare(connection)
                 yield connection
-            self._prepared = True
-        except sa.exc.SQLAlchemyError as exc:
+        except (sa.exc.SQLAlchemyError, TypeError) as exc:  # of an unknown option in the URL
             self._away_until = time.monotonic() + AWAY
+            self._prepared = False  # it may come back empty
+            reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
+            logger.warning("the database of labels is away", extra={"reason": reason})
             raise FeedbackUnavailable("The database of labels is away. Try again later.") from exc
 
-    def _prepare(self, connection: sa.Connection) -> None:
-        """Make the tables where they are not there; several processes may come at once."""
-        if self._prepared:
-            return
-        if self._engine.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PREPARING)))
-        for table in _schema.sorted_tables:
-            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+    def _prepare(self) -> None:
+        """Make the tables where they are not there; several processes may come at once. In a
+        transaction of its own: to make an index keeps all writers out until that ends."""
+        with self._engine.begin() as connection:
+            there = sa.inspect(connection).has_table
+            if not all(there(table.name) for table in _schema.sorted_tables):
+                if self._engine.name == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PREPARING)))
+                for table in _schema.sorted_tables:
+                    connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+                    for index in table.indexes:
+                        connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        self._prepared = True
 
 
 def _wanted() -> sa.Select[Any]:
@@ -218,6 +237,13 @@ def _wanted() -> sa.Select[Any]:
 
 
 def _engine(url: str) -> sa.Engine:
+    try:
+        return _made(url)
+    except (ValueError, TypeError, sa.exc.SQLAlchemyError) as exc:
+        raise SettingsError(f"CONVSERVE_FEEDBACK_URL cannot be used: {exc}.") from exc
+
+
+def _made(url: str) -> sa.Engine:
     if url.startswith("sqlite"):
         engine = sa.create_engine(url, connect_args={"timeout": PATIENCE})
         sa.event.listen(engine, "connect", _write_ahead)
@@ -232,6 +258,9 @@ def _engine(url: str) -> sa.Engine:
         connect_args={
             "connect_timeout": PATIENCE,
             "tcp_user_timeout": patience,
+            "keepalives_idle": PATIENCE,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
             "options": f"-c statement_timeout={patience} -c lock_timeout={patience}",
         },
     )

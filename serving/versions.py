@@ -15,7 +15,7 @@ from serving.errors import ModelError
 SUMS = "SHA256SUMS"
 
 _NAME = re.compile(r"[a-z0-9_]+")
-_VERSION = re.compile(r"[1-9][0-9]*")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")  # as databases have whole numbers
 _SUM = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<file>[^\\]+)")
 
 # The name, the size and the time of the last change of each file of a version.

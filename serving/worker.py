@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 # Seconds before a worker that could not load its models is replaced.
 PAUSE = 1
 
-# Seconds after the start when the database's library is loaded: not while models are.
-WARM = 2.0
-
 # Seconds for a connection half made to be made, while no new one is begun.
 HANDSHAKE = 0.2
 
@@ -147,11 +144,6 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self._service is not None:
             self._service.reloader.look_now()
 
-    def _warm(self) -> None:
-        """Load the library of the database, which takes long, before a request needs it."""
-        recorder = self._service.labelling.recorder if self._service else None
-        self.loop.run_in_executor(None, lambda: recorder and recorder.store)
-
     def _drain(self) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice.
 
@@ -175,7 +167,6 @@ class Worker(base.Worker):  # type: ignore[misc]
         watching = [self.loop.create_task(self._service.reloader.watch())]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
-        self.loop.call_later(WARM, self._warm)
         fewest = partial(self.shares.fewest, 2 * self._processes, but=self.slot)
         most = min(MOST, listeners.most_connections())
         accepting = [

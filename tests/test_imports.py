@@ -70,7 +70,7 @@ SIBLINGS = {
     "labels": set(),
     "ids": {"errors"},
     "kept": set(),
-    "store": {"errors", "judgement", "labels"},
+    "store": {"errors", "judgement", "labels", "settings"},
     "recorder": {"errors", "labels", "store"},
     "scores": {"errors", "judgement", "labels", "model"},
     "labelling": {
@@ -117,7 +117,8 @@ SIBLINGS = {
     "tune": {"errors", "model", "quota", "session", "settings", "versions"},
     "start": {"run"},
     "__main__": {
-        *("errors", "exporting", "model", "repository", "session", "settings", "start", "tune"),
+        *("errors", "exporting", "model", "repository", "session", "settings", "start"),
+        *("store", "tune"),
     },
 }
 

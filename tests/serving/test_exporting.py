@@ -55,6 +55,17 @@ def test_images_are_laid_out_by_their_label(
     assert (images / "digits/1/b.png").read_bytes() == b"pixels"
 
 
+@pytest.mark.parametrize("label", ["..", "a/b", "/etc"])
+def test_a_label_that_is_a_path_leads_nowhere(labelled: Path, label: str) -> None:
+    (labelled / "kept/digits/d.png").write_bytes(b"pixels")
+    Store(f"sqlite:///{labelled}/labels.db", replica="one", worker=0).record([of("d", label)])
+    images = labelled / "extra"
+    assert (
+        main(["export-feedback", "--out", str(labelled / "all.csv"), "--images", str(images)]) == 0
+    )
+    assert [path.name for path in labelled.rglob("d.png")] == ["d.png"]
+
+
 def test_what_cannot_be_had_or_written_is_told(
     labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,5 +74,8 @@ def test_what_cannot_be_had_or_written_is_told(
     monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", f"sqlite:///{labelled}/no/labels.db")
     assert main(["export-feedback"]) == 1
     assert "The database of labels is away" in capsys.readouterr().err
+    monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", "postgresql+psycopg://user:secret@host:what/db")
+    assert main(["export-feedback"]) == 2
+    assert "secret" not in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["export-feedback", "--since", "yesterday"])

@@ -1,7 +1,9 @@
 """``POST /feedback``: under Flask and in front of it, with real ids and a real database."""
 
 import json
+import threading
 import time
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from serving.app import SERVICE, create_app
 from serving.errors import FeedbackUnavailable
 from serving.feedback import MOST
 from serving.ids import Signer
+from serving.labels import Label
 from serving.settings import Settings
 from serving.store import Store
 from tests.serving.conftest import KEY
 from tests.serving.front import Client
-from tests.serving.samples import assert_error, png
+from tests.serving.samples import assert_error, png, publish
 from tests.serving.test_metrics import value
+from tests.serving.waiting import until
 
 SHADE = ("shade", 2, [("light", 0.9)])
 
@@ -138,6 +142,35 @@ def test_what_is_wrong_is_told(
     assert_error(label(client, body), status, code)
 
 
+def test_a_body_of_far_too_many_items_is_refused_before_any_is_made(
+    client: FlaskClient | Client,
+) -> None:
+    body = b"[" + b"[]," * 100_000 + b"[]]"
+    assert_error(client.post("/feedback", data=body), 413, "request_too_large")
+
+
+def test_labels_that_wait_for_the_database_hold_no_place_of_a_prediction(
+    service: Service, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, go_on, held = app.test_client(), threading.Event(), list[bool]()
+
+    def hang(_: Store, given: Sequence[Label]) -> list[str | None]:
+        held.append(service.predictor.admission.idle)
+        assert go_on.wait(60)
+        return [None] * len(given)
+
+    monkeypatch.setattr(Store, "record", hang)
+    asking = threading.Thread(
+        target=label, args=(app.test_client(), {"id": signed(), "label": "dark"})
+    )
+    asking.start()
+    until(lambda: held)
+    assert predicted(client)
+    go_on.set()
+    asking.join()
+    assert held == [True]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"id": 1e999}'], ids=ascii)
 def test_a_body_that_is_no_json_is_told(client: FlaskClient | Client, body: bytes) -> None:
     assert_error(client.post("/feedback", data=body), 400, "bad_request")
@@ -170,7 +203,16 @@ def test_an_id_of_a_version_that_is_gone_is_labelled(client: FlaskClient | Clien
     )
 
 
-def test_a_whole_number_is_the_text_of_a_label(client: FlaskClient | Client) -> None:
+def test_a_model_that_is_gone_judges_no_label(client: FlaskClient | Client) -> None:
+    gone = signed("digits", 1, [("7", 0.9)])
+    assert_error(label(client, {"id": gone, "label": "7"}), 404, "unknown_model")
+
+
+def test_a_whole_number_is_the_text_of_a_label(tmp_path: Path) -> None:
+    publish(
+        tmp_path, name="digits", metadata={"labels": '["1", "7"]'}, golden={"1-1": 10, "7-2": 240}
+    )
+    client = create_app(Settings(models=tmp_path, feedback_keys=KEY)).test_client()
     seven = signed("digits", 1, [("7", 0.9)])
     answer = label(client, {"id": seven, "label": 7})
     assert answer.json

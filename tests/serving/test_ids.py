@@ -65,7 +65,7 @@ def test_every_changed_bit_is_noticed(signer: Signer) -> None:
 def test_every_one_that_is_cut_short_is_refused(signer: Signer) -> None:
     text = signer.sign("digits", 1, [("7", 1.0)])[0]
     for length in range(len(text)):
-        with pytest.raises((ForgedId, MalformedId)):
+        with pytest.raises(MalformedId):
             signer.read(text[:length])
     with pytest.raises(MalformedId, match="cut short"):
         signer.read(text[:40])

@@ -56,6 +56,22 @@ def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metrics": "99 %"},
+        {"metrics": '{"accuracy": "99 %"}'},
+        {"baseline": "[]"},
+        {"baseline": '{"classes": {"dark": "half"}}'},
+        {"baseline": '{"confidence": 3}'},
+    ],
+    ids=str,
+)
+def test_figures_that_cannot_be_told_are_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match="metadata 'metrics' is"):
+        load(tmp_path, metadata=wrong)
+
+
+@pytest.mark.parametrize(
     "conformal",
     [
         *("0.9", "[0.9]", '{"0.9"', '{"high": 0.5}', '{"0.9": "high"}', '{"0.9": null}'),

@@ -77,6 +77,22 @@ def test_what_fails_fails_for_all_that_share_it_and_the_next_goes_on() -> None:
     assert store.written == [["b"]]
 
 
+def test_behind_a_transaction_that_hangs_no_label_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Slow()
+
+    async def several() -> None:
+        by = recorder(store)
+        first = asyncio.create_task(by.record([of("a")], soon()))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(recorders, "STUCK", -1.0)
+        with pytest.raises(FeedbackUnavailable):
+            await by.record([of("b")], soon())
+        store.go_on.set()
+        assert await first == [None]
+
+    asyncio.run(several())
+
+
 def test_too_many_are_refused_and_who_is_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorders, "WAITING", 2)
     store = Slow()

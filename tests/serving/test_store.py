@@ -15,6 +15,7 @@ from bench.environment import program
 from serving import store as stores
 from serving.errors import FeedbackUnavailable
 from serving.labels import SCALE, Label
+from serving.settings import SettingsError
 from serving.store import Store
 
 SEVEN = Label("a" * 28, "digits", 3, "7", 0.99, "7", "user", 1_700_000_000, 1_700_000_100.5)
@@ -138,6 +139,34 @@ def test_a_database_that_is_away_is_told_and_left_alone_for_a_while(
     monkeypatch.setattr(stores, "AWAY", 0)
     store._away_until = 0
     assert store.record([SEVEN]) == [None]
+
+
+def test_a_database_that_comes_back_empty_is_prepared_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stores, "AWAY", 0)
+    store = Store(f"sqlite:///{tmp_path}/labels.db", replica="one", worker=0)
+    store.record([SEVEN])
+    with sqlite3.connect(tmp_path / "labels.db") as connection:
+        connection.executescript("DROP TABLE convserve_labels; DROP TABLE convserve_sums")
+    with pytest.raises(FeedbackUnavailable):
+        store.record([SEVEN])
+    assert "no such table" in str(vars(caplog.records[-1])["reason"])
+    assert store.record([SEVEN]) == [None]
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u@h:x/db", "sqlite:///a?timeout=x&x=y", "?"])
+def test_a_url_that_is_none_is_told(url: str) -> None:
+    with pytest.raises((SettingsError, FeedbackUnavailable)):
+        Store(url, replica="one", worker=0).sums()
+
+
+def test_an_export_keeps_no_writer_out(opened: Opened, store: Store) -> None:
+    store.record([of("a"), of("b")])
+    rows = opened("two").all()
+    assert next(rows).id == "a"
+    assert opened("three").record([of("c")]) == [None]
+    assert next(rows).id == "b"
 
 
 def test_postgresql_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
