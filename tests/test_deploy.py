@@ -1,6 +1,7 @@
 """What deploy/ says is what the programs understand."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,19 @@ def test_the_job_is_retried_by_our_exit_codes(action: str, errors: set[Any]) -> 
 def test_a_pod_may_end_in_peace() -> None:
     assert POD["restartPolicy"] == "Never"
     assert POD["terminationGracePeriodSeconds"] > 2 * hosts.GRACE
+
+
+def test_both_environments_that_serve_hold_the_same() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    serve, gpu = (
+        {each for each in extras[name] if not each.startswith("onnxruntime")}
+        for name in ("serve", "serve-gpu")
+    )
+    assert serve == gpu
+    for name in ("serve", "serve-gpu", "bench", "dev"):
+        pins = (ROOT / f"requirements/{name}.txt").read_text("utf-8")
+        for each in serve:
+            package = re.split("[>[]", each)[0]
+            assert re.search(rf"^{package}(\[.*\])?==", pins, re.MULTILINE), each

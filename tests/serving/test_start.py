@@ -1,0 +1,40 @@
+"""The check before the start, in a child: how it ends is how the command ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving.running import ROOT
+
+PROGRAM = """
+import os, pathlib, sys
+from serving import run, start
+made = run.made
+run.made = lambda: made(pathlib.Path(sys.argv[1]))
+sys.exit(start.serve(lambda: {check}, workers=0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "code", "told"),
+    [
+        ("1", 1, ""),
+        ("2", 2, ""),
+        ("os.kill(os.getpid(), 9)", 1, "serving: The check of the models was ended by signal 9.\n"),
+    ],
+)
+def test_a_check_that_fails_ends_the_start_and_leaves_nothing(
+    tmp_path: Path, check: str, code: int, told: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(check=check), tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", told)
+    assert not list(tmp_path.iterdir())
