@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serving import __version__
 from serving.errors import FeedbackUnavailable
 from serving.judgement import BINS
 from serving.labels import SCALE, Sum
@@ -56,7 +57,11 @@ class Scores(Collector):
             "convserve_feedback_store_up", "1 where the database of labels answers."
         )
         served = list(self._serves())
-        yield key
+        build = GaugeMetricFamily(
+            "convserve_build_info", "1, with the version of the service.", labels=("version",)
+        )
+        build.add_metric((__version__,), 1)
+        yield from (key, build)
         yield from _baselines(served)
         try:
             sums = self._soon()

@@ -72,7 +72,7 @@ SIBLINGS = {
     "kept": set(),
     "store": {"errors", "judgement", "labels", "settings"},
     "recorder": {"errors", "labels", "store"},
-    "scores": {"errors", "judgement", "labels", "model"},
+    "scores": {"__init__", "errors", "judgement", "labels", "model"},
     "labelling": {
         *("ids", "kept", "metrics", "model", "recorder", "scores", "settings", "store"),
     },

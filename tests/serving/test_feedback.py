@@ -1,6 +1,7 @@
 """``POST /feedback``: under Flask and in front of it, with real ids and a real database."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as fuzz
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
 from serving.api import Service
@@ -26,6 +28,7 @@ from serving.settings import Settings
 from serving.store import Store
 from tests.serving.conftest import KEY
 from tests.serving.front import Client
+from tests.serving.running import ROOT
 from tests.serving.samples import assert_error, png, publish
 from tests.serving.test_metrics import value
 from tests.serving.waiting import until
@@ -273,6 +276,27 @@ def test_series_of_labels_start_at_zero_and_baselines_are_told(client: FlaskClie
     assert value(page, "convserve_feedback_key_ephemeral") == 0
     assert value(page, "convserve_baseline_accuracy", **shade) == 1
     assert value(page, "convserve_baseline_class_share", label="dark", **shade) == 0.5
+
+
+def test_the_page_holds_every_series_of_the_docs_with_its_labels(
+    client: FlaskClient | Client,
+) -> None:
+    given = {"id": predicted(client), "label": "dark"}
+    label(client, [given, given])
+    client.post("/predict/nothing", data=b"")
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    docs = (ROOT / "docs/monitoring.md").read_text("utf-8").partition("## Series")[2]
+    rows = re.findall(r"^\| `(convserve_\w+)` \| (.*?) \|", docs, re.MULTILINE)
+    assert len(rows) > 20
+    for name, names in rows:
+        wanted = set(re.findall(r"`(\w+)`", names))
+        if name == "convserve_refused":
+            continue  # nothing is
+        name = f"{name}_bucket" if "le" in wanted else name
+        assert found.get(name) == wanted or (not wanted and name in found), name
 
 
 items = st.one_of(
