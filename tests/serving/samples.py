@@ -82,7 +82,9 @@ def write(
         "fit": "stretch",
         "title": "Dark or light",
         "metrics": json.dumps({"accuracy": 1.0, "images": 2}),
-        "baseline": json.dumps({"classes": {"dark": 0.5, "light": 0.5}}),
+        "baseline": json.dumps(
+            {"classes": {"dark": 0.5, "light": 0.5}, "confidence": [0.0] * 9 + [1.0]}
+        ),
         **(metadata or {}),
     }
     helper.set_model_props(proto, {key: value for key, value in full.items() if value})
