@@ -230,7 +230,7 @@ def _check_measured(about: Mapping[str, Any]) -> None:
     """See that what ``/metrics`` and ``/quality`` tell of the file can be told."""
     metrics, baseline = about.get("metrics", {}), about.get("baseline", {})
     try:
-        told = [metrics[key] for key in ("accuracy", "calibration_error") if key in metrics]
+        told = [metrics.get(key, 0) for key in ("accuracy", "calibration_error")]
         told += [*baseline.get("classes", {}).values(), *baseline.get("confidence", [])]
         if all(isinstance(each, int | float) for each in told):
             return
