@@ -73,20 +73,19 @@ def _reported(work: Callable[[], None]) -> int:
 def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
     from serving import exporting
 
-    wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
-    try:
+    def write() -> None:
+        wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
         print(f"serving: {exporting.export(chosen, **wanted)}", file=sys.stderr)
+
+    try:
+        return _reported(write)
     except FeedbackUnavailable as exc:
         reason = getattr(exc.__cause__, "orig", exc.__cause__)  # without the statement
         print(f"serving: {exc} {reason}", file=sys.stderr)
         return BROKEN
-    except settings.SettingsError as exc:
-        print(f"serving: {exc}", file=sys.stderr)
-        return USAGE
     except OSError as exc:
         print(f"serving: {exc.filename} cannot be written: {exc.strerror}.", file=sys.stderr)
         return BROKEN
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
