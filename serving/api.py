@@ -53,9 +53,10 @@ class Service:
         """Those that are answered in the event loop."""
         labelling = self.labelling
         return routes.table(
-            Predictions(self.predictor, labelling.signer, labelling.kept, self.metrics),
+            Predictions(self.predictor, labelling.ids, self.metrics),
             Feedback(self.predictor, labelling.signer, labelling.recorder, self.metrics),
             self.predictor,
+            labelling.ids,
             self.ready,
         )
 

@@ -2,12 +2,13 @@
 
 Knows files; knows nothing of HTTP or of models. Off by default. Images are written in a thread;
 what comes while too many wait is not kept. The folder holds at most so many bytes, for so many
-days.
+days, also of what an earlier run kept; files that are not named by an id are left alone.
 """
 
 import asyncio
 import logging
 import random
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 WAITING = 16 * 1024 * 1024  # bytes that wait to be written
 TIDY = 60.0  # seconds between two looks at what is too much or too old
+_OURS = re.compile(
+    r"\.?[0-9a-f]{28}(\.[a-z]+)?"
+)  # an image, or the part of one that was being written
 _KINDS = {
     b"\x89PNG": "png",
     b"\xff\xd8": "jpg",
@@ -32,15 +36,14 @@ class Kept:
     """The folder of kept images, as one worker writes it."""
 
     def __init__(self, folder: Path, *, share: float, megabytes: int, days: float) -> None:
-        self._folder, self._share = folder, share
+        self._folder, self.share = folder, share
         self._most, self._longest = megabytes * 1_000_000, days * 86400
         self._waiting = 0
-        self._tidied = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept")
 
     def offer(self, model: str, key: str, image: bytes) -> None:
         """An image that was predicted, under the key of its id."""
-        if random.random() >= self._share or self._waiting + len(image) > WAITING:
+        if random.random() >= self.share or self._waiting + len(image) > WAITING:
             return
         self._waiting += len(image)
         keeping = asyncio.get_running_loop().run_in_executor(
@@ -58,24 +61,31 @@ class Kept:
             partial = folder / f".{key}"
             partial.write_bytes(image)
             partial.replace(folder / f"{key}.{_kind(image)}")
-            if time.monotonic() - self._tidied > TIDY:
-                self.tidy()
-                self._tidied = time.monotonic()
         except OSError:  # a full disk stops no prediction
             logger.exception("An image could not be kept.")
+
+    async def watch(self) -> None:
+        """Tidy again and again, also what an earlier run kept; one worker is enough."""
+        while True:
+            await asyncio.to_thread(self.tidy)
+            await asyncio.sleep(TIDY)
 
     def tidy(self) -> None:
         """Remove what is too old and, of what is too much, the oldest."""
         files = []
         for path in self._folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # another worker tidies
-                about = path.stat()
-                files.append((about.st_mtime, 512 * about.st_blocks, path))
+            with suppress(FileNotFoundError):  # it was being written
+                if _OURS.fullmatch(path.name):
+                    about = path.stat()
+                    files.append((about.st_mtime, 512 * about.st_blocks, path))
         left = sum(size for _, size, _ in files)
         for changed, size, path in sorted(files):
             if left <= self._most and time.time() - changed <= self._longest:
                 break
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                logger.exception("A kept image could not be removed.")
             left -= size
 
 

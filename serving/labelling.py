@@ -1,11 +1,11 @@
 """What a worker needs to sign predictions, to record their labels and to tell of both.
 
-Knows the settings of feedback and puts its parts together; computes nothing.
+Knows the settings of feedback and puts its parts together; knows no protocol.
 """
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ from serving.ids import Signer
 from serving.kept import Kept
 from serving.metrics import Metrics
 from serving.model import Model
+from serving.predictor import best
 from serving.recorder import Recorder
 from serving.scores import Scores
 from serving.settings import Settings
+from serving.tensors import Image
 
 if TYPE_CHECKING:
     from serving.store import Store
@@ -29,7 +31,18 @@ class Labelling:
 
     signer: Signer
     recorder: Recorder
-    kept: Kept | None
+    kept: Kept
+
+    def ids(
+        self, model: Model, images: Sequence[Image], rows: Sequence[Sequence[float]]
+    ) -> list[str]:
+        """An id for each image that was predicted; a share of the files are kept under theirs."""
+        ids = self.signer.sign(model.name, model.version, [best(model, row) for row in rows])
+        if self.kept.share:
+            for text, image in zip(ids, images, strict=True):
+                if isinstance(image, bytes):
+                    self.kept.offer(model.name, self.signer.read(text).key, image)
+        return ids
 
 
 def made(
@@ -51,12 +64,10 @@ def made(
 
     recorder = Recorder(store)
     metrics.add(Scores(lambda: recorder.store.sums(), serves, ephemeral=not settings.keys))
-    kept = None
-    if settings.keep_images:
-        kept = Kept(
-            settings.keep_folder,
-            share=settings.keep_images,
-            megabytes=settings.keep_megabytes,
-            days=settings.keep_days,
-        )
+    kept = Kept(
+        settings.keep_folder,
+        share=settings.keep_images,
+        megabytes=settings.keep_megabytes,
+        days=settings.keep_days,
+    )
     return Labelling(Signer(keys, days=settings.feedback_days), recorder, kept)

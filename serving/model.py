@@ -21,6 +21,7 @@ from serving.session import CUDA, Options, session
 SCHEMA = "1"
 FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}  # by precision
 TIMED = 3  # inferences of one image that tell how long one takes
+ROUNDING = 1e-6  # by which a softmax in float32 may exceed 1
 FASTER = 1.1  # times as fast as int8, float32 takes its place
 
 CUDA_SIZES = (1, 2, 4, 8, 16)  # batches on a GPU, where each shape is slow when it is first seen
@@ -120,7 +121,11 @@ class Model:
         return {"provider": self.provider, "precision": self.precision}
 
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (N, K) of uint8 images (N, H, W, C)."""
+        """Probabilities (N, K) of uint8 images (N, H, W, C).
+
+        Raises:
+            FloatingPointError: the graph gave something else.
+        """
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"The session of {self} was made in process {self._pid} and is used in"
@@ -129,7 +134,10 @@ class Model:
         size = next((each for each in self._sizes if each >= len(batch)), len(batch))
         padded = batch if size == len(batch) else np.resize(batch, (size, *batch.shape[1:]))
         (probabilities,) = self._session.run(["probabilities"], {"image": padded})
-        return np.asarray(probabilities[: len(batch)], dtype=np.float32)
+        found = np.asarray(probabilities[: len(batch)], dtype=np.float32)
+        if not (found.min() >= 0 and found.max() <= 1 + ROUNDING):  # nor if one is no number
+            raise FloatingPointError(f"{self} gave what is no probability.")
+        return found
 
     def _check_identity(self, metadata: Mapping[str, str]) -> None:
         expected = {"schema": SCHEMA, "name": self.name, "version": str(self.version)}

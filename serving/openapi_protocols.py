@@ -114,6 +114,7 @@ def _v2() -> dict[str, Schema]:
 
 def _v1() -> dict[str, Schema]:
     rows = listed(listed({"type": "number", "minimum": 0, "maximum": 1}))
+    ids = listed(text())
     told = structure({"error_code": text(), "error_message": text()})
     state = structure({"version": text(), "state": text(), "status": told})
     spec = structure({"name": text(), "signature_name": text(), "version": text()})
@@ -126,7 +127,9 @@ def _v1() -> dict[str, Schema]:
                 structure({"inputs": {"type": ["array", "object"]}}),
             ],
         },
-        "V1Answer": {"oneOf": [structure({"predictions": rows}), structure({"outputs": rows})]},
+        "V1Answer": {
+            "oneOf": [structure({name: rows, "ids": ids}) for name in ("predictions", "outputs")]
+        },
         "V1Status": structure({"model_version_status": listed(state)}),
         "V1Model": structure({"model_spec": spec, "metadata": {"type": "object"}}),
     }
@@ -139,7 +142,9 @@ def _infer() -> dict[str, Any]:
     return {
         "summary": "Open Inference Protocol 2: predict a batch.",
         "description": "The input `image` is UINT8 (N, H, W, C), or BYTES (N) or (N, 1) of image"
-        " files, which are base64 in JSON. One bad image fails the request.",
+        " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K) and `id`"
+        " BYTES (N), under which a label may be sent to `/feedback`. One bad image fails the"
+        " request.",
         "parameters": [HEAD, TIMEOUT],
         "requestBody": {
             "required": True,
@@ -157,7 +162,7 @@ def _predict() -> dict[str, Any]:
         "parameters": [TIMEOUT],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("V1Request")}}},
         "responses": {
-            "200": content("Probabilities, a row for each image.", JSON, ref("V1Answer")),
+            "200": content("Probabilities, a row for each image, and ids.", JSON, ref("V1Answer")),
             **failures(*FAILURES, shape="Sentence"),
         },
     }

@@ -28,17 +28,25 @@ LIVE = {"live": True}
 READY = {"live": True, "ready": True}  # the specification's member, and the one that servers send
 PLATFORM = "onnxruntime_onnx"
 
-INPUT, OUTPUT = "image", "probabilities"
+INPUT, OUTPUT, IDS = "image", "probabilities", "id"
 LENGTH = 4  # bytes before each element of a binary BYTES tensor: how many it has
 
 
 @dataclass(frozen=True)
+class Output:
+    """A tensor of an answer, as it is wanted."""
+
+    name: str
+    binary: bool
+    classes: int = 0  # so many of the best, by value, index and label; 0 for the tensor itself
+
+
+@dataclass(frozen=True)
 class Infer(Wanted):
-    """A request: its images, and how their probabilities are wanted."""
+    """A request: its images, and what is wanted of them."""
 
     id: str | None = None
-    binary: bool = False
-    classes: int = 0  # so many of the best, by value, index and label; 0 for the tensor itself
+    outputs: Sequence[Output] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,10 @@ def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
         "versions": [str(version) for version in versions],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *shape(model.spec)]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": labels}],
+        "outputs": [
+            {"name": OUTPUT, "datatype": "FP32", "shape": labels},
+            {"name": IDS, "datatype": "BYTES", "shape": [-1]},
+        ],
     }
 
 
@@ -73,14 +84,13 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = No
     body = loaded(data[:length], spec, limits)
     parameters = _member(body, "parameters", dict) or {}
     binary = _member(parameters, "binary_data_output", bool) or False
-    binary, classes = _output(_member(body, "outputs", list) or [], binary)
+    outputs = _outputs(_member(body, "outputs", list) or [], binary)
     tensor = _input(_member(body, "inputs", list) or [], memoryview(data)[length:])
     return Infer(
         images=_images(tensor, spec, limits),
         seconds=_number(parameters, "timeout") / 1e6 or math.inf,  # microseconds, as for Triton
         id=_id(body),
-        binary=binary,
-        classes=classes,
+        outputs=outputs,
     )
 
 
@@ -95,24 +105,38 @@ def _id(body: dict[str, Any]) -> str | None:
 
 
 def answer(
-    request: Infer, model: Model, rows: Sequence[Sequence[float]]
+    request: Infer, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
 ) -> tuple[dict[str, Any], bytes]:
-    """The JSON of an answer, and the binary tensor that follows it, if one does."""
-    if request.classes:
-        values = [text for row in rows for text in _best(row, request.classes, model.labels)]
-        datatype, raw = "BYTES", b"".join(_prefixed(text.encode()) for text in values)
-    else:
-        flat = np.asarray(rows, "<f4").ravel()
-        datatype, values, raw = "FP32", flat.tolist(), flat.tobytes()
-    each = len(values) // len(rows)
-    tensor: dict[str, Any] = {"name": OUTPUT, "datatype": datatype, "shape": [len(rows), each]}
-    if request.binary:
-        tensor["parameters"] = {"binary_data_size": len(raw)}
-    else:
-        tensor["data"] = values
+    """The JSON of an answer, and the binary tensors that follow it, if any do; ``ids`` are those of
+    the predictions."""
+    tensors, raw = [], b""
+    for output in request.outputs:
+        tensor, data = _told(output, model, rows, ids)
+        tensors.append(tensor)
+        raw += data
     named = {} if request.id is None else {"id": request.id}
     told = {"model_name": model.name, "model_version": str(model.version), **named}
-    return {**told, "outputs": [tensor]}, raw if request.binary else b""
+    return {**told, "outputs": tensors}, raw
+
+
+def _told(
+    output: Output, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
+) -> tuple[dict[str, Any], bytes]:
+    """A tensor: what the JSON tells of it, and its bytes if these follow."""
+    values: Sequence[Any]
+    if output.name == IDS:
+        values = ids
+    elif output.classes:
+        values = [text for row in rows for text in _best(row, output.classes, model.labels)]
+    else:
+        values = np.asarray(rows, "<f4").ravel().tolist()
+    texts = isinstance(values[0], str)
+    sizes = [len(rows)] if output.name == IDS else [len(rows), len(values) // len(rows)]
+    tensor = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": sizes}
+    if not output.binary:
+        return {**tensor, "data": values}, b""
+    raw = b"".join(map(_prefixed, values)) if texts else np.asarray(values, "<f4").tobytes()
+    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
 
 
 def _best(row: Sequence[float], count: int, labels: Sequence[str]) -> list[str]:
@@ -120,7 +144,8 @@ def _best(row: Sequence[float], count: int, labels: Sequence[str]) -> list[str]:
     return [f"{row[index]:f}:{index}:{labels[index]}" for index in order]
 
 
-def _prefixed(element: bytes) -> bytes:
+def _prefixed(text: str) -> bytes:
+    element = text.encode()
     return len(element).to_bytes(LENGTH, "little") + element
 
 
@@ -152,32 +177,44 @@ def _number(parameters: dict[str, Any], name: str) -> int:
     return int(value)
 
 
-def _output(outputs: list[Any], binary: bool) -> tuple[bool, int]:
-    """Whether the one output is wanted in binary, and so many classes of it."""
-    if not outputs:
-        return binary, 0
-    parameters = _parameters(outputs, OUTPUT, "output")
+def _outputs(wanted: list[Any], binary: bool) -> list[Output]:
+    """All, where none is named; ``binary``, where one does not say."""
+    if not wanted:
+        return [Output(OUTPUT, binary), Output(IDS, binary)]
+    names = _names(wanted)
+    if len(set(names)) != len(names) or not {OUTPUT, IDS}.issuperset(names):
+        raise BadRequest(
+            f"The outputs are not the model's. Expected {OUTPUT!r} or {IDS!r}, each once."
+        )
+    return [
+        _output(name, _parameters(each), binary) for name, each in zip(names, wanted, strict=True)
+    ]
+
+
+def _output(name: str, parameters: dict[str, Any], binary: bool) -> Output:
     asked = _member(parameters, "binary_data", bool)
-    return binary if asked is None else asked, _number(parameters, "classification")
+    classes = _number(parameters, "classification")
+    return Output(name, binary if asked is None else asked, classes)
 
 
-def _parameters(tensors: list[Any], name: str, what: str) -> dict[str, Any]:
-    """Those of the one tensor that a model has on this side.
-
-    Unknown ones are ignored, as by other servers: clients send some to whichever server they meet.
-    """
+def _names(tensors: list[Any]) -> list[Any]:
     names = [each.get("name") if isinstance(each, dict) else None for each in tensors]
-    if names != [name]:
-        raise BadRequest(f"The {what}s are not the model's. Expected exactly one, {name!r}.")
-    parameters: dict[str, Any] = _member(tensors[0], "parameters", dict) or {}
+    return [name if isinstance(name, str) else None for name in names]
+
+
+def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Unknown ones are ignored, as by other servers: clients send some to whichever they meet."""
+    parameters: dict[str, Any] = _member(tensor, "parameters", dict) or {}
     if parameters.get("shared_memory_region") is not None:
         raise BadRequest("Tensors in shared memory are not supported. Send them in the body.")
     return parameters
 
 
 def _input(inputs: list[Any], rest: memoryview) -> Tensor:
-    parameters = _parameters(inputs, INPUT, "input")
+    if _names(inputs) != [INPUT]:
+        raise BadRequest(f"The inputs are not the model's. Expected exactly one, {INPUT!r}.")
     tensor = inputs[0]
+    parameters = _parameters(tensor)
     size, data = _member(parameters, "binary_data_size", int), _member(tensor, "data", list)
     if (size is None) is (data is None):
         raise BadRequest("The input needs either 'data' or a parameter 'binary_data_size'.")

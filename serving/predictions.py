@@ -4,27 +4,26 @@ Knows the JSON of its answers; knows no server and no framework. Of many images 
 alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving import uploads
 from serving.call import Call, parameters
 from serving.errors import BadRequest, ServingError
-from serving.ids import Signer
-from serving.kept import Kept
 from serving.metrics import Metrics
 from serving.model import Model
-from serving.predictor import Predictor, best
+from serving.predictor import Predictor
+from serving.tensors import Image
+
+Ids = Callable[[Model, Sequence[Image], Sequence[Sequence[float]]], list[str]]
 
 
 class Predictions:
     """Answers the calls of ``/predict``."""
 
-    def __init__(
-        self, predictor: Predictor, signer: Signer, kept: Kept | None, metrics: Metrics
-    ) -> None:
-        self._predictor, self._signer = predictor, signer
-        self._kept, self._metrics = kept, metrics
+    def __init__(self, predictor: Predictor, ids: Ids, metrics: Metrics) -> None:
+        """``ids`` gives one for each image and its probabilities."""
+        self._predictor, self._ids, self._metrics = predictor, ids, metrics
 
     async def answer(self, call: Call) -> dict[str, Any]:
         """The JSON of an answer.
@@ -49,14 +48,12 @@ class Predictions:
             if asked.version is None:
                 shadow = serves().shadow(model, call.request_id)
             rows = await predictor.each(model, body.uploads, deadline=deadline, shadow=shadow)
-        sound = [row for row in rows if not isinstance(row, ServingError)]
-        ids = self._signer.sign(model.name, model.version, [best(model, row) for row in sound])
-        self._keep(
-            model,
-            ids,
-            [file for file, row in zip(body.uploads, rows, strict=True) if isinstance(row, list)],
-        )
-        told = iter(ids)
+        sound = [
+            (file, row)
+            for file, row in zip(body.uploads, rows, strict=True)
+            if not isinstance(row, ServingError)
+        ]
+        told = iter(self._ids(model, [file for file, _ in sound], [row for _, row in sound]))
         predictions = [
             self._failed(row)
             if isinstance(row, ServingError)
@@ -64,13 +61,6 @@ class Predictions:
             for row in rows
         ]
         return {"model": model.name, "version": model.version, "predictions": predictions}
-
-    def _keep(self, model: Model, ids: Sequence[str], files: Sequence[uploads.Upload]) -> None:
-        if self._kept is None:
-            return
-        for text, file in zip(ids, files, strict=True):
-            if isinstance(file, bytes):
-                self._kept.offer(model.name, self._signer.read(text).key, file)
 
     def _failed(self, error: ServingError) -> dict[str, Any]:
         self._metrics.error(error.code)

@@ -16,7 +16,7 @@ from serving.call import Call
 from serving.edge import encoded
 from serving.feedback import Feedback
 from serving.message import Answer
-from serving.predictions import Predictions
+from serving.predictions import Ids, Predictions
 from serving.predictor import Predictor
 
 HEAD = "Inference-Header-Content-Length"
@@ -38,6 +38,7 @@ def table(
     predictions: Predictions,
     feedback: Feedback,
     predictor: Predictor,
+    ids: Ids,
     ready: Callable[[], Mapping[str, str]],
 ) -> list[Route]:
     """All of them; ``ready`` raises while this replica is not."""
@@ -54,12 +55,12 @@ def table(
         Route("POST", "/feedback", label),
         Route("GET", "/healthz", _told(lambda _: ALIVE)),
         Route("GET", "/readyz", _told(lambda _: ready())),
-        *_openinference(predictor, ready),
-        *_tfserving(predictor),
+        *_openinference(predictor, ids, ready),
+        *_tfserving(predictor, ids),
     ]
 
 
-def _openinference(predictor: Predictor, ready: Callable[[], object]) -> Iterable[Route]:
+def _openinference(predictor: Predictor, ids: Ids, ready: Callable[[], object]) -> Iterable[Route]:
     def server_ready(_: Call) -> Mapping[str, Any]:
         ready()
         return openinference.READY
@@ -76,12 +77,13 @@ def _openinference(predictor: Predictor, ready: Callable[[], object]) -> Iterabl
     async def infer(call: Call) -> Answer:
         parse = partial(openinference.parse, head=call.header(HEAD.lower()))
         model, asked, rows = await predictor.predict(call, parse)
-        told, tensor = openinference.answer(asked, model, rows)
-        if not tensor:
+        made = ids(model, asked.images, rows)
+        told, tensors = openinference.answer(asked, model, rows, made)
+        if not tensors:
             return _json(told)
         head = encoded(told)
         headers = {HEAD: str(len(head))}
-        return Answer(200, head + tensor, "application/octet-stream", headers)
+        return Answer(200, head + tensors, "application/octet-stream", headers)
 
     yield Route("GET", "/v2", _told(lambda _: openinference.SERVER))
     yield Route("GET", "/v2/", _told(lambda _: openinference.SERVER))
@@ -93,7 +95,7 @@ def _openinference(predictor: Predictor, ready: Callable[[], object]) -> Iterabl
         yield Route("POST", f"{path}/infer", infer)
 
 
-def _tfserving(predictor: Predictor) -> Iterable[Route]:
+def _tfserving(predictor: Predictor, ids: Ids) -> Iterable[Route]:
     def status(call: Call) -> Mapping[str, Any]:
         if call.names.keys() != {"name"}:
             return tfserving.status([predictor.model(**call.names)])
@@ -104,8 +106,8 @@ def _tfserving(predictor: Predictor) -> Iterable[Route]:
         return tfserving.metadata(predictor.model(**call.names))
 
     async def predict(call: Call) -> Answer:
-        _, asked, rows = await predictor.predict(call, tfserving.parse)
-        return _json(tfserving.answer(asked, rows))
+        model, asked, rows = await predictor.predict(call, tfserving.parse)
+        return _json(tfserving.answer(asked, rows, ids(model, asked.images, rows)))
 
     for which in ("", "/versions/<version>", "/labels/<label>"):
         path = f"/v1/models/<name>{which}"

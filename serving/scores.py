@@ -24,6 +24,9 @@ from serving.model import Model
 logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds for the database, which takes some milliseconds
+RETIRED = (
+    16  # versions of a model that keep their series when they are served no longer: the newest
+)
 CONFUSED = 20  # labels of a model whose confusion is counted: its series are as many squared
 
 Version = tuple[str, str]
@@ -108,12 +111,19 @@ class _Tally:
                 self.confusion = None
 
 
-def _by_version(sums: Iterable[Sum], served: Iterable[Model]) -> Mapping[Version, _Tally]:
+def _by_version(sums: Sequence[Sum], served: Iterable[Model]) -> Mapping[Version, _Tally]:
     tallies: defaultdict[Version, _Tally] = defaultdict(_Tally)
     for model in served:
         tallies[model.name, str(model.version)] = _Tally(model.labels)
+    gone: defaultdict[str, set[int]] = defaultdict(set)
     for each in sums:
-        tallies[each.model, str(each.version)].add(each)
+        if (each.model, str(each.version)) not in tallies:
+            gone[each.model].add(each.version)
+    told = {name: sorted(versions)[-RETIRED:] for name, versions in gone.items()}
+    for each in sums:
+        version = each.model, str(each.version)
+        if version in tallies or each.version in told[each.model]:
+            tallies[version].add(each)
     return tallies
 
 

@@ -80,9 +80,10 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits) -> Predict:
     return Predict([_image(_named(row), spec) for row in rows], columnar=columnar)
 
 
-def answer(request: Predict, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The JSON of an answer: one output, so its name is left out."""
-    return {"outputs" if request.columnar else "predictions": rows}
+def answer(request: Predict, rows: Sequence[Sequence[float]], ids: Sequence[str]) -> dict[str, Any]:
+    """The JSON of an answer: one output, so its name is left out. The ids of the predictions stand
+    beside it, where clients of that API do not look."""
+    return {"outputs" if request.columnar else "predictions": rows, "ids": ids}
 
 
 def _named(value: Any) -> Any:

@@ -167,6 +167,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         watching = [self.loop.create_task(self._service.reloader.watch())]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
+            watching.append(self.loop.create_task(self._service.labelling.kept.watch()))
         fewest = partial(self.shares.fewest, 2 * self._processes, but=self.slot)
         most = min(MOST, listeners.most_connections())
         accepting = [

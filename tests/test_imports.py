@@ -64,7 +64,7 @@ SIBLINGS = {
         *("repository", "settings", "shadow", "tensors", "uploads"),
     },
     "predictions": {
-        *("call", "errors", "ids", "kept", "metrics", "model", "predictor", "uploads"),
+        *("call", "errors", "metrics", "model", "predictor", "tensors", "uploads"),
     },
     "judgement": set(),
     "labels": set(),
@@ -74,7 +74,8 @@ SIBLINGS = {
     "recorder": {"errors", "labels", "store"},
     "scores": {"__init__", "errors", "judgement", "labels", "model"},
     "labelling": {
-        *("ids", "kept", "metrics", "model", "recorder", "scores", "settings", "store"),
+        *("ids", "kept", "metrics", "model", "predictor", "recorder", "scores", "settings"),
+        *("store", "tensors"),
     },
     "feedback": {"call", "errors", "ids", "labels", "metrics", "predictor", "recorder"},
     "quality": {"judgement", "labels", "model", "predicted"},

@@ -20,9 +20,11 @@ def brightness_graph(
     input_name: str = "image",
     output_type: int = TensorProto.FLOAT,
     white: float = 255.0,
+    one: float = 1.0,
     products: int = 0,
 ) -> onnx.ModelProto:
-    """P(light) = mean of the pixels / white; ``products`` adds so many slow matrix products."""
+    """P(light) = mean of the pixels / white, P(dark) = one - P(light); ``products`` adds so many
+    slow matrix products."""
     nodes = [
         helper.make_node("Cast", [input_name], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2, 3], keepdims=0),
@@ -41,7 +43,7 @@ def brightness_graph(
         [
             helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
             helper.make_tensor("white", TensorProto.FLOAT, [1], [white]),
-            helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
+            helper.make_tensor("one", TensorProto.FLOAT, [1], [one]),
             helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
             helper.make_tensor("square", TensorProto.INT64, [2], [1024, 1024]),
         ],

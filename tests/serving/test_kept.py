@@ -44,14 +44,50 @@ def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_too_much_or_too_old_goes(tmp_path: Path) -> None:
     kept = Kept(tmp_path, share=1, megabytes=1, days=2)
-    (tmp_path / "shade").mkdir()
     for age in range(4):
-        path = tmp_path / f"shade/{age}.png"
-        path.write_bytes(bytes(400_000 if age < 3 else 10))
-        changed = time.time() - 86400 * 0.9 * age
-        os.utime(path, (changed, changed))
+        old(tmp_path / f"shade/{age:028x}.png", 400_000 if age < 3 else 10, days=0.9 * age)
     kept.tidy()
-    assert {path.stem for path in tmp_path.glob("*/*")} == {"0", "1"}
+    assert {path.stem for path in tmp_path.glob("*/*")} == {f"{age:028x}" for age in (0, 1)}
+
+
+def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+    names = {"holiday.jpg", f"{7:029x}.png", f"{10:028X}.png"}
+    for name in (*names, f"{8:028x}.jpg", f".{9:028x}"):  # an image, and what a killed worker left
+        old(tmp_path / "shade" / name, 2_000_000, days=9)
+    Kept(tmp_path, share=0, megabytes=1, days=2).tidy()
+    assert {path.name for path in tmp_path.glob("*/*")} == names
+
+
+def test_what_an_earlier_run_kept_goes_where_nothing_is_kept(tmp_path: Path) -> None:
+    left = old(tmp_path / f"shade/{1:028x}.png", 10, days=9)
+
+    async def watched() -> None:
+        watching = asyncio.create_task(Kept(tmp_path, share=0, megabytes=1, days=2).watch())
+        await asyncio.to_thread(until, lambda: not left.exists())
+        watching.cancel()
+
+    asyncio.run(watched())
+
+
+def test_what_cannot_be_removed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    old(tmp_path / f"shade/{1:028x}.png", 10, days=9)
+    monkeypatch.setattr(Path, "unlink", refused)
+    Kept(tmp_path, share=1, megabytes=1, days=2).tidy()
+    assert "could not be removed" in caplog.text
+
+
+def old(path: Path, size: int, *, days: float) -> Path:
+    """A file that was written so long ago."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(size))
+    changed = time.time() - 86400 * days
+    os.utime(path, (changed, changed))
+    return path
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(

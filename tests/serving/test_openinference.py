@@ -65,7 +65,7 @@ def light(answer: TestResponse) -> list[float]:
     """P(light) of each image of an answer in JSON, rounded."""
     assert answer.status_code == 200, answer.text
     assert answer.json is not None
-    (output,) = answer.json["outputs"]
+    output = answer.json["outputs"][0]
     assert (output["name"], output["datatype"]) == ("probabilities", "FP32")
     assert output["shape"] == [len(output["data"]) // 2, 2]
     return [round(each, 3) for each in output["data"][1::2]]
@@ -105,7 +105,10 @@ def sentence(answer: TestResponse, status: int = 400) -> str:
                 "versions": ["1", "2"],
                 "platform": "onnxruntime_onnx",
                 "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 8, 6, 1]}],
-                "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}],
+                "outputs": [
+                    {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]},
+                    {"name": "id", "datatype": "BYTES", "shape": [-1]},
+                ],
             },
         ),
     ],
@@ -174,7 +177,7 @@ def test_a_version_can_be_chosen(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "wish",
     [
-        {"parameters": {"binary_data_output": True}},
+        {"parameters": {"binary_data_output": True}, "outputs": [{"name": "probabilities"}]},
         {"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]},
     ],
 )
@@ -191,6 +194,39 @@ def test_the_answer_may_be_binary(client: FlaskClient, wish: dict[str, Any]) -> 
     }
     rows = np.frombuffer(answer.data[length:], "<f4").reshape(2, 2)
     assert np.round(rows[:, 1], 3).tolist() == pytest.approx([0.039, 0.941])
+
+
+def judged(client: FlaskClient, ids: list[str], labels: list[str]) -> list[str]:
+    """What comes of labels for predictions."""
+    told = [{"id": each, "label": label} for each, label in zip(ids, labels, strict=True)]
+    answer = client.post("/feedback", json=told)
+    assert answer.json is not None
+    return [each["status"] for each in answer.json["results"]]
+
+
+def test_ids_come_beside_probabilities_and_can_be_labelled(client: FlaskClient) -> None:
+    answer = infer(client, files(DARK, LIGHT))
+    assert answer.json is not None
+    probabilities, ids = answer.json["outputs"]
+    assert probabilities["name"] == "probabilities"
+    assert (ids["name"], ids["datatype"], ids["shape"]) == ("id", "BYTES", [2])
+    assert judged(client, ids["data"], ["dark", "dark"]) == ["recorded", "recorded"]
+
+
+def test_ids_may_be_binary_beside_probabilities_in_json(client: FlaskClient) -> None:
+    outputs = [
+        {"name": "id", "parameters": {"binary_data": True}},
+        {"name": "probabilities", "parameters": {"binary_data": False}},
+    ]
+    answer = infer(client, tensor(PIXELS.tolist(), SHAPE), outputs=outputs)
+    length = int(answer.headers[HEAD])
+    ids, probabilities = json.loads(answer.data[:length])["outputs"]
+    assert [round(each, 3) for each in probabilities["data"][1::2]] == [0.039, 0.941]
+    raw = answer.data[length:]
+    assert ids["parameters"] == {"binary_data_size": len(raw)}
+    size = int.from_bytes(raw[:4], "little")
+    assert elements(raw[4 : 4 + size], raw[8 + size :]) == raw
+    assert judged(client, [raw[4 : 4 + size].decode()], ["dark"]) == ["recorded"]
 
 
 def test_an_output_in_json_outvotes_the_whole_request(client: FlaskClient) -> None:
@@ -345,8 +381,10 @@ def test_a_header_that_divides_nothing_is_refused(client: FlaskClient, head: str
         ({"parameters": {"timeout": "1"}}, "'timeout' is no whole number"),
         ({"parameters": {"timeout": -1}}, "'timeout' is out of its range"),
         ({"outputs": {}}, "'outputs' is no list"),
-        ({"outputs": [{"name": "logits"}]}, "exactly one, 'probabilities'"),
-        ({"outputs": [{"name": "probabilities"}] * 2}, "exactly one, 'probabilities'"),
+        ({"outputs": [{"name": "logits"}]}, "Expected 'probabilities' or 'id', each once"),
+        ({"outputs": [{"name": "probabilities"}] * 2}, "each once"),
+        ({"outputs": [{"name": ["id"]}]}, "each once"),
+        ({"outputs": ["id"]}, "each once"),
         (
             {"outputs": [{"name": "probabilities", "parameters": {"classification": True}}]},
             "'classification' is no whole number",
@@ -490,7 +528,7 @@ INPUTS = st.fixed_dictionaries(
     },
 )
 OUTPUTS = st.fixed_dictionaries(
-    {"name": likely("probabilities")}, optional={"parameters": PARAMETERS}
+    {"name": likely("probabilities", "id")}, optional={"parameters": PARAMETERS}
 )
 BODIES = st.fixed_dictionaries(
     {},

@@ -1,17 +1,21 @@
 """Series of labels: the same whatever order the database tells its sums in."""
 
 import random
+from collections.abc import Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.labels import SCALE, Sum
-from serving.scores import CONFUSED, Scores
+from serving.model import Model
+from serving.scores import CONFUSED, RETIRED, Scores
+from tests.serving.samples import publish
 from tests.serving.test_metrics import labels, value
 
 
-def page(sums: list[Sum]) -> str:
+def page(sums: list[Sum], served: Sequence[Model] = ()) -> str:
     registry = CollectorRegistry()
-    registry.register(Scores(lambda: sums, list, ephemeral=False))
+    registry.register(Scores(lambda: sums, lambda: served, ephemeral=False))
     return generate_latest(registry).decode()
 
 
@@ -41,3 +45,12 @@ def test_confusion_is_counted_for_models_of_few_labels() -> None:
     assert "convserve_feedback_confusion_total{" not in many
     assert value(many, "convserve_feedback_total") == CONFUSED
     assert value(many, "convserve_feedback_bin_total") == CONFUSED
+
+
+def test_the_series_of_retired_versions_are_bounded(tmp_path: Path) -> None:
+    sums = [Sum("shade", version, "dark", "dark", 9, 1, 1, 1) for version in range(1, 40)]
+    served = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
+    text = page(sums, [served])
+    told = {int(each) for each in labels(text, "convserve_feedback_total", "version")}
+    assert told == {1, *range(40 - RETIRED, 40)}
+    assert value(text, "convserve_feedback_total", model="shade", version="1") == 1

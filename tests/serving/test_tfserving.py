@@ -37,7 +37,7 @@ def light(answer: TestResponse, key: str = "predictions") -> list[float]:
     """P(light) of each image, rounded."""
     assert answer.status_code == 200, answer.text
     assert answer.json is not None
-    assert answer.json.keys() == {key}
+    assert answer.json.keys() == {key, "ids"}
     return [round(row[1], 3) for row in answer.json[key]]
 
 
@@ -60,6 +60,16 @@ def test_images_come_in_rows_or_as_a_column(client: FlaskClient, images: list[An
 def test_a_column_may_be_named(client: FlaskClient) -> None:
     answer = predict(client, inputs={"image": PIXELS}, signature_name="serving_default")
     assert light(answer, "outputs") == [0.039, 0.941]
+
+
+@pytest.mark.parametrize("images", [[DARK, LIGHT], PIXELS], ids=["files", "pixels"])
+def test_each_image_has_an_id_that_can_be_labelled(client: FlaskClient, images: list[Any]) -> None:
+    answer = predict(client, instances=images)
+    assert answer.json is not None
+    told = [{"id": each, "label": "dark"} for each in answer.json["ids"]]
+    judged = client.post("/feedback", json=told).json
+    assert judged is not None
+    assert [each["status"] for each in judged["results"]] == ["recorded", "recorded"]
 
 
 def test_a_row_holds_the_probability_of_each_label(client: FlaskClient) -> None:

@@ -67,6 +67,15 @@ def test_pixels_are_predicted(
     assert light(result) == [0.039, 0.941]
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_ids_are_an_output(client: InferenceServerClient, binary: bool) -> None:
+    wanted = InferRequestedOutput("id", binary_data=binary)
+    found = client.infer("shade", [image(FILES, "BYTES")], outputs=[wanted]).as_numpy("id")
+    assert found is not None
+    assert found.shape == (2,)
+    assert client.infer("shade", [image(PIXELS)]).as_numpy("id").shape == (2,)
+
+
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
 def test_files_are_predicted(client: InferenceServerClient, shape: tuple[int, ...]) -> None:
     assert light(client.infer("shade", [image(FILES.reshape(shape), "BYTES")])) == [0.039, 0.941]
