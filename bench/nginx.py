@@ -1,4 +1,4 @@
-"""nginx in front of replicas, each in its turn: a load balancer on a free port.
+"""nginx on a free port: a load balancer in front of replicas, or a server that refuses everything.
 
 Knows nginx's configuration; knows nothing of what the replicas answer.
 """
@@ -19,7 +19,7 @@ user {user} {group};
 worker_processes 1;
 pid {folder}/pid;
 error_log stderr warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     client_max_body_size 32m;
@@ -28,36 +28,60 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    upstream replicas {{ {replicas} keepalive 16; }}
+    keepalive_requests 1000000000;
+    {more}
     server {{
         listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://replicas;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
+        location / {{ {location} }}
     }}
 }}
 """
+TURNS = """\
+proxy_pass http://replicas;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";"""
+REFUSES = """\
+add_header X-Request-ID $http_x_request_id always;
+            return 503 "All places are taken. Try again later.";"""
 
 
 @contextmanager
 def balanced(replicas: Sequence[Server]) -> Iterator[Server]:
     """The one address of all."""
+    addresses = "".join(f"server 127.0.0.1:{each.port}; " for each in replicas)
+    upstream = f"upstream replicas {{ {addresses} keepalive 16; }}"
+    with _running(location=TURNS, more=upstream, path="/readyz", status=200) as server:
+        yield server
+
+
+@contextmanager
+def refusing() -> Iterator[Server]:
+    """What takes each body and answers 503, at the least cost that can be had."""
+    with _running(location=REFUSES, more="", path="/", status=503) as server:
+        yield server
+
+
+@contextmanager
+def _running(*, location: str, more: str, path: str, status: int) -> Iterator[Server]:
+    """It runs once ``path`` gives ``status``."""
     port, me = free_port(), pwd.getpwuid(os.geteuid())
     with tempfile.TemporaryDirectory(prefix="convserve-nginx-") as folder:
         file = Path(folder, "nginx.conf")
-        addresses = "".join(f"server 127.0.0.1:{each.port}; " for each in replicas)
         group = Path(folder).group()  # as root, nginx would become somebody who may not write here
         file.write_text(
             CONFIGURATION.format(
-                folder=folder, user=me.pw_name, group=group, port=port, replicas=addresses
+                folder=folder,
+                user=me.pw_name,
+                group=group,
+                port=port,
+                location=location,
+                more=more,
             )
         )
         with started(
             [str(program("nginx")), "-p", folder, "-e", "stderr", "-c", str(file)],
             port=port,
-            ready=lambda server: server.status("GET", "/readyz") == 200,
+            ready=lambda server: server.status("GET", path) == status,
             environment=os.environ,
         ) as server:
             yield server

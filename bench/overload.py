@@ -1,7 +1,9 @@
 """More requests than can be answered, and clients that are slow: does the service stay itself?
 
-First a storm: four times the measured capacity, at a constant rate over many connections. Then each
-kind of bad client beside normal traffic, which takes turns with normal traffic alone.
+First a storm: four times the measured capacity, at a constant rate over many connections. The load
+generator runs on the same processors: how much of the capacity it leaves is measured, too, while
+nginx refuses what is too much. Then each kind of bad client beside normal traffic, which takes
+turns with normal traffic alone.
 """
 
 import argparse
@@ -10,12 +12,14 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bench import bodies
 from bench.clients import BadClients
 from bench.environment import require
 from bench.figures import median, number, ratios
 from bench.load import Open, closed, opened
+from bench.nginx import refusing
 from bench.probes import Probe, asked, probes
 from bench.promises import Promise, add_page, told
 from bench.service import WORKERS, Server, convserve, newest, only
@@ -78,6 +82,26 @@ def recovered(target: Target, usual: float, patience: float = 60.0) -> float:
     return since
 
 
+def left(target: Target, capacity: float) -> float:
+    """The capacity while nginx refuses what a storm brings too much: what the load generator and
+    the kernel leave, whoever refuses."""
+    with refusing() as nginx, ThreadPoolExecutor(1) as aside:
+        storming = aside.submit(
+            opened,
+            f"http://127.0.0.1:{nginx.port}/",
+            target.bodies,
+            rate=(TIMES - 1) * capacity,
+            seconds=(ROUNDS + 2) * target.window,
+            clients=CONNECTIONS,
+            echoed=True,
+        )
+        target.speed(CAPACITY_CLIENTS)  # the storm begins
+        found = median([target.speed(CAPACITY_CLIENTS) for _ in range(ROUNDS)])
+        if storming.result().latencies.keys() != {503}:
+            raise RuntimeError("nginx did not refuse all that came.")
+    return found
+
+
 def storm(target: Target, seconds: float) -> list[Promise]:
     """Four times the capacity."""
     usual = median([target.once() for _ in range(5 * SERIES)])
@@ -86,6 +110,7 @@ def storm(target: Target, seconds: float) -> list[Promise]:
         raise RuntimeError(
             "The capacity cannot be measured: requests failed, or none was answered."
         )
+    ceiling = left(target, capacity)
     watching = probes(target.server)
     seen = opened(
         target.url,
@@ -100,7 +125,7 @@ def storm(target: Target, seconds: float) -> list[Promise]:
     back = recovered(target, usual)
     after = median([target.speed(CAPACITY_CLIENTS) for _ in range(ROUNDS)])
     return [
-        *_storm_promises(seen, capacity),
+        *_storm_promises(seen, capacity, ceiling),
         *(_probed(probe, "in the storm") for probe in watching),
         Promise(
             "until answers come as before",
@@ -112,8 +137,9 @@ def storm(target: Target, seconds: float) -> list[Promise]:
     ]
 
 
-def _storm_promises(seen: Open, capacity: float) -> list[Promise]:
-    goodput, sent = seen.rate() / capacity, sum(map(len, seen.latencies.values())) + seen.lost
+def _storm_promises(seen: Open, capacity: float, ceiling: float) -> list[Promise]:
+    goodput, of_ceiling = seen.rate() / capacity, seen.rate() / ceiling
+    sent = sum(map(len, seen.latencies.values())) + seen.lost
     refused = seen.at(0.5, 503)
     # Where nothing was refused although too much came, connections waited instead.
     refuses = bool(seen.latencies.get(503)) and refused <= REFUSAL_MS
@@ -125,6 +151,10 @@ def _storm_promises(seen: Open, capacity: float) -> list[Promise]:
             f"≥ {GOODPUT:.0%}",
             f"{goodput:.0%}",
             goodput >= GOODPUT,
+        ),
+        Promise("the capacity while nginx refuses as much", "", f"{ceiling / capacity:.0%}"),
+        Promise(
+            "answered 200, of that", f"≥ {GOODPUT:.0%}", f"{of_ceiling:.0%}", of_ceiling >= GOODPUT
         ),
         Promise("refused with 503, median", f"≤ {REFUSAL_MS} ms", f"{number(refused)} ms", refuses),
         Promise("refused with 503, p99", "", f"{number(seen.at(0.99, 503))} ms"),
@@ -195,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bad", nargs="*", default=list(BAD), choices=list(BAD))
     add_page(parser)
     options = parser.parse_args(arguments)
-    require(programs=["wrk"])
+    require(programs=["wrk", "nginx"])
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 1,024 is a usual soft limit
     models = [newest(name) for name in bodies.NAMES]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from bench.figures import percentile
 from bench.service import Server
 
-PROBED = ("/healthz", "/readyz", "/metrics")
+# Seconds between two. Prometheus comes every 15, and ten pages a second would be a load themselves.
+PROBED = {"/healthz": 0.1, "/readyz": 0.1, "/metrics": 1.0}
 PATIENCE = 30.0
 
 
@@ -25,9 +26,9 @@ class Probed:
 
 
 class Probe(threading.Thread):
-    """Asks for one path, ten times a second at most."""
+    """Asks for one path, every ``period`` seconds at most."""
 
-    def __init__(self, server: Server, path: str, *, period: float = 0.1) -> None:
+    def __init__(self, server: Server, path: str, *, period: float) -> None:
         super().__init__(daemon=True)
         self.path, self.seen = path, list[Probed]()
         self._server, self._period = server, period
@@ -58,7 +59,7 @@ class Probe(threading.Thread):
 
 def probes(server: Server) -> list[Probe]:
     """One for each of the paths that orchestrators and Prometheus ask for."""
-    return [Probe(server, path) for path in PROBED]
+    return [Probe(server, path, period=period) for path, period in PROBED.items()]
 
 
 def asked(

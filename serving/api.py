@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from serving import metrics, openapi, quality, routes, uploads
+from serving import exposition, metrics, openapi, quality, routes, uploads
 from serving.api_edge import json_response
 from serving.call import Call, positive
 from serving.errors import DeadlineExceeded, DeviceMissing, Draining
@@ -107,7 +107,7 @@ def blueprint(service: Service) -> Blueprint:
 
     @views.get("/metrics")
     def get_metrics() -> Response:
-        return Response(service.metrics.page(), content_type=metrics.CONTENT_TYPE)
+        return Response(service.metrics.page(), content_type=exposition.CONTENT_TYPE)
 
     @views.get("/openapi.json")
     def get_openapi() -> Response:

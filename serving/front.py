@@ -53,10 +53,13 @@ class Front:
         return await self._by_flask(request)
 
     def at_once(self, request: Request) -> Answer | None:
-        """The refusal of a request for which there is no place; None of any other.
+        """The answer to a probe, or the refusal of a request for which there is no place; None of
+        any other.
 
         In a storm most are refused: the less that takes, the more is left for the others.
         """
+        if request.method == "GET":
+            return self._told(request)
         try:
             self._service.predictor.admission.check()
         except Overloaded as exc:
@@ -69,6 +72,19 @@ class Front:
             exchange.ended()
             return _finished(exchange, found[0], answer)
         return None
+
+    def _told(self, request: Request) -> Answer | None:
+        """An answer that waits for nothing."""
+        path = request.path
+        found = self._routes.find("GET", path)
+        if found is None or found[0].waits or request.error is not None:
+            return None
+        try:
+            self._in_loop(request, path, *found).send(None)
+        except StopIteration as ended:
+            answer: Answer = ended.value
+            return answer
+        raise RuntimeError(f"{found[0].path} waits")
 
     async def _refused(self, request: Request, error: ServingError) -> Answer:
         async def respond(_: Call) -> Answer:

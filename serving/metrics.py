@@ -13,16 +13,15 @@ from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from serving import exposition
 from serving.counts import Counts, Version
 from serving.predicted import Predicted, predicted
 from serving.run import DIRECTORY
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Retired versions that keep their series: a scrape is to see their last counts, and one that comes
 # back soon goes on where it stopped. With ten labels a version has 104 series.
@@ -240,11 +239,8 @@ class Metrics:
 
     def page(self) -> bytes:
         """The page for Prometheus: all workers, where there are several."""
-        merged = CollectorRegistry(auto_describe=False)
-        merged.register(self._counts or self.registry)
-        for each in self._collectors:
-            merged.register(each)
-        return generate_latest(merged)
+        told = (self._counts or self.registry, *self._collectors)
+        return exposition.page(family for each in told for family in each.collect())
 
     def predicted(self, name: str) -> Mapping[int, Predicted]:
         """What all workers predicted with a model since the service's start, by version."""

@@ -32,6 +32,7 @@ class Route:
     method: str
     path: str
     respond: Respond
+    waits: bool = True  # or its answer is there in the step in which it is asked for
 
 
 def table(
@@ -53,8 +54,8 @@ def table(
         Route("POST", "/predict/<name>", predict),
         Route("POST", "/predict", predict),
         Route("POST", "/feedback", label),
-        Route("GET", "/healthz", _told(lambda _: ALIVE)),
-        Route("GET", "/readyz", _told(lambda _: ready())),
+        _told("/healthz", lambda _: ALIVE),
+        _told("/readyz", lambda _: ready()),
         *_openinference(predictor, ids, ready),
         *_tfserving(predictor, ids),
     ]
@@ -85,13 +86,13 @@ def _openinference(predictor: Predictor, ids: Ids, ready: Callable[[], object]) 
         headers = {HEAD: str(len(head))}
         return Answer(200, head + tensors, "application/octet-stream", headers)
 
-    yield Route("GET", "/v2", _told(lambda _: openinference.SERVER))
-    yield Route("GET", "/v2/", _told(lambda _: openinference.SERVER))
-    yield Route("GET", "/v2/health/live", _told(lambda _: openinference.LIVE))
-    yield Route("GET", "/v2/health/ready", _told(server_ready))
+    yield _told("/v2", lambda _: openinference.SERVER)
+    yield _told("/v2/", lambda _: openinference.SERVER)
+    yield _told("/v2/health/live", lambda _: openinference.LIVE)
+    yield _told("/v2/health/ready", server_ready)
     for path in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
-        yield Route("GET", path, _told(metadata))
-        yield Route("GET", f"{path}/ready", _told(model_ready))
+        yield _told(path, metadata)
+        yield _told(f"{path}/ready", model_ready)
         yield Route("POST", f"{path}/infer", infer)
 
 
@@ -111,18 +112,18 @@ def _tfserving(predictor: Predictor, ids: Ids) -> Iterable[Route]:
 
     for which in ("", "/versions/<version>", "/labels/<label>"):
         path = f"/v1/models/<name>{which}"
-        yield Route("GET", path, _told(status))
-        yield Route("GET", f"{path}/metadata", _told(metadata))
+        yield _told(path, status)
+        yield _told(f"{path}/metadata", metadata)
         yield Route("POST", f"{path}:predict", predict)
 
 
-def _told(tell: Callable[[Call], Mapping[str, Any]]) -> Respond:
+def _told(path: str, tell: Callable[[Call], Mapping[str, Any]]) -> Route:
     """An answer that needs no waiting."""
 
     async def respond(call: Call) -> Answer:
         return _json(tell(call))
 
-    return respond
+    return Route("GET", path, respond, waits=False)
 
 
 def _json(body: Mapping[str, Any]) -> Answer:

@@ -93,6 +93,7 @@ class _Tally:
         self.bins = [[0, 0, 0] for _ in range(BINS)]  # labels, right ones, sum of confidences
         self.brier = 0
         self.confusion: dict[tuple[str, str], int] | None = None
+        self.labels = set(labels)
         if len(labels) <= CONFUSED:
             self.confusion = {(label, other): 0 for label in labels for other in labels}
 
@@ -107,7 +108,8 @@ class _Tally:
         if self.confusion is not None:
             pair = (each.label, each.predicted)
             self.confusion[pair] = self.confusion.get(pair, 0) + each.labels
-            if len({label for pair in self.confusion for label in pair}) > CONFUSED:
+            self.labels.update(pair)
+            if len(self.labels) > CONFUSED:
                 self.confusion = None
 
 

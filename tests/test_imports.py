@@ -21,7 +21,7 @@ KNOWS = {
         *("png", "predictor", "shadow", "tensors", "tune"),
     },
     "pyspng": {"png"},
-    "prometheus_client": {"counts", "metrics", "predicted", "scores"},
+    "prometheus_client": {"counts", "exposition", "metrics", "predicted", "scores"},
     "sqlalchemy": {"store"},
     "httptools": {"parser"},
     "multipart": {"uploads"},
@@ -34,7 +34,7 @@ SIBLINGS = {
     "settings": {"quota"},
     "counts": set(),
     "predicted": set(),
-    "metrics": {"counts", "predicted", "run"},
+    "metrics": {"counts", "exposition", "predicted", "run"},
     "digit": set(),
     "images": {"digit", "errors", "png"},
     "png": set(),
@@ -72,6 +72,7 @@ SIBLINGS = {
     "kept": set(),
     "store": {"errors", "judgement", "labels", "settings"},
     "recorder": {"errors", "labels", "store"},
+    "exposition": set(),
     "scores": {"__init__", "errors", "judgement", "labels", "model"},
     "labelling": {
         *("ids", "kept", "metrics", "model", "predictor", "recorder", "scores", "settings"),
@@ -96,7 +97,7 @@ SIBLINGS = {
     "api": {
         *("api_edge", "errors", "reloader", "loop", "metrics", "model", "openapi"),
         *("call", "predictions", "predictor", "repository", "routes", "settings", "uploads"),
-        *("feedback", "golden", "labelling", "quality"),
+        *("exposition", "feedback", "golden", "labelling", "quality"),
     },
     "app": {
         *("admission", "api", "api_edge", "batcher", "errors", "reloader"),

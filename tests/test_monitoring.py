@@ -103,6 +103,16 @@ def test_no_alert_is_explained_that_is_not_there() -> None:
     assert set(re.findall(r"^### (.*)$", PAGE, re.MULTILINE)) == {each["alert"] for each in ALERTS}
 
 
+def test_no_rule_divides_what_was_counted_at_two_moments() -> None:
+    """A record of another group is up to an interval older than what is counted here."""
+    text = (RULES / "recording.yml").read_text("utf-8")
+    for group in yaml.safe_load(text)["groups"]:
+        own = {rule["record"] for rule in group["rules"]}
+        for rule in group["rules"]:
+            asked = set(re.findall(r"convserve:\w+", rule["expr"]))
+            assert asked <= own, (rule["record"], asked - own)
+
+
 def test_windows_are_written_so_that_text_can_replace_them() -> None:
     windows = re.findall(r"\[.*?\]", " ".join(each["expr"] for each in RECORDS + ALERTS))
     assert set(windows) == {"[5m]", "[30m]", "[1h]", "[6h]", "[1d]"}

@@ -15,6 +15,7 @@ from flask import Flask
 from serving import access, edge
 from serving.app import SERVICE, create_app
 from serving.front import PER_THREAD
+from serving.message import Answer, Request
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.samples import assert_error
@@ -95,6 +96,19 @@ def test_where_no_place_is_left_a_request_is_refused_at_once(
         assert_error(front.post("/predict/nothing/there", data=b"x"), 404, "unknown_path")
     assert counted(front, route="/predict/<name>", status="503") == 2
     assert value(front.get("/metrics").text, "convserve_requests_in_flight") == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/v2/health/ready", "/v2/models/shade", "/v1/models/shade"]
+)
+def test_what_waits_for_nothing_is_answered_at_once(front: Client, path: str) -> None:
+    async def late(_: Request) -> Answer:
+        raise AssertionError
+
+    front.server.respond = late
+    assert front.get(path).status_code == 200
+    assert front.get("/models/shade").status_code == 500  # Flask's is not
+    assert front.get("/v2/models/none").status_code == 404
 
 
 def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
