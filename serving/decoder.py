@@ -5,12 +5,14 @@ Knows images and the deadline; knows nothing of models but their pixels.
 """
 
 import asyncio
+import heapq
+import itertools
 import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,10 @@ class Decoder:
         # Two at least: a photograph does not wait for one of fifty megapixels.
         self._threads = ThreadPoolExecutor(max(2, processors), thread_name_prefix="decode")
         self._memory = Memory(8 * max_pixels)
-        self._spent = 0.0  # seconds, in this step of the loop
+        self._spent, self._done = 0.0, 0  # seconds, and images, in this step of the loop
+        self._came = itertools.count()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # a heap
+        self._renews = False
 
     async def decode(
         self, given: Sequence[Image], spec: images.PixelSpec, *, deadline: float, measure: Measure
@@ -56,9 +61,10 @@ class Decoder:
             DeadlineExceeded: ``deadline``, a ``time.monotonic()``, passed before the last.
         """
         decoded: list[Decoded] = []
+        came = next(self._came)
         for image in given:
-            while self._spent > BREATH:
-                await asyncio.sleep(0)
+            if self._spent > BREATH or (self._waiting and not decoded):
+                await self._turn(came, deadline)
             began = time.monotonic()
             if began >= deadline:
                 raise DeadlineExceeded("The deadline passed before all images were decoded.")
@@ -69,14 +75,40 @@ class Decoder:
             self._spend(time.monotonic() - began)
         return decoded
 
+    async def _turn(self, came: int, deadline: float) -> None:
+        """Wait for a step of the loop in which there is time for one more."""
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):  # which is told as any deadline
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    turn = loop.create_future()
+                    heapq.heappush(self._waiting, (came, turn))
+                    await turn
+                    if self._spent <= BREATH:
+                        return
+
     def _spend(self, seconds: float) -> None:
         """Count it; the next step of the loop begins at nothing again."""
-        if not self._spent:
-            asyncio.get_running_loop().call_soon(self._renew)
         self._spent += seconds
+        self._done += 1
+        self._come_again()
+
+    def _come_again(self) -> None:
+        if not self._renews:
+            self._renews = True
+            asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
-        self._spent = 0.0
+        """Let as many go on as had time in the last step, and one more. If all tried, the steps
+        would be about who waits."""
+        self._renews, self._spent, count, self._done = False, 0.0, self._done + 1, 0
+        while self._waiting and count:
+            _, turn = heapq.heappop(self._waiting)
+            if not turn.done():  # past its deadline, or its client has left
+                turn.set_result(None)
+                count -= 1
+        if self._waiting:
+            self._come_again()
 
     async def _pixels(
         self, file: bytes, spec: images.PixelSpec, deadline: float, measure: Measure

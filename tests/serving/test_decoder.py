@@ -1,10 +1,12 @@
 """What is decoded in the loop and what beside it, and how much at once."""
 
 import asyncio
+import heapq
 import threading
 import time
 from collections.abc import Iterator
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,3 +158,74 @@ def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
 
     asyncio.run(several())
     assert steps > 8
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
+    """One image in each step of the loop."""
+    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    return Decoder(1_000_000)
+
+
+def test_who_came_first_is_decoded_first_and_who_waits_costs_nothing(
+    crowded: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    waits = 0
+
+    def push(heap: Any, each: Any) -> None:
+        nonlocal waits
+        waits += 1
+        heapq.heappush(heap, each)
+
+    monkeypatch.setattr(decoder, "heapq", SimpleNamespace(heappush=push, heappop=heapq.heappop))
+
+    async def one(number: int) -> None:
+        await decoded(crowded, SMALL)
+        order.append(number)
+
+    async def several() -> None:
+        await asyncio.gather(*map(one, range(200)))
+
+    asyncio.run(several())
+    assert order == list(range(200))
+    assert 199 <= waits < 600  # and not 200 in each step
+
+
+def test_a_request_that_was_begun_goes_on_before_the_others_begin(crowded: Decoder) -> None:
+    order: list[str] = []
+
+    async def one(name: str, images: int) -> None:
+        await crowded.decode(
+            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, measure=lambda *_: None
+        )
+        order.append(name)
+
+    async def both() -> None:
+        await asyncio.gather(one("large", 20), one("small", 1))
+
+    asyncio.run(both())
+    assert order == ["large", "small"]
+
+
+def test_who_waits_past_the_deadline_or_leaves_holds_up_nobody(crowded: Decoder) -> None:
+    async def several() -> None:
+        late = asyncio.ensure_future(decoded(crowded, SMALL, seconds=0.001))
+        gone = asyncio.ensure_future(decoded(crowded, SMALL))
+        later = asyncio.ensure_future(decoded(crowded, SMALL, seconds=0.001))
+        left = asyncio.ensure_future(decoded(crowded, SMALL))
+        last = asyncio.ensure_future(decoded(crowded, SMALL))
+        crowded._spend(1.0)
+        await asyncio.sleep(0)
+        assert len(crowded._waiting) == 3  # two were told to go on
+        left.cancel()
+        gone.cancel()
+        time.sleep(0.002)
+        for each in (late, later):
+            with pytest.raises(DeadlineExceeded):
+                await each
+        assert isinstance(await last, np.ndarray)
+        assert gone.cancelled()
+        assert left.cancelled()
+
+    asyncio.run(several())
