@@ -1,29 +1,23 @@
-"""Which worker takes a new connection, which has too many, and how many one may have.
+"""Which worker takes a new connection, and how many one may have.
 
-Knows asyncio, listening sockets and the server that gets what they bring; knows nothing of gunicorn
-or of HTTP.
+Knows asyncio, listening sockets, the shares of the workers and the server that gets what comes;
+knows nothing of gunicorn or of HTTP.
 """
 
 import asyncio
 import errno
 import logging
-import mmap
 import socket
-import time
 from collections.abc import Callable
 
 from serving import listeners
 from serving.http import Connection, Server
+from serving.shares import Share, leaves
 
 logger = logging.getLogger(__name__)
 
-NONE = -1  # a slot that no worker has, or whose worker does not accept
-
-# Seconds after which a worker that says nothing is left alone: it speaks once a second.
-STALE = 3.0
-
-# Seconds that a worker with more connections than another leaves a new one to it, and for which it
-# leaves it none where it did not take that one.
+# Seconds for which a worker leaves a new connection to one that has less, and then takes all itself
+# where that one did not take it.
 COURTESY = 0.02
 FORFEIT = 1.0
 
@@ -42,53 +36,9 @@ ROOM = 16
 BACK_OFF = 1.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-Fewest = tuple[int, int]  # active connections, slot
-
-
-def excess(active: int, fewest: Fewest | None) -> int:
-    """How many connections a worker ends with their next answer, for their clients to come back to
-    the one that has the fewest: a worker that was replaced would have none of the old ones."""
-    if fewest is None or active <= _enough(fewest) + 1:
-        return 0
-    return min(AT_ONCE, (active - fewest[0]) // 2)
-
-
-def _enough(fewest: Fewest) -> int:
-    """Connections with which a worker takes more: as many as another has, and a fourth, so that a
-    storm must not wait for the others."""
-    return fewest[0] + fewest[0] // 4
-
-
-class Shares:
-    """How many active connections each worker has, in memory that the workers inherit."""
-
-    def __init__(self, slots: int = 1024) -> None:
-        memory = memoryview(mmap.mmap(-1, 16 * slots))
-        self._counts = memory[: 8 * slots].cast("q")
-        self._told = memory[8 * slots :].cast("d")  # when, a ``time.monotonic()``
-        for slot in range(slots):
-            self._counts[slot] = NONE
-
-    def tell(self, slot: int, count: int) -> None:
-        """The worker in this slot has so many."""
-        self._counts[slot], self._told[slot] = count, time.monotonic()
-
-    def fewest(self, slots: int, *, but: int) -> Fewest | None:
-        """Who of the others has the fewest, in the first ``slots``; None where nobody accepts."""
-        since = time.monotonic() - STALE
-        return min(
-            (
-                (count, slot)
-                for slot, count in enumerate(self._counts[:slots])
-                if slot != but and count != NONE and self._told[slot] > since
-            ),
-            default=None,
-        )
-
 
 class Accepting:
-    """Takes the connections of one listener, and leaves them to workers that have fewer active
-    ones."""
+    """Takes the connections of one listener, and leaves them to workers that have less."""
 
     def __init__(
         self,
@@ -96,13 +46,14 @@ class Accepting:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         *,
-        fewest: Callable[[], Fewest | None] = lambda: None,
+        least: Callable[[], Share | None] = lambda: None,
+        own: Callable[[], Share] = lambda: Share(0, 0.0, 0),
         most: int = MOST,
     ) -> None:
-        """``fewest`` tells which of the other workers has the fewest."""
+        """``least`` tells which of the other workers has the least, ``own`` what this one has."""
         self._server, self._loop, self._listener = server, loop, listener
-        self._fewest, self._most = fewest, most
-        self._left_to: Fewest | None = None
+        self._least, self._own, self._most = least, own, most
+        self._left_to: Share | None = None
         self._until = 0.0  # it is left to them
         listener.setblocking(False)
         loop.add_reader(listener, self._comes)
@@ -140,13 +91,13 @@ class Accepting:
 
     def _leaves(self) -> bool:
         """Whether the next one is left to another worker, for a moment."""
-        fewest = self._fewest()
-        if fewest is None or self._server.active <= _enough(fewest):
+        least = self._least()
+        if not leaves(self._own(), least):
             self._left_to = None
             return False
         now = self._loop.time()
-        if fewest != self._left_to or now >= self._until + FORFEIT:
-            self._left_to, self._until = fewest, now + COURTESY
+        if least != self._left_to or now >= self._until + FORFEIT:
+            self._left_to, self._until = least, now + COURTESY
         if now >= self._until:
             return False  # it took none: all that wait are taken here
         self._pause(0.001)

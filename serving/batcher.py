@@ -77,7 +77,7 @@ class Batcher:
         self.coming: Callable[[], int] = lambda: 2
         self._waiting: dict[Model, deque[Waiting]] = {}  # those that have any, longest wait first
         self._lanes = lanes
-        self._running = 0
+        self.running = 0  # inferences in threads
         self._turn_comes = False
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
 
@@ -96,7 +96,7 @@ class Batcher:
         if now >= deadline:
             raise DeadlineExceeded("The deadline passed before the request had its turn.")
         waiting = Waiting(images, loop.create_future(), measure, now)
-        alone = not self._waiting and not self._running and self.coming() <= 1
+        alone = not self._waiting and not self.running and self.coming() <= 1
         self._waiting.setdefault(model, deque()).append(waiting)
         if alone:
             self._turn(loop)  # nobody could join it
@@ -112,7 +112,7 @@ class Batcher:
 
     def _come_again(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a turn when the loop has looked at its sockets."""
-        if self._waiting and not self._turn_comes and self._running < self._lanes:
+        if self._waiting and not self._turn_comes and self.running < self._lanes:
             self._turn_comes = True
             loop.call_soon(self._turn, loop)
 
@@ -129,7 +129,7 @@ class Batcher:
         if not model.on_device and model.seconds * len(batch) <= SHORT:
             _answer(model, parts, began, lambda: model.predict(batch))
         else:
-            self._running += 1
+            self.running += 1
             running = loop.run_in_executor(self._threads, model.predict, batch)
             running.add_done_callback(partial(self._ended, loop, model, parts, began))
         self._come_again(loop)
@@ -164,7 +164,7 @@ class Batcher:
         began: float,
         done: "asyncio.Future[NDArray[np.float32]]",
     ) -> None:
-        self._running -= 1
+        self.running -= 1
         _answer(model, parts, began, done.result)
         self._come_again(loop)
 

@@ -45,6 +45,7 @@ class Decoder:
         # Two at least: a photograph does not wait for one of fifty megapixels.
         self._threads = ThreadPoolExecutor(max(2, processors), thread_name_prefix="decode")
         self._memory = Memory(8 * max_pixels)
+        self.handed = 0  # images that threads have
         self._spent, self._done = 0.0, 0  # seconds, and images, in this step of the loop
         self._came = itertools.count()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # a heap
@@ -135,6 +136,8 @@ class Decoder:
     ) -> NDArray[np.uint8]:
         loop = asyncio.get_running_loop()
         decoding = loop.run_in_executor(self._threads, self.read, file, spec, deadline)
+        self.handed += 1
+        decoding.add_done_callback(self._came_back)
         try:
             async with asyncio.timeout_at(deadline):
                 return await decoding
@@ -142,6 +145,9 @@ class Decoder:
             raise DeadlineExceeded(
                 "The deadline passed before a large image was decoded."
             ) from None
+
+    def _came_back(self, _: object) -> None:
+        self.handed -= 1
 
     def read(
         self, file: bytes, spec: images.PixelSpec, deadline: float = math.inf

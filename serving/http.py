@@ -39,7 +39,6 @@ class Server:
         self.respond, self.keep_alive, self.at_once = respond, keep_alive, at_once
         self.connections: set[Connection] = set()
         self.stops = False  # from now on each answer ends its connection
-        self.excess = 0  # connections that end with their next answer
         self.at_work = 0  # requests that are being answered, or will be at once
         self.changed: Callable[[int], None] = lambda _: None  # told how many are active
         self._coming = 0  # accepted, but not made yet
@@ -82,15 +81,17 @@ class Server:
             if each.active and not each.answered:
                 each.active = False
                 self._active -= 1
-            each.answered = False
+            each.answers, each.answered, each.goes = each.answered, 0, False
         self.changed(self.active)
 
-    def keeps(self) -> bool:
-        """Whether the connection of an answer goes on."""
-        if self.excess:
-            self.excess -= 1
-            return False
-        return not self.stops
+    def let_go(self, part: float) -> None:
+        """End connections with their next answers: those that got the most of the last second's, up
+        to such a part of them."""
+        most = part * sum(each.answers for each in self.connections)
+        for each in sorted(self.connections, key=lambda each: -each.answers):
+            if 0 < each.answers <= most:
+                each.goes = True
+                most -= each.answers
 
     def make_room(self, count: int) -> bool:
         """End so many connections that wait for their client, those that have the least time left;
@@ -104,7 +105,10 @@ class Server:
 class Connection(asyncio.Protocol):
     """One client."""
 
-    active = answered = True  # as the server's ``look`` sees it; one that is new is both
+    # As the server's ``look`` sees it; one that is new is active, and counts as answered.
+    active = True
+    answered, answers = 1, 0  # times, since that look and before
+    goes = False  # with its next answer
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
@@ -238,9 +242,9 @@ class Connection(asyncio.Protocol):
         """Write the answer of the first request; whether the connection goes on."""
         request = self._ready.popleft()
         keeps = request.complete or request.drop()
-        keeps = keeps and request.keeps_alive and self._server.keeps()
+        keeps = keeps and request.keeps_alive and not (self.goes or self._server.stops)
         self._transport.write(encoded(answer, request, keeps=keeps))
-        self.answered = True
+        self.answered += 1
         if not self.active:
             self.active = True
             self._server.acts(1)

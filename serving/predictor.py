@@ -96,6 +96,11 @@ class Predictor:
                 model, given, decoded, deadline=deadline, measure=measure, shadow=shadow
             )
 
+    @property
+    def in_threads(self) -> int:
+        """Inferences and large images that threads work at."""
+        return self.batcher.running + self.decoder.handed
+
     def model(
         self,
         name: str,

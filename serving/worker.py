@@ -18,9 +18,10 @@ from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.workers import base  # type: ignore[import-untyped]
 
 from serving import access, listeners
-from serving.accepting import MOST, NONE, Accepting, Shares, excess
+from serving.accepting import MOST, Accepting
 from serving.http import Server
 from serving.settings import Settings
+from serving.shares import NONE, Selector, Shares, surplus
 
 if TYPE_CHECKING:
     from serving.api import Service
@@ -81,7 +82,8 @@ class Worker(base.Worker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Make the loop before the application, which needs it."""
-        self.loop = asyncio.new_event_loop()
+        self._selector = Selector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
         asyncio.set_event_loop(self.loop)
         self._told_to_stop = asyncio.Event()
         self._at_once = False
@@ -119,6 +121,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         front = Front(app, service)
         self.server = Server(front.respond, keep_alive=self.cfg.keepalive, at_once=front.at_once)
         service.predictor.batcher.coming = lambda: self.server.at_work
+        self._selector.works = lambda: service.predictor.in_threads
         self.server.changed = partial(self.shares.tell, self.slot)
         gc.freeze()  # what is there now stays: to look at it again and again took a twentieth
         self._drain_seconds, self._processes = settings.drain_seconds, settings.processes
@@ -168,18 +171,23 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
             watching.append(self.loop.create_task(self._service.labelling.kept.watch()))
-        fewest = partial(self.shares.fewest, 2 * self._processes, but=self.slot)
+        least = partial(self.shares.least, 2 * self._processes, but=self.slot)
+        own = partial(self.shares.of, self.slot)
         most = min(MOST, listeners.most_connections())
         accepting = [
-            Accepting(self.server, self.loop, listener.sock, fewest=fewest, most=most)
+            Accepting(self.server, self.loop, listener.sock, least=least, own=own, most=most)
             for listener in self.sockets
         ]
+        busy, _ = 0.0, self._selector.busy()  # to load took all its time
         while not self._told_to_stop.is_set() and self.ppid == os.getppid():
             self.notify()
             self.server.look()
-            self.server.excess = excess(self.server.active, fewest())
+            self.shares.tell(self.slot, self.server.active, busy)
+            if part := surplus(own(), least()):
+                self.server.let_go(part)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
+            busy = self._selector.busy()
         for task in watching:
             task.cancel()
         self.server.stops = True

@@ -109,10 +109,11 @@ SIBLINGS = {
     "http": {"errors", "message", "parser"},
     "front": {"api", "call", "edge", "errors", "message", "routes"},
     "listeners": set(),
-    "accepting": {"http", "listeners"},
+    "shares": set(),
+    "accepting": {"http", "listeners", "shares"},
     "worker": {
         *("accepting", "access", "api", "app", "errors"),
-        *("front", "http", "listeners", "settings"),
+        *("front", "http", "listeners", "settings", "shares"),
     },
     "gunicorn.conf": {"counts", "peers", "run", "settings", "worker"},
     "run": set(),

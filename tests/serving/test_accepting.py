@@ -1,7 +1,6 @@
 """Which worker takes a connection, and what is done where there is no room for it."""
 
 import asyncio
-import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,59 +9,14 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 
 from serving import accepting, http
-from serving.accepting import NONE, Accepting, Fewest, Shares, excess
+from serving.accepting import Accepting
 from serving.http import Server
 from serving.listeners import most_connections
 from serving.message import Answer, Request
+from serving.shares import Share
 
 OK = b"HTTP/1.1 200 OK"
 GET = b"GET / HTTP/1.1\r\n\r\n"
-
-
-def test_the_fewest_connections_are_those_of_another_that_accepts() -> None:
-    shares = Shares()
-    assert shares.fewest(4, but=3) is None
-    shares.tell(0, 5)
-    shares.tell(2, 3)
-    assert shares.fewest(4, but=3) == (3, 2)
-    assert shares.fewest(4, but=2) == (5, 0)
-    shares.tell(2, NONE)
-    assert shares.fewest(4, but=3) == (5, 0)
-
-
-def test_workers_see_what_another_tells() -> None:
-    shares = Shares()
-    if (child := os.fork()) == 0:
-        shares.tell(1, 7)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert shares.fewest(4, but=0) == (7, 1)
-
-
-def test_a_worker_that_says_nothing_counts_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = Shares()
-    shares.tell(1, 7)
-    monkeypatch.setattr(accepting, "STALE", 0)
-    assert shares.fewest(4, but=0) is None
-
-
-@pytest.mark.parametrize(
-    ("clients", "fewest", "expected"),
-    [
-        (8, None, 0),
-        (1, 0, 0),
-        (2, 0, 1),
-        (8, 0, 4),
-        (5, 3, 1),
-        (4, 3, 0),
-        (50, 40, 0),
-        (300, 0, 128),
-    ],
-)
-def test_a_worker_gives_up_what_brings_it_half_the_way_to_another(
-    clients: int, fewest: int | None, expected: int
-) -> None:
-    assert excess(clients, None if fewest is None else (fewest, 1)) == expected
 
 
 async def answer(_: Request) -> Answer:
@@ -72,11 +26,18 @@ async def answer(_: Request) -> Answer:
 class Accepted:
     """A server of this process, and its clients."""
 
-    def __init__(self, most: int, fewest: Callable[[], Fewest | None]) -> None:
+    def __init__(self, most: int, least: Callable[[], Share | None]) -> None:
         self.loop = asyncio.get_running_loop()
         self.server = Server(answer, keep_alive=600)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.accepting = Accepting(self.server, self.loop, self.listener, fewest=fewest, most=most)
+        self.accepting = Accepting(
+            self.server,
+            self.loop,
+            self.listener,
+            least=least,
+            own=lambda: Share(self.server.active, 0.0, 0),
+            most=most,
+        )
         self.clients: list[socket.socket] = []
 
     async def connect(self) -> socket.socket:
@@ -110,9 +71,9 @@ class Accepted:
 
 @asynccontextmanager
 async def accepts(
-    most: int = 100, fewest: Callable[[], Fewest | None] = lambda: None
+    most: int = 100, least: Callable[[], Share | None] = lambda: None
 ) -> AsyncIterator[Accepted]:
-    made = Accepted(most, fewest)
+    made = Accepted(most, least)
     try:
         async with asyncio.timeout(60):
             yield made
@@ -130,7 +91,7 @@ def test_a_worker_that_takes_none_costs_the_others_one_moment(
     monkeypatch.setattr(accepting, "FORFEIT", 600.0)
 
     async def storm() -> None:
-        async with accepts(fewest=lambda: (0, 1)) as made:
+        async with accepts(least=lambda: Share(0, 0.0, 1)) as made:
             for _ in range(80):
                 await made.ask(await made.connect())
 
@@ -142,10 +103,10 @@ def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.Monke
     other = [0]
 
     async def share() -> None:
-        async with accepts(fewest=lambda: (other[0], 1)) as made:
+        async with accepts(least=lambda: Share(other[0], 0.0, 1)) as made:
             await made.ask(await made.connect())
             await made.connect()
-            await made.until(lambda: made.accepting._left_to == (0, 1))
+            await made.until(lambda: made.accepting._left_to == (0, 0.0, 1))
             other[0] = 1
             await made.until(lambda: made.server.clients == 2)
 
@@ -173,15 +134,41 @@ def test_connections_that_are_not_answered_count_no_longer() -> None:
     asyncio.run(crowd())
 
 
-def test_an_excess_connection_ends_with_its_next_answer() -> None:
+@pytest.mark.parametrize(
+    ("part", "gone"),
+    [(0.6, [0]), (0.5, [1, 2]), (0.3, [1]), (0.2, [2]), (0.1, [])],
+)
+def test_those_that_are_asked_most_go_with_their_next_answers(part: float, gone: list[int]) -> None:
     async def crowd() -> None:
         async with accepts() as made:
-            first, second = await made.connect(), await made.connect()
-            await made.until(lambda: made.server.clients == 2)
-            made.server.excess = 1
-            assert await made.ask(first) == OK
-            assert not await made.loop.sock_recv(first, 1)
-            assert [await made.ask(second) for _ in range(2)] == [OK, OK]
+            clients = [await made.connect() for _ in range(4)]
+            await made.until(lambda: len(made.server.connections) == 4)
+            made.server.look()
+            made.server.look()
+            for client, count in zip(clients, (10, 5, 2, 0), strict=True):
+                for _ in range(count):
+                    await made.ask(client)
+            made.server.look()
+            made.server.let_go(part)
+            for number, client in enumerate(clients):
+                assert await made.ask(client) == OK
+                if number in gone:
+                    assert not await made.loop.sock_recv(client, 1)
+                else:
+                    assert await made.ask(client) == OK
+
+    asyncio.run(crowd())
+
+
+def test_who_was_to_go_and_did_not_ask_stays() -> None:
+    async def crowd() -> None:
+        async with accepts() as made:
+            client = await made.connect()
+            await made.ask(client)
+            made.server.look()
+            made.server.let_go(1.0)
+            made.server.look()
+            assert [await made.ask(client) for _ in range(2)] == [OK, OK]
 
     asyncio.run(crowd())
 

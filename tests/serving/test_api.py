@@ -415,10 +415,10 @@ def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher._running = 1  # a long inference takes the only lane
+    service.predictor.batcher.running = 1  # a long inference takes the only lane
     answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "20"})
     assert_error(answer, 504, "deadline_exceeded")
-    service.predictor.batcher._running = 0
+    service.predictor.batcher.running = 0
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 

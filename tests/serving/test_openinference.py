@@ -441,7 +441,7 @@ def test_a_wrong_request_gets_its_error(
 
 
 def test_a_request_may_give_less_time(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher._running = 1  # a long inference takes the only lane
+    service.predictor.batcher.running = 1  # a long inference takes the only lane
     answer = infer(client, files(DARK), parameters={"timeout": 20_000})
     assert "deadline" in sentence(answer, 504)
     answer = infer_with_header(client, "20")

@@ -470,7 +470,7 @@ def test_a_version_is_freed_after_its_last_request(app: Flask, folder: Path) -> 
     client = Client(app)
     assert ask(client) == 2  # type: ignore[arg-type]
     retired = weakref.ref(service.repository.get("shade", 2))
-    service.predictor.batcher._running = 1  # a long inference takes the only lane
+    service.predictor.batcher.running = 1  # a long inference takes the only lane
     late = threading.Thread(target=lambda: seen.append(ask(client)))  # type: ignore[arg-type]
     seen: list[int] = []
     late.start()
@@ -480,7 +480,7 @@ def test_a_version_is_freed_after_its_last_request(app: Flask, folder: Path) -> 
     gc.collect()
     assert retired() is not None
     batcher = service.predictor.batcher
-    batcher._running = 0
+    batcher.running = 0
     service.loop.run(turn(service))
     late.join()
     assert seen == [2]

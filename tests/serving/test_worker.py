@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from serving.accepting import Shares
 from serving.http import Server
+from serving.shares import Shares
 from serving.worker import Worker, free_slot, take_slot
 
 
@@ -37,7 +37,7 @@ def test_a_worker_that_is_gone_counts_no_longer() -> None:
     Worker.shares.tell(one.slot, 0)
     free_slot(one)
     Worker.shares.tell(one.slot + 1, 9)
-    assert Worker.shares.fewest(4, but=2) == (9, 1)
+    assert Worker.shares.least(4, but=2) == (9, 0, 1)
 
 
 def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
