@@ -8,11 +8,11 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from serving import listeners
 from serving.http import Connection, Server
-from serving.shares import Share, leaves
+from serving.shares import Share, least, leaves
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,14 @@ class Accepting:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         *,
-        least: Callable[[], Share | None] = lambda: None,
+        others: Callable[[], Sequence[Share]] = tuple,
         own: Callable[[], Share] = lambda: Share(0, 0.0, 0),
         most: int = MOST,
     ) -> None:
-        """``least`` tells which of the other workers has the least, ``own`` what this one has."""
+        """``others`` tells what the other workers have, ``own`` what this one has."""
         self._server, self._loop, self._listener = server, loop, listener
-        self._least, self._own, self._most = least, own, most
+        self._others, self._own, self._most = others, own, most
+        self.spare = 0  # connections that it leaves to others as it is busier
         self._left_to: Share | None = None
         self._until = 0.0  # it is left to them
         listener.setblocking(False)
@@ -91,13 +92,14 @@ class Accepting:
 
     def _leaves(self) -> bool:
         """Whether the next one is left to another worker, for a moment."""
-        least = self._least()
-        if not leaves(self._own(), least):
+        other = least(self._others())
+        if not leaves(self._own(), other, spare=self.spare):
             self._left_to = None
             return False
         now = self._loop.time()
-        if least != self._left_to or now >= self._until + FORFEIT:
-            self._left_to, self._until = least, now + COURTESY
+        if other != self._left_to or now >= self._until + FORFEIT:
+            self._left_to, self._until = other, now + COURTESY
+            self.spare -= 1
         if now >= self._until:
             return False  # it took none: all that wait are taken here
         self._pause(0.001)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ SMALL = 1_000_000  # pixels of an image that is decoded in the loop: some 10 ms 
 # a JPEG, or eight colour profiles of a PNG, each of which inflates to a megabyte.
 JPEG_BYTES, BYTES = 64 * 1024, 8 * 1024
 HANDED = 4 * 1024  # where a worker has processors to spare: what costs more than to hand it over
-BREATH = 0.005  # seconds of decoding, of all requests, after which the loop looks at its sockets
+BREATH = 0.003  # seconds of decoding, of all requests, after which the loop looks at its sockets
 
 Decoded = NDArray[np.uint8] | ServingError
 
@@ -49,6 +49,7 @@ class Decoder:
         self._spent, self._done = 0.0, 0  # seconds, and images, in this step of the loop
         self._came = itertools.count()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # a heap
+        self._queued = 0  # these, and those that were told to go on and did not yet
         self._renews = False
 
     async def decode(
@@ -64,7 +65,7 @@ class Decoder:
         decoded: list[Decoded] = []
         came = next(self._came)
         for image in given:
-            if self._spent > BREATH or (self._waiting and not decoded):
+            if self._spent > BREATH or (self._queued and not decoded):
                 await self._turn(came, deadline)
             began = time.monotonic()
             if began >= deadline:
@@ -77,16 +78,23 @@ class Decoder:
         return decoded
 
     async def _turn(self, came: int, deadline: float) -> None:
-        """Wait for a step of the loop in which there is time for one more."""
+        """Wait for a step of the loop in which there is time for one more; who came first is
+        first."""
         loop = asyncio.get_running_loop()
-        with suppress(TimeoutError):  # which is told as any deadline
+        self._queued += 1
+        try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     turn = loop.create_future()
                     heapq.heappush(self._waiting, (came, turn))
+                    self._come_again()
                     await turn
                     if self._spent <= BREATH:
                         return
+        except TimeoutError:  # it is told as any deadline
+            pass
+        finally:
+            self._queued -= 1
 
     def _spend(self, seconds: float) -> None:
         """Count it; the next step of the loop begins at nothing again."""

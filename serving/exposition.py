@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LINES = 16_384  # that are remembered, of some 300 bytes
+LINES = 32_768  # that are remembered, a kilobyte each at most
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -87,6 +87,8 @@ class Server:
     def let_go(self, part: float) -> None:
         """End connections with their next answers: those that got the most of the last second's, up
         to such a part of them."""
+        if not part:
+            return
         most = part * sum(each.answers for each in self.connections)
         for each in sorted(self.connections, key=lambda each: -each.answers):
             if 0 < each.answers <= most:

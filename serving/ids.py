@@ -60,7 +60,8 @@ class Signer:
         now, random = int(time.time()), os.urandom(12)
         name, own, ids = _counted(model), self._own, []
         for place, (label, p) in enumerate(answers):
-            head = _HEAD.pack(FORMAT, own, now, random, place, version, round(p * SCALE))
+            units = min(SCALE, round(p * SCALE))
+            head = _HEAD.pack(FORMAT, own, now, random, place, version, units)
             told = head + name + _counted(label)
             ids.append(_text(told + self._signature(own, told)))
         return ids

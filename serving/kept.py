@@ -2,13 +2,14 @@
 
 Knows files; knows nothing of HTTP or of models. Off by default. Images are written in a thread;
 what comes while too many wait is not kept. The folder holds at most so many bytes, for so many
-days, also of what an earlier run kept; files that are not named by an id are left alone.
+days, as long as images are kept; files that are not named by an id are left alone.
 """
 
 import asyncio
 import logging
 import random
 import re
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,9 +66,12 @@ class Kept:
             logger.exception("An image could not be kept.")
 
     async def watch(self) -> None:
-        """Tidy again and again, also what an earlier run kept; one worker is enough."""
-        while True:
-            await asyncio.to_thread(self.tidy)
+        """Tidy again and again, where images are kept; one worker is enough."""
+        while self.share:
+            try:
+                await asyncio.to_thread(self.tidy)
+            except OSError:
+                logger.exception("The folder of kept images could not be tidied.")
             await asyncio.sleep(TIDY)
 
     def tidy(self) -> None:
@@ -75,17 +79,14 @@ class Kept:
         files = []
         for path in self._folder.glob("*/*"):
             with suppress(FileNotFoundError):  # it was being written
-                if _OURS.fullmatch(path.name):
-                    about = path.stat()
+                about = path.lstat()
+                if _OURS.fullmatch(path.name) and stat.S_ISREG(about.st_mode):
                     files.append((about.st_mtime, 512 * about.st_blocks, path))
         left = sum(size for _, size, _ in files)
         for changed, size, path in sorted(files):
             if left <= self._most and time.time() - changed <= self._longest:
                 break
-            try:
-                path.unlink(missing_ok=True)
-            except OSError:
-                logger.exception("A kept image could not be removed.")
+            path.unlink(missing_ok=True)
             left -= size
 
 

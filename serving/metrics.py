@@ -75,6 +75,9 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        # Looking a child up by its labels costs more than counting.
+        self._requests_of = lru_cache(maxsize=None)(self._requests.labels)
+        self._errors_of = lru_cache(maxsize=None)(self._errors.labels)
 
     def _make_labels(self) -> None:
         self._delay = Histogram(
@@ -133,7 +136,6 @@ class Metrics:
             (*model, "shadow", "result"),
             registry=self.registry,
         )
-        # Looking a child up by its labels costs more than counting.
         self._stage_of = lru_cache(maxsize=None)(self._stage.labels)
         self._image_of = lru_cache(maxsize=None)(self._images.labels)
         self._confidence_of = lru_cache(maxsize=None)(self._confidence.labels)
@@ -201,11 +203,11 @@ class Metrics:
     def request(self, *, route: str, method: str, status: int) -> None:
         """A request was answered."""
         known = method if method in METHODS else "other"
-        self._requests.labels(route, known, str(status)).inc()
+        self._requests_of(route, known, status).inc()
 
     def error(self, code: str) -> None:
         """An error was answered, for a request or for one of its images."""
-        self._errors.labels(code).inc()
+        self._errors_of(code).inc()
 
     def images(self, name: str, version: int, answers: Iterable[tuple[str, float]]) -> None:
         """Images were predicted: the best label of each, and its probability."""

@@ -137,7 +137,7 @@ def _v1() -> dict[str, Schema]:
 
 def _infer() -> dict[str, Any]:
     bodies = {JSON: ref("V2Request"), BINARY: {"type": "string", "format": "binary"}}
-    answer = content("Probabilities, or the best classes.", JSON, ref("V2Answer"))
+    answer = content("Probabilities, or the best classes, and ids.", JSON, ref("V2Answer"))
     answer["content"][BINARY] = {"schema": bodies[BINARY]}
     return {
         "summary": "Open Inference Protocol 2: predict a batch.",

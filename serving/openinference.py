@@ -48,6 +48,11 @@ class Infer(Wanted):
     id: str | None = None
     outputs: Sequence[Output] = ()
 
+    @property
+    def wants_ids(self) -> bool:
+        """Whether they are among the outputs."""
+        return any(output.name == IDS for output in self.outputs)
+
 
 @dataclass(frozen=True)
 class Tensor:

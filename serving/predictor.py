@@ -21,7 +21,7 @@ from serving.decoder import Decoded, Decoder, check
 from serving.errors import DeadlineExceeded, ServingError
 from serving.images import PixelSpec
 from serving.metrics import Metrics
-from serving.model import Model
+from serving.model import ROUNDING, Model
 from serving.repository import Repository
 from serving.settings import Settings
 from serving.shadow import Shadow
@@ -187,9 +187,12 @@ class Predictor:
         pixels = [each for each in decoded if not isinstance(each, ServingError)]
         if not pixels:
             return []
-        rows: list[list[float]] = (
-            await self.batcher.predict(model, np.stack(pixels), deadline=deadline, measure=measure)
-        ).tolist()
+        found = await self.batcher.predict(
+            model, np.stack(pixels), deadline=deadline, measure=measure
+        )
+        if not (found.min() >= 0 and found.max() <= 1 + ROUNDING):  # nor if one is no number
+            raise FloatingPointError(f"{model} gave what is no probability.")
+        rows: list[list[float]] = found.tolist()
         self._metrics.images(model.name, model.version, [best(model, row) for row in rows])
         if shadow is not None:
             files = [

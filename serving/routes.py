@@ -78,7 +78,7 @@ def _openinference(predictor: Predictor, ids: Ids, ready: Callable[[], object]) 
     async def infer(call: Call) -> Answer:
         parse = partial(openinference.parse, head=call.header(HEAD.lower()))
         model, asked, rows = await predictor.predict(call, parse)
-        made = ids(model, asked.images, rows)
+        made = ids(model, asked.images, rows) if asked.wants_ids else []
         told, tensors = openinference.answer(asked, model, rows, made)
         if not tensors:
             return _json(told)

@@ -10,7 +10,7 @@ that are about as busy connections count.
 import mmap
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 NONE = -1  # connections of a slot that no worker has, or whose worker does not accept
@@ -51,44 +51,55 @@ class Shares:
         """What the worker in this slot told."""
         return Share(self._counts[slot], self._busy[slot], slot)
 
-    def least(self, slots: int, *, but: int) -> Share | None:
-        """Who of the others, in the first ``slots``, has the fewest connections of those that are
-        about as idle as any; None where nobody accepts."""
+    def others(self, slots: int, *, but: int) -> list[Share]:
+        """What those that accept have, in the first ``slots``."""
         since = time.monotonic() - STALE
-        others = [
+        return [
             self.of(slot)
             for slot, count in enumerate(self._counts[:slots])
             if slot != but and count != NONE and self._told[slot] > since
         ]
-        if len(others) > 1:
-            idlest = min(each.busy for each in others)
-            others = [each for each in others if each.busy <= idlest + CLEARLY]
-        return min(others, key=lambda each: (each.active, each.slot), default=None)
 
 
-def leaves(own: Share, least: Share | None) -> bool:
-    """Whether a worker leaves a new connection to the one that has the least."""
-    if least is None or least.busy > own.busy + CLEARLY:
+def least(others: Sequence[Share]) -> Share | None:
+    """Who has the fewest connections of those that are about as idle as any."""
+    if len(others) > 1:
+        idlest = min(each.busy for each in others)
+        others = [each for each in others if each.busy <= idlest + CLEARLY]
+    return min(others, key=lambda each: (each.active, each.slot), default=None)
+
+
+def leaves(own: Share, other: Share | None, *, spare: int = 0) -> bool:
+    """Whether a worker leaves a new connection to the one that has the least; as it is busier,
+    ``spare`` times at most, or all would go to and fro."""
+    if other is None or other.busy > own.busy + CLEARLY:
         return False
-    return own.busy > least.busy + CLEARLY or own.active > _enough(least)
+    busier = own.busy > other.busy + CLEARLY
+    return (busier and spare > 0) or own.active > _enough(other)
 
 
-def surplus(own: Share, least: Share | None) -> float:
-    """Which part of its work a worker gives up to the one that has the least, to meet it half way:
-    one that was replaced would have none of the old connections."""
-    if least is None or least.busy > own.busy + CLEARLY:
+def surplus(own: Share, others: Sequence[Share]) -> float:
+    """Which part of its work a worker gives up, to have no more than the mean: one that was
+    replaced would have none of the old connections."""
+    other = least(others)
+    if other is None or other.busy > own.busy + CLEARLY:
         return 0.0
-    if own.busy > least.busy + CLEARLY:
-        return (own.busy - least.busy) / own.busy / 2
-    if own.active <= _enough(least) + 1:
+    if own.busy > other.busy + CLEARLY:
+        return _above(own.busy, [each.busy for each in others])
+    if own.active <= _enough(other) + 1:
         return 0.0
-    return (own.active - least.active) / own.active / 2
+    return _above(own.active, [each.active for each in others])
 
 
-def _enough(least: Share) -> int:
+def _above(own: float, others: Sequence[float]) -> float:
+    """By which part of itself it is above the mean."""
+    return max(0.0, 1 - (own + sum(others)) / (1 + len(others)) / own)
+
+
+def _enough(other: Share) -> int:
     """Connections with which a worker takes more: as many as another has, and a fourth, so that a
     storm must not wait for the others."""
-    return least.active + least.active // 4
+    return other.active + other.active // 4
 
 
 class Selector(selectors.DefaultSelector):

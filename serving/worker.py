@@ -171,11 +171,11 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
             watching.append(self.loop.create_task(self._service.labelling.kept.watch()))
-        least = partial(self.shares.least, 2 * self._processes, but=self.slot)
+        others = partial(self.shares.others, 2 * self._processes, but=self.slot)
         own = partial(self.shares.of, self.slot)
         most = min(MOST, listeners.most_connections())
         accepting = [
-            Accepting(self.server, self.loop, listener.sock, least=least, own=own, most=most)
+            Accepting(self.server, self.loop, listener.sock, others=others, own=own, most=most)
             for listener in self.sockets
         ]
         busy, _ = 0.0, self._selector.busy()  # to load took all its time
@@ -183,8 +183,10 @@ class Worker(base.Worker):  # type: ignore[misc]
             self.notify()
             self.server.look()
             self.shares.tell(self.slot, self.server.active, busy)
-            if part := surplus(own(), least()):
-                self.server.let_go(part)
+            part = surplus(own(), others())
+            self.server.let_go(part)
+            for each in accepting:
+                each.spare = round(part * self.server.active)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
             busy = self._selector.busy()

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
@@ -26,7 +26,7 @@ async def answer(_: Request) -> Answer:
 class Accepted:
     """A server of this process, and its clients."""
 
-    def __init__(self, most: int, least: Callable[[], Share | None]) -> None:
+    def __init__(self, most: int, others: Callable[[], Sequence[Share]]) -> None:
         self.loop = asyncio.get_running_loop()
         self.server = Server(answer, keep_alive=600)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -34,7 +34,7 @@ class Accepted:
             self.server,
             self.loop,
             self.listener,
-            least=least,
+            others=others,
             own=lambda: Share(self.server.active, 0.0, 0),
             most=most,
         )
@@ -71,9 +71,9 @@ class Accepted:
 
 @asynccontextmanager
 async def accepts(
-    most: int = 100, least: Callable[[], Share | None] = lambda: None
+    most: int = 100, others: Callable[[], Sequence[Share]] = tuple
 ) -> AsyncIterator[Accepted]:
-    made = Accepted(most, least)
+    made = Accepted(most, others)
     try:
         async with asyncio.timeout(60):
             yield made
@@ -91,7 +91,7 @@ def test_a_worker_that_takes_none_costs_the_others_one_moment(
     monkeypatch.setattr(accepting, "FORFEIT", 600.0)
 
     async def storm() -> None:
-        async with accepts(least=lambda: Share(0, 0.0, 1)) as made:
+        async with accepts(others=lambda: [Share(0, 0.0, 1)]) as made:
             for _ in range(80):
                 await made.ask(await made.connect())
 
@@ -103,12 +103,30 @@ def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.Monke
     other = [0]
 
     async def share() -> None:
-        async with accepts(least=lambda: Share(other[0], 0.0, 1)) as made:
+        async with accepts(others=lambda: [Share(other[0], 0.0, 1)]) as made:
             await made.ask(await made.connect())
             await made.connect()
             await made.until(lambda: made.accepting._left_to == (0, 0.0, 1))
             other[0] = 1
             await made.until(lambda: made.server.clients == 2)
+
+    asyncio.run(share())
+
+
+def test_a_busier_worker_leaves_as_many_as_it_has_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accepting, "COURTESY", 600.0)
+    other = [5]
+
+    async def share() -> None:
+        async with accepts(others=lambda: [Share(other[0], 0.0, 1)]) as made:
+            made.accepting._own = lambda: Share(made.server.active, 1.0, 0)
+            made.accepting.spare = 1
+            await made.connect()
+            await made.until(lambda: made.accepting._left_to == (5, 0.0, 1))
+            other[0] = 6  # it took that one, and another comes
+            await made.until(lambda: made.server.clients == 1)
 
     asyncio.run(share())
 

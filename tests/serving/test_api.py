@@ -9,6 +9,7 @@ import re
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -20,9 +21,12 @@ from PIL import Image
 
 from serving import images, uploads
 from serving.api import Service
+from serving.app import create_app
 from serving.batcher import LARGEST
 from serving.errors import RequestTooLarge
-from tests.serving.samples import assert_error, multipart, png
+from serving.settings import Settings
+from tests.serving.samples import assert_error, multipart, png, publish
+from tests.serving.test_metrics import value
 
 DARK, LIGHT = png(10), png(240)
 
@@ -378,6 +382,18 @@ def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
         "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
     )
     assert "no part named 'image'" in assert_error(answer, 400, "bad_request")
+
+
+def test_what_is_no_probability_is_no_answer(tmp_path: Path) -> None:
+    publish(tmp_path / "models", white=100.0)  # P(light) of a bright picture is 2.5, P(dark) -1.5
+    client = create_app(Settings(models=tmp_path / "models")).test_client()
+    bright = client.post("/predict/shade", data=png(250), content_type="image/png")
+    assert_error(bright, 500, "internal_error")
+    dim = client.post("/predict/shade", data=png(90), content_type="image/png")
+    assert dim.status_code == 200
+    page = client.get("/metrics").text
+    assert value(page, "convserve_confidence_sum") == pytest.approx(0.9)
+    assert value(page, "convserve_images_total") == 1
 
 
 def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) -> None:

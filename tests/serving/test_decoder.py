@@ -192,6 +192,24 @@ def test_who_came_first_is_decoded_first_and_who_waits_costs_nothing(
     assert 199 <= waits < 600  # and not 200 in each step
 
 
+def test_who_comes_in_each_step_overtakes_nobody(crowded: Decoder) -> None:
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        await decoded(crowded, SMALL)
+        order.append(number)
+
+    async def several() -> None:
+        tasks = []
+        for number in range(50):
+            tasks.append(asyncio.ensure_future(one(number)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(several())
+    assert order == list(range(50))
+
+
 def test_a_request_that_was_begun_goes_on_before_the_others_begin(crowded: Decoder) -> None:
     order: list[str] = []
 

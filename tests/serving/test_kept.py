@@ -52,33 +52,40 @@ def test_what_is_too_much_or_too_old_goes(tmp_path: Path) -> None:
 
 def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     names = {"holiday.jpg", f"{7:029x}.png", f"{10:028X}.png"}
+    (tmp_path / f"shade/{11:028x}").mkdir(parents=True)  # a folder
     for name in (*names, f"{8:028x}.jpg", f".{9:028x}"):  # an image, and what a killed worker left
         old(tmp_path / "shade" / name, 2_000_000, days=9)
     Kept(tmp_path, share=0, megabytes=1, days=2).tidy()
-    assert {path.name for path in tmp_path.glob("*/*")} == names
+    assert {path.name for path in tmp_path.glob("*/*")} == names | {f"{11:028x}"}
 
 
-def test_what_an_earlier_run_kept_goes_where_nothing_is_kept(tmp_path: Path) -> None:
-    left = old(tmp_path / f"shade/{1:028x}.png", 10, days=9)
+def test_the_folder_is_tidied_as_long_as_images_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeping, "TIDY", 0.0)
+    failed, remove = 0, Path.unlink
 
-    async def watched() -> None:
-        watching = asyncio.create_task(Kept(tmp_path, share=0, megabytes=1, days=2).watch())
+    async def watched(kept: Kept) -> None:
+        await asyncio.wait_for(kept.watch(), None if kept.share else 60)
+
+    def refused(path: Path, **_: object) -> None:
+        nonlocal failed
+        failed += 1
+        if failed == 1:
+            raise PermissionError
+        remove(path)
+
+    async def both() -> None:
+        left = old(tmp_path / f"shade/{1:028x}.png", 10, days=9)
+        await watched(Kept(tmp_path, share=0, megabytes=1, days=2))
+        assert left.exists()
+        watching = asyncio.create_task(watched(Kept(tmp_path, share=1, megabytes=1, days=2)))
         await asyncio.to_thread(until, lambda: not left.exists())
         watching.cancel()
 
-    asyncio.run(watched())
-
-
-def test_what_cannot_be_removed_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise PermissionError
-
-    old(tmp_path / f"shade/{1:028x}.png", 10, days=9)
     monkeypatch.setattr(Path, "unlink", refused)
-    Kept(tmp_path, share=1, megabytes=1, days=2).tidy()
-    assert "could not be removed" in caplog.text
+    asyncio.run(both())
+    assert "could not be tidied" in caplog.text
 
 
 def old(path: Path, size: int, *, days: float) -> Path:

@@ -37,7 +37,7 @@ def test_a_worker_that_is_gone_counts_no_longer() -> None:
     Worker.shares.tell(one.slot, 0)
     free_slot(one)
     Worker.shares.tell(one.slot + 1, 9)
-    assert Worker.shares.least(4, but=2) == (9, 0, 1)
+    assert Worker.shares.others(4, but=2) == [(9, 0, 1)]
 
 
 def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
