@@ -51,8 +51,8 @@ class Server:
 
     @property
     def active(self) -> int:
-        """How many of them were answered between the last two looks at all, or are new: those that
-        are silent, or drip, are no work."""
+        """How many of them were answered since the last look but one, or are new: those that are
+        silent, or drip, are no work."""
         return self._active + self._coming
 
     def comes(self, change: int) -> None:
@@ -107,9 +107,9 @@ class Server:
 class Connection(asyncio.Protocol):
     """One client."""
 
-    # As the server's ``look`` sees it; one that is new is active, and counts as answered.
+    # As the server's ``look`` sees it; one that is new is active until then.
     active = True
-    answered, answers = 1, 0  # times, since that look and before
+    answered = answers = 0  # times, since that look and before
     goes = False  # with its next answer
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:

@@ -136,7 +136,6 @@ def test_connections_that_are_not_answered_count_no_longer() -> None:
         async with accepts() as made:
             asks, _ = await made.connect(), await made.connect()
             await made.until(lambda: len(made.server.connections) == 2)
-            made.server.look()
             assert made.server.active == 2  # they are new
             await made.ask(asks)
             made.server.look()
