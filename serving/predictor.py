@@ -5,6 +5,7 @@ protocol. It runs in the worker's event loop: what is short runs there, what is 
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -187,13 +188,11 @@ class Predictor:
         pixels = [each for each in decoded if not isinstance(each, ServingError)]
         if not pixels:
             return []
-        found = await self.batcher.predict(
-            model, np.stack(pixels), deadline=deadline, measure=measure
-        )
-        if not (found.min() >= 0 and found.max() <= 1 + ROUNDING):  # nor if one is no number
-            raise FloatingPointError(f"{model} gave what is no probability.")
-        rows: list[list[float]] = found.tolist()
-        self._metrics.images(model.name, model.version, [best(model, row) for row in rows])
+        rows: list[list[float]] = (
+            await self.batcher.predict(model, np.stack(pixels), deadline=deadline, measure=measure)
+        ).tolist()
+        answers = [best(model, row) for row in rows]
+        self._metrics.images(model.name, model.version, answers)
         if shadow is not None:
             files = [
                 file
@@ -220,8 +219,14 @@ class Predictor:
 
 
 def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
-    """The label of the highest probability in a row, and that probability."""
+    """The label of the highest probability in a row, and that probability.
+
+    Raises:
+        FloatingPointError: it is none, or another in the row is no number.
+    """
     highest = max(row)
+    if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
+        raise FloatingPointError(f"{model} gave what is no probability.")
     return model.labels[row.index(highest)], highest
 
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import threading
@@ -24,6 +25,7 @@ from serving.api import Service
 from serving.app import create_app
 from serving.batcher import LARGEST
 from serving.errors import RequestTooLarge
+from serving.predictor import best
 from serving.settings import Settings
 from tests.serving.samples import assert_error, multipart, png, publish
 from tests.serving.test_metrics import value
@@ -382,6 +384,16 @@ def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
         "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
     )
     assert "no part named 'image'" in assert_error(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "row", [[math.nan, 0.5], [0.5, math.nan], [1.1, -0.1], [math.inf, 0.0], [-0.5, -0.5]]
+)
+def test_no_label_is_best_by_what_is_no_probability(service: Service, row: list[float]) -> None:
+    model = service.repository.get("shade", None)
+    assert best(model, [0.25, 0.75]) == ("light", 0.75)
+    with pytest.raises(FloatingPointError, match=r"^shade 2 gave what is no probability\.$"):
+        best(model, row)
 
 
 def test_what_is_no_probability_is_no_answer(tmp_path: Path) -> None:
