@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable, Sequence
 
 from serving import listeners
-from serving.http import Connection, Server
+from serving.http import Connection
+from serving.server import Server
 from serving.shares import Share, least, leaves
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from gunicorn.workers import base  # type: ignore[import-untyped]
 
 from serving import access, listeners
 from serving.accepting import MOST, Accepting
-from serving.http import Server
+from serving.server import Server
 from serving.settings import Settings
 from serving.shares import NONE, Selector, Shares, surplus
 

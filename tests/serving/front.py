@@ -12,7 +12,8 @@ from werkzeug.test import EnvironBuilder, TestResponse
 
 from serving.app import SERVICE
 from serving.front import Front
-from serving.http import Connection, Server
+from serving.http import Connection
+from serving.server import Server
 
 
 class Client:

@@ -10,9 +10,9 @@ import pytest
 
 from serving import accepting, http
 from serving.accepting import Accepting
-from serving.http import Server
 from serving.listeners import most_connections
 from serving.message import Answer, Request
+from serving.server import Server
 from serving.shares import Share
 
 OK = b"HTTP/1.1 200 OK"

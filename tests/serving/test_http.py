@@ -12,9 +12,10 @@ import pytest
 
 from serving import http
 from serving.errors import ServingError
-from serving.http import Connection, Server
+from serving.http import Connection
 from serving.message import Answer, Request
 from serving.parser import STEP, Parser
+from serving.server import Server
 from tests.serving.waiting import until
 
 LONG = b"x" * 100_000

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from serving.http import Server
+from serving.server import Server
 from serving.shares import Shares
 from serving.worker import Worker, free_slot, take_slot
 
