@@ -19,9 +19,8 @@ logger = logging.getLogger(__name__)
 
 WAITING = 16 * 1024 * 1024  # bytes that wait to be written
 TIDY = 60.0  # seconds between two looks at what is too much or too old
-_OURS = re.compile(
-    r"\.?[0-9a-f]{28}(\.[a-z]+)?"
-)  # an image, or the part of one that was being written
+# The name of an image, or of the part of one that was being written.
+_OURS = re.compile(r"\.?[0-9a-f]{28}(\.[a-z]+)?")
 _KINDS = {
     b"\x89PNG": "png",
     b"\xff\xd8": "jpg",

@@ -134,7 +134,7 @@ def _told(
     elif output.classes:
         values = [text for row in rows for text in _best(row, output.classes, model.labels)]
     else:
-        values = np.asarray(rows, "<f4").ravel().tolist()
+        values = [probability for row in rows for probability in row]
     texts = isinstance(values[0], str)
     sizes = [len(rows)] if output.name == IDS else [len(rows), len(values) // len(rows)]
     tensor = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": sizes}

@@ -24,9 +24,8 @@ from serving.model import Model
 logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds for the database, which takes some milliseconds
-RETIRED = (
-    16  # versions of a model that keep their series when they are served no longer: the newest
-)
+# Versions of a model that keep their series when they are served no longer: the newest.
+RETIRED = 16
 CONFUSED = 20  # labels of a model whose confusion is counted: its series are as many squared
 
 Version = tuple[str, str]
