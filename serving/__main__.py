@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from serving import repository, settings, start, tune
+from serving import listeners, repository, settings, start, tune
 from serving.errors import FeedbackUnavailable, ModelError
 from serving.model import Model
 from serving.session import CUDA, Options
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _export(chosen, told)
     if told.check:
         return _check(chosen, tell=True)
+    if code := _reported(lambda: listeners.check(chosen.bind)):
+        return code
     return start.serve(partial(_check, chosen), workers=chosen.workers)
 
 
@@ -83,8 +85,14 @@ def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
         reason = getattr(exc.__cause__, "orig", exc.__cause__)  # without the statement
         print(f"serving: {exc} {reason}", file=sys.stderr)
         return BROKEN
+    except BrokenPipeError:  # who reads has enough; Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
     except OSError as exc:
-        print(f"serving: {exc.filename} cannot be written: {exc.strerror}.", file=sys.stderr)
+        print(
+            f"serving: {exc.filename or 'The table'} cannot be written: {exc.strerror}.",
+            file=sys.stderr,
+        )
         return BROKEN
 
 
@@ -117,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _moment(text: str) -> datetime:
     """A time in ISO 8601; one without a zone is UTC."""
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        told = f"{text!r} is no date. Expected one like 2026-01-31 or 2026-01-31T18:00."
+        raise argparse.ArgumentTypeError(told) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

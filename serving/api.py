@@ -12,10 +12,10 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from serving import exposition, metrics, openapi, quality, routes, uploads
+from serving import metrics, openapi, quality, routes, uploads
 from serving.api_edge import json_response
 from serving.call import Call, positive
-from serving.errors import DeadlineExceeded, DeviceMissing, Draining
+from serving.errors import BadRequest, BodyTooSlow, DeviceMissing, Draining
 from serving.feedback import Feedback
 from serving.golden import Golden
 from serving.labelling import Labelling
@@ -58,6 +58,7 @@ class Service:
             self.predictor,
             labelling.ids,
             self.ready,
+            self.metrics.page,
         )
 
     def ready(self) -> dict[str, str]:
@@ -93,6 +94,7 @@ def blueprint(service: Service) -> Blueprint:
         return json_response(
             {
                 "models": [_model(service, served, each) for each in served.names],
+                "refused": _refused(service, lambda name: name not in served.names),
                 "workers": service.reloader.peers.states(),
             }
         )
@@ -104,10 +106,6 @@ def blueprint(service: Service) -> Blueprint:
     @views.get("/models/<name>/quality")
     def get_quality(name: str) -> Response:
         return json_response(_quality(service, name))
-
-    @views.get("/metrics")
-    def get_metrics() -> Response:
-        return Response(service.metrics.page(), content_type=exposition.CONTENT_TYPE)
 
     @views.get("/openapi.json")
     def get_openapi() -> Response:
@@ -130,7 +128,7 @@ def _in_loop(
                 async with asyncio.timeout_at(deadline):
                     return await loop.run_in_executor(readers, uploads.whole, unproxied, limit)
             except TimeoutError:
-                raise DeadlineExceeded("The body did not come in time.") from None
+                raise BodyTooSlow("The body did not come in time.") from None
 
         call = Call(
             names=names,
@@ -151,7 +149,6 @@ def _in_loop(
 
 def _model(service: Service, served: Repository, name: str) -> dict[str, Any]:
     versions, rule = served.versions(name), served.rule(name)
-    refused = service.reloader.refused.items()
     parts = {"canary": rule.canary, "shadow": rule.shadow}
     return {
         "name": name,
@@ -163,13 +160,21 @@ def _model(service: Service, served: Repository, name: str) -> dict[str, Any]:
             if part is not None
         },
         "versions": [_version(served.get(name, version)) for version in versions],
-        "refused": {path: why for path, why in refused if path.startswith(f"{name}/")},
+        "refused": _refused(service, lambda other: other == name),
     }
+
+
+def _refused(service: Service, of: Callable[[str], bool]) -> dict[str, str]:
+    """What is refused, and why, where the first part of its path is one of those."""
+    refused = service.reloader.refused.items()
+    return {path: why for path, why in refused if of(path.partition("/")[0])}
 
 
 def _quality(service: Service, name: str) -> dict[str, Any]:
     served = service.repository
     models = [served.get(name, version) for version in served.versions(name)]
+    if unknown := sorted(request.args.keys() - {"labels"}):
+        raise BadRequest(f"No parameter named {unknown[0]!r}. Known parameters: labels.")
     newest = positive("The parameter 'labels'", request.args.get("labels", str(quality.NEWEST)))
     store = service.labelling.recorder.store
     return {

@@ -60,11 +60,14 @@ def parameters(query: str) -> Parameters:
     Raises:
         BadRequest: one is unknown or malformed.
     """
-    given = dict(reversed(parse_qsl(query, keep_blank_values=True)))  # the first counts
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given = dict(pairs)
     # A misspelt ?version= that is ignored would answer with another version.
     if unknown := sorted(given.keys() - PARAMETERS):
         known = ", ".join(sorted(PARAMETERS))
         raise BadRequest(f"No parameter named {unknown[0]!r}. Known parameters: {known}.")
+    if len(given) < len(pairs):
+        raise BadRequest("A parameter is given more than once.")
     top = _number("top", given) or TOP
     return Parameters(given.get("model"), _version(given), top, _coverage(given))
 

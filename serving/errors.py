@@ -24,6 +24,7 @@ ServingError
 │   └── Draining         503  this replica is about to stop
 ├── FeedbackUnavailable  503  labels cannot be recorded at the moment; try again later
 ├── DeadlineExceeded     504  no answer within the request's time
+│   └── BodyTooSlow      408  the body did not come within it
 └── InternalError        500  a bug of ours; the log holds the cause
 
 ModelError stands apart: a published model breaks the contract. It answers no request: it stops the
@@ -176,6 +177,12 @@ class DeadlineExceeded(ServingError):
     """No answer within the request's time."""
 
     status = 504
+
+
+class BodyTooSlow(DeadlineExceeded):
+    """The body did not come within the request's time."""
+
+    status = 408
 
 
 class InternalError(ServingError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serving import kept
 from serving.labels import Label
-from serving.settings import Settings
+from serving.settings import Settings, SettingsError
 
 COLUMNS = (
     *("id", "model", "version", "predicted", "confidence"),
@@ -34,10 +34,13 @@ def export(
     Raises:
         FeedbackUnavailable: the database is away.
         OSError: a file cannot be written.
+        SettingsError: there is no such database.
     """
     from serving.store import Store
 
     store = Store(settings.feedback_url, replica=settings.counts_as, worker=0)
+    if store.missing:
+        raise SettingsError(f"CONVSERVE_FEEDBACK_URL is {store.name!r}, and there is no such file.")
     count = found = 0
     with ExitStack() as opened:
         file = opened.enter_context(out.open("w", newline="", encoding="utf-8")) if out else None

@@ -83,11 +83,15 @@ class Feedback:
             ServingError: of the whole request or, where it holds one label alone, of that.
         """
         deadline = self._predictor.deadline(call)
-        data = await self._predictor.body(call, deadline)
-        with self._predictor.admission.request(len(data)):
-            body = await self._predictor.parsed(data, deadline, _parsed)
-            several = isinstance(body, list)
-            given = await self._judged(body if isinstance(body, list) else [body])
+        try:
+            data = await self._predictor.body(call, deadline)
+            with self._predictor.admission.request(len(data)):
+                body = await self._predictor.parsed(data, deadline, _parsed)
+                several = isinstance(body, list)
+                given = await self._judged(body if isinstance(body, list) else [body])
+        except ServingError as exc:
+            self._metrics.rejected(exc.code)
+            raise
         # Labels that wait for the database hold no place of a prediction.
         results = await self._recorded(given, deadline)
         for each in results:

@@ -19,7 +19,7 @@ from werkzeug.test import run_wsgi_app
 from serving.api import Service
 from serving.call import Call
 from serving.edge import Exchange, encoded
-from serving.errors import DeadlineExceeded, Overloaded, RequestTooLarge, ServingError
+from serving.errors import BodyTooSlow, Overloaded, RequestTooLarge, ServingError
 from serving.message import Answer, Request
 from serving.routes import Finder, Route
 
@@ -150,7 +150,7 @@ async def whole(request: Request, limit: int, deadline: float, arriving: Arrivin
 
     Raises:
         BadRequest: it is malformed, or cut short.
-        DeadlineExceeded: it did not come by ``deadline``, a ``time.monotonic()``.
+        BodyTooSlow: it did not come by ``deadline``, a ``time.monotonic()``.
         Overloaded: too many bytes come to this worker at once.
         RequestTooLarge: it has more than ``limit`` bytes.
     """
@@ -169,7 +169,7 @@ async def whole(request: Request, limit: int, deadline: float, arriving: Arrivin
                         raise RequestTooLarge(f"The body has more than {limit} bytes.")
                     came(len(part))
     except TimeoutError:
-        raise DeadlineExceeded("The body did not come in time.") from None
+        raise BodyTooSlow("The body did not come in time.") from None
     return b"".join(parts)
 
 

@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
         answer = self._server.at_once(self._ready[0])
         if answer is None:
             return False
+        self._wait(None)  # the clock begins anew with each answer
         if not self._send(answer):
             self._finish()
         elif self._parser.full:

@@ -23,6 +23,14 @@ FITS = ("stretch", "digit")
 # bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of Pillow.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
+_STARTS = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+}
+
 # Pillow reads what surrounds the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB can
 # hold millions. What cameras and editors write has some dozens before the pixels; behind these only
 # PNG goes on in pieces, most often of 8 kB and more.
@@ -131,7 +139,7 @@ def opened(data: bytes, *, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         pass  # Pillow's own limit
     except Exception as exc:
-        raise _translated(exc) from exc
+        raise _translated(exc, kind(data)) from exc
     if image is None or image.width * image.height > max_pixels:
         raise ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
     if image.info.get("compression") in _RUN_LENGTHS and image.format == "BMP":
@@ -157,7 +165,7 @@ def pixels(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
     except ServingError:
         raise
     except Exception as exc:
-        raise _translated(exc) from exc
+        raise _translated(exc, image.format) from exc
     if spec.fit == "digit":
         found = digit.normalise(opaque)
     else:
@@ -165,10 +173,17 @@ def pixels(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
     return found.reshape(spec.height, spec.width, spec.channels)
 
 
-def _translated(exc: Exception) -> ServingError:
+def kind(data: bytes) -> str | None:
+    """The one of ``FORMATS`` as which a file begins."""
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+
+
+def _translated(exc: Exception, kind: str | None) -> ServingError:
     """What a decoder raised; that is whatever its parsing runs into."""
     if isinstance(exc, Image.DecompressionBombError | MemoryError):
         return ImageTooLarge("The image has more pixels than fit into memory.")
+    if kind is not None:
+        return InvalidImage(f"The image begins as a {kind} file and is cut short or damaged.")
     known = ", ".join(FORMATS)
     return InvalidImage(f"The bytes are not a readable image. Known formats: {known}.")
 

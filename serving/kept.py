@@ -1,8 +1,9 @@
 """A share of the images that were predicted, kept in files for when they are labelled.
 
-Knows files; knows nothing of HTTP or of models. Off by default. Images are written in a thread;
-what comes while too many wait is not kept. The folder holds at most so many bytes, for so many
-days, as long as images are kept; files that are not named by an id are left alone.
+Knows files and how images begin; knows nothing of HTTP or of models. Off by default. Images are
+written in a thread; what comes while too many wait is not kept. As long as images are kept, the
+folder holds so many bytes and what each worker writes between two looks, a sixteenth of them at
+most, for so many days. Files that are not named by an id are left alone.
 """
 
 import asyncio
@@ -15,21 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from serving import images
+
 logger = logging.getLogger(__name__)
 
+PART = 16  # of the folder's size that a worker writes before it looks, too
 WAITING = 16 * 1024 * 1024  # bytes that wait to be written
+BLOCK = 4096  # bytes that a small file takes on most disks
 TIDY = 60.0  # seconds between two looks at what is too much or too old
 # The name of an image, or of the part of one that was being written.
 _OURS = re.compile(r"\.?[0-9a-f]{28}(\.[a-z]+)?")
-_KINDS = {
-    b"\x89PNG": "png",
-    b"\xff\xd8": "jpg",
-    b"GIF8": "gif",
-    b"BM": "bmp",
-    b"RIFF": "webp",
-    b"II*\x00": "tiff",
-    b"MM\x00*": "tiff",
-}
 
 
 class Kept:
@@ -38,7 +34,7 @@ class Kept:
     def __init__(self, folder: Path, *, share: float, megabytes: int, days: float) -> None:
         self._folder, self.share = folder, share
         self._most, self._longest = megabytes * 1_000_000, days * 86400
-        self._waiting = 0
+        self._waiting, self._since = 0, 0  # bytes that wait, and that were written since a look
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept")
 
     def offer(self, model: str, key: str, image: bytes) -> None:
@@ -60,7 +56,11 @@ class Kept:
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{key}"
             partial.write_bytes(image)
-            partial.replace(folder / f"{key}.{_kind(image)}")
+            kind = images.kind(image) or "bin"
+            partial.replace(folder / f"{key}.{kind.lower().replace('jpeg', 'jpg')}")
+            self._since += max(len(image), BLOCK)
+            if self._since > self._most / PART:
+                self.tidy()
         except OSError:  # a full disk stops no prediction
             logger.exception("An image could not be kept.")
 
@@ -75,7 +75,7 @@ class Kept:
 
     def tidy(self) -> None:
         """Remove what is too old and, of what is too much, the oldest."""
-        files = []
+        self._since, files = 0, []
         for path in self._folder.glob("*/*"):
             with suppress(FileNotFoundError):  # it was being written
                 about = path.lstat()
@@ -92,7 +92,3 @@ class Kept:
 def found(folder: Path, model: str, key: str) -> Path | None:
     """The kept image of a prediction."""
     return next((folder / model).glob(f"{key}.*"), None)
-
-
-def _kind(image: bytes) -> str:
-    return next((kind for start, kind in _KINDS.items() if image.startswith(start)), "bin")

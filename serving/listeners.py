@@ -11,6 +11,8 @@ import socket
 import struct
 from pathlib import Path
 
+from serving.settings import SettingsError
+
 # A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
@@ -34,6 +36,25 @@ def most_connections() -> int:
     except OSError:
         open_now = 64
     return max(1, (soft - open_now) * 3 // 4)
+
+
+def check(bind: str) -> None:
+    """See that an address can be listened on, before processes are started for it.
+
+    Raises:
+        SettingsError: it cannot; why.
+    """
+    host, _, port = bind.rpartition(":")
+    if bind.startswith("unix:"):
+        return
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host.strip("[]"), int(port)))
+        except OSError as exc:
+            reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
+            raise SettingsError(reason) from exc
 
 
 def refuse_connections(listener: socket.socket) -> None:

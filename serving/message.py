@@ -14,10 +14,11 @@ from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from serving.errors import ServingError
+from serving.errors import BadRequest, ServingError
 
 JSON = "application/json"
 
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")  # and a port
 _ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # what a proxy is asked by
 
 
@@ -70,16 +71,20 @@ class Request:
 
     @property
     def expects(self) -> bool:
-        """Whether the client waits to be told before it sends the body."""
-        return self.headers.get("expect", "").lower() == "100-continue"
+        """Whether the client waits to be told before it sends the body; none of HTTP/1.0 does."""
+        return self.version != "1.0" and self.headers.get("expect", "").lower() == "100-continue"
 
     def read_header(
         self, method: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]
     ) -> None:
         """Its header is there. Fields of one name are joined, as in WSGI; a target that names the
-        server, too, means the same without."""
+        server, too, means the same without.
+
+        Raises:
+            BadRequest: it is not one of HTTP/1.1 (RFC 9112, 3.2 and 6.1), or of 1.0.
+        """
         self.came = time.monotonic()
-        self.method, self.version = method.decode("latin-1"), version
+        self.version = version
         if not self.target.startswith(b"/") and (origin := _ORIGIN.match(self.target)):
             path = self.target[origin.end() :]
             self.target = path if path.startswith(b"/") else b"/" + path
@@ -87,6 +92,18 @@ class Request:
         for raw, value in fields:
             name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
             headers[name] = f"{headers[name]}, {text}" if name in headers else text
+        self._check()
+        self.method = method.decode("latin-1")
+
+    def _check(self) -> None:
+        """What a proxy before this server might take otherwise is refused."""
+        get = self.headers.get
+        if self.version not in ("1.0", "1.1"):
+            raise BadRequest(f"The request is of HTTP/{self.version}. Expected 1.1 or 1.0.")
+        if not _HOST.fullmatch(get("host", "" if self.version == "1.0" else " ")):
+            raise BadRequest("The header names no host, or several. Expected one field 'Host'.")
+        if get("transfer-encoding", "chunked").lower() != "chunked":
+            raise BadRequest("The body is transferred in an unknown coding. Expected 'chunked'.")
 
     def feed(self, chunk: bytes) -> None:
         """A part of the body came."""

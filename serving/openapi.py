@@ -100,6 +100,7 @@ def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, 
                 errors.HeaderTooLarge,
                 errors.InternalError,
                 errors.Overloaded,
+                errors.BodyTooSlow,
                 errors.DeadlineExceeded,
             ),
         },
@@ -177,7 +178,13 @@ def _schemas() -> dict[str, Any]:
                 "predictions": listed({"oneOf": [ref("Prediction"), ref("Error")]}),
             }
         ),
-        "Models": structure({"models": listed(ref("Model")), "workers": listed(ref("Worker"))}),
+        "Models": structure(
+            {
+                "models": listed(ref("Model")),
+                "refused": _refused(),
+                "workers": listed(ref("Worker")),
+            }
+        ),
         "Model": _model(),
         "Worker": _worker(),
         "Version": _version(),

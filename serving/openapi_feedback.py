@@ -48,6 +48,7 @@ def feedback() -> dict[str, Any]:
                 errors.InternalError,
                 errors.Overloaded,
                 errors.FeedbackUnavailable,
+                errors.BodyTooSlow,
                 errors.DeadlineExceeded,
             ),
         },

@@ -16,7 +16,13 @@ UNREADY = (errors.DeviceMissing, errors.Draining)
 FAILURES = (
     *(errors.BadRequest, errors.InvalidImage, *UNKNOWN, errors.RequestTooLarge),
     *(errors.ImageTooLarge, errors.TargetTooLong, errors.UnsupportedMedia),
-    *(errors.HeaderTooLarge, errors.InternalError, errors.Overloaded, errors.DeadlineExceeded),
+    *(
+        errors.HeaderTooLarge,
+        errors.InternalError,
+        errors.Overloaded,
+        errors.BodyTooSlow,
+        errors.DeadlineExceeded,
+    ),
 )
 HEAD = {
     "name": "Inference-Header-Content-Length",

@@ -45,6 +45,16 @@ class Recorder:
                 self._store = self._make()
             return self._store
 
+    def look(self) -> None:
+        """Have a database that is away told in the log before a label comes."""
+        self._thread.submit(lambda: self.store.sums())
+
+    def close(self) -> None:
+        """Let the database go, once what is being written is: SQLite puts all into its one file."""
+        self._thread.shutdown()
+        if self._store is not None:
+            self._store.close()
+
     async def record(self, labels: Sequence[Label], deadline: float) -> Answers:
         """Write the labels of one request, by a ``time.monotonic()``; of each the one that was
         there before, or None.

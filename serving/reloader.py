@@ -113,6 +113,8 @@ class Reloader:
                 labels=model.labels,
             )
         self._metrics.sweep()
+        if before.repository.routing != after.repository.routing:
+            logger.log(level, "routed", extra={"changed": FILE})
         for path, reason in after.refused.items():
             if again or before.refused.get(path) != reason:
                 logger.error("refused", extra={"path": path, "reason": reason})

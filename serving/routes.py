@@ -5,13 +5,15 @@ Knows the predictor, the shapes of each protocol and what an answer is; runs on 
 framework in particular.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from serving import openinference, tfserving
+from serving import exposition, openinference, tfserving
 from serving.call import Call
 from serving.edge import encoded
 from serving.feedback import Feedback
@@ -41,8 +43,10 @@ def table(
     predictor: Predictor,
     ids: Ids,
     ready: Callable[[], Mapping[str, str]],
+    page: Callable[[], bytes],
 ) -> list[Route]:
-    """All of them; ``ready`` raises while this replica is not."""
+    """All of them; ``ready`` raises while this replica is not, ``page`` is that of the metrics."""
+    scraping = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # waits for no other request
 
     async def predict(call: Call) -> Answer:
         return _json(await predictions.answer(call))
@@ -50,10 +54,15 @@ def table(
     async def label(call: Call) -> Answer:
         return _json(await feedback.answer(call))
 
+    async def metrics(_: Call) -> Answer:
+        told = await asyncio.get_running_loop().run_in_executor(scraping, page)
+        return Answer(200, told, exposition.CONTENT_TYPE)
+
     return [
         Route("POST", "/predict/<name>", predict),
         Route("POST", "/predict", predict),
         Route("POST", "/feedback", label),
+        Route("GET", "/metrics", metrics),
         _told("/healthz", lambda _: ALIVE),
         _told("/readyz", lambda _: ready()),
         *_openinference(predictor, ids, ready),

@@ -54,6 +54,7 @@ class Settings:
             "Worker processes; 0 means the processor quota divided by `INTRA_THREADS`, or one where"
             " a GPU is used.",
             0,
+            most=256,
         ),
     ] = 0
     requests: Annotated[
@@ -61,7 +62,7 @@ class Settings:
         About("Predictions, their bodies there, that one worker holds before it answers 503.", 1),
     ] = 256
     threads: Annotated[
-        int, About("Threads of one worker for metrics and descriptions, beside its event loop.", 1)
+        int, About("Threads of one worker for descriptions and quality, beside its event loop.", 1)
     ] = 4
     intra_threads: Annotated[int, About("Processor threads of one inference.", 1)] = 1
     device: Annotated[
@@ -143,7 +144,8 @@ class Settings:
         str,
         About(
             "Keys that sign the ids of predictions, with commas between: the first signs, all are"
-            " accepted. All replicas need the same. Without any, ids end with this run."
+            f" accepted. Each has {SHORTEST_KEY} characters at least; all replicas need the same."
+            " Without any, ids end with this run."
         ),
     ] = ""
     feedback_url: Annotated[

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -81,6 +82,17 @@ class Store:
     def away(self) -> bool:
         """Whether it did not answer a moment ago."""
         return time.monotonic() < self._away_until
+
+    @property
+    def name(self) -> str:
+        """Its URL, without a password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is a file that is not there; to ask it would make it."""
+        file = self._engine.url.database or ""
+        return self._engine.name == "sqlite" and "file:" not in file and not Path(file).exists()
 
     def close(self) -> None:
         """Let its connections go."""
@@ -214,7 +226,8 @@ class Store:
             self._away_until = time.monotonic() + AWAY
             self._prepared = False  # it may come back empty
             reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
-            logger.warning("the database of labels is away", extra={"reason": reason})
+            about = {"reason": reason, "database": self.name}
+            logger.warning("the database of labels is away", extra=about)
             raise FeedbackUnavailable("The database of labels is away. Try again later.") from exc
 
     def _prepare(self) -> None:

@@ -178,8 +178,10 @@ def _form(data: bytes, options: Mapping[str, str], limits: Limits) -> Body:
     if not images:
         raise BadRequest("The form has no part named 'image'.")
     check_count(len(images), limits)
-    model = next((part for name, part in found if name == "model"), None)
-    return Body(images, None if model is None else model.decode(errors="replace"))
+    models = [part.decode(errors="replace") for name, part in found if name == "model"]
+    if len(models) > 1:
+        raise BadRequest("The form has more than one field 'model'.")
+    return Body(images, models[0] if models else None)
 
 
 def _parts(data: bytes, boundary: str, most: int) -> Iterator[tuple[str, bytes]]:

@@ -137,7 +137,9 @@ class Worker(base.Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop."""
+        assert self._service is not None  # noqa: S101 - it was loaded
         self.loop.run_until_complete(self._serve())
+        self._service.labelling.recorder.close()
         access.use(None)
         access.flush()
         self.loop.close()
@@ -156,6 +158,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             self._told_to_stop.set()
         elif not self._service.draining.is_set():
             self._service.draining.set()
+            if self.slot == 0:
+                logger.info("stopping")
             self.loop.call_later(self._drain_seconds, self._told_to_stop.set)
 
     def _end_at_once(self) -> None:
@@ -171,6 +175,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
             watching.append(self.loop.create_task(self._service.labelling.kept.watch()))
+            self._service.labelling.recorder.look()
         others = partial(self.shares.others, 2 * self._processes, but=self.slot)
         own = partial(self.shares.of, self.slot)
         most = min(MOST, listeners.most_connections())
@@ -192,6 +197,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             busy = self._selector.busy()
         for task in watching:
             task.cancel()
+        await asyncio.wait(watching)
         self.server.stops = True
         self.server.changed = lambda _: None
         self.shares.tell(self.slot, NONE)

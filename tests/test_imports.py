@@ -69,7 +69,7 @@ SIBLINGS = {
     "judgement": set(),
     "labels": set(),
     "ids": {"errors"},
-    "kept": set(),
+    "kept": {"images"},
     "store": {"errors", "judgement", "labels", "settings"},
     "recorder": {"errors", "labels", "store"},
     "exposition": set(),
@@ -87,8 +87,8 @@ SIBLINGS = {
     "openinference": {"call", "errors", "images", "model", "tensors", "uploads"},
     "tfserving": {"errors", "images", "model", "tensors", "uploads"},
     "routes": {
-        *("call", "edge", "feedback", "message", "openinference", "predictions", "predictor"),
-        "tfserving",
+        *("call", "edge", "exposition", "feedback", "message", "openinference"),
+        *("predictions", "predictor", "tfserving"),
     },
     "access": set(),
     "edge": {"access", "errors", "metrics", "model"},
@@ -97,7 +97,7 @@ SIBLINGS = {
     "api": {
         *("api_edge", "errors", "reloader", "loop", "metrics", "model", "openapi"),
         *("call", "predictions", "predictor", "repository", "routes", "settings", "uploads"),
-        *("exposition", "feedback", "golden", "labelling", "quality"),
+        *("feedback", "golden", "labelling", "quality"),
     },
     "app": {
         *("admission", "api", "api_edge", "batcher", "errors", "reloader"),
@@ -109,7 +109,7 @@ SIBLINGS = {
     "server": {"http", "message"},
     "http": {"errors", "message", "parser", "server"},
     "front": {"api", "call", "edge", "errors", "message", "routes"},
-    "listeners": set(),
+    "listeners": {"settings"},
     "shares": set(),
     "accepting": {"http", "listeners", "server", "shares"},
     "worker": {
@@ -121,8 +121,8 @@ SIBLINGS = {
     "tune": {"errors", "model", "quota", "session", "settings", "versions"},
     "start": {"run"},
     "__main__": {
-        *("errors", "exporting", "model", "repository", "session", "settings", "start"),
-        *("store", "tune"),
+        *("errors", "exporting", "listeners", "model", "repository", "session", "settings"),
+        *("start", "store", "tune"),
     },
 }
 

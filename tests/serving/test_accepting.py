@@ -16,7 +16,7 @@ from serving.server import Server
 from serving.shares import Share
 
 OK = b"HTTP/1.1 200 OK"
-GET = b"GET / HTTP/1.1\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 async def answer(_: Request) -> Answer:

@@ -2,12 +2,16 @@
 
 import csv
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from serving.__main__ import main
 from serving.store import Store
+from tests.serving.running import ROOT
 from tests.serving.test_store import of
 
 
@@ -71,11 +75,32 @@ def test_what_cannot_be_had_or_written_is_told(
 ) -> None:
     assert main(["export-feedback", "--out", str(labelled / "no/labels.csv")]) == 1
     assert "cannot be written: No such file or directory." in capsys.readouterr().err
-    monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", f"sqlite:///{labelled}/no/labels.db")
+    (labelled / "text.db").write_text("no database")
+    monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", f"sqlite:///{labelled}/text.db")
     assert main(["export-feedback"]) == 1
     assert "The database of labels is away" in capsys.readouterr().err
+    monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", f"sqlite:///{labelled}/none.db")
+    assert main(["export-feedback"]) == 2
+    assert "none.db', and there is no such file." in capsys.readouterr().err
+    assert not (labelled / "none.db").exists()
     monkeypatch.setenv("CONVSERVE_FEEDBACK_URL", "postgresql+psycopg://user:secret@host:what/db")
     assert main(["export-feedback"]) == 2
     assert "secret" not in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["export-feedback", "--since", "yesterday"])
+    assert "'yesterday' is no date. Expected one like" in capsys.readouterr().err
+
+
+def test_who_reads_no_further_gets_no_complaint(labelled: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "serving", "export-feedback"],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")

@@ -143,6 +143,8 @@ def test_what_is_wrong_is_told(
     client: FlaskClient | Client, body: Any, status: int, code: str
 ) -> None:
     assert_error(label(client, body), status, code)
+    page = client.get("/metrics").text
+    assert value(page, "convserve_feedback_rejected_total", reason=code) == 1
 
 
 def test_a_body_of_far_too_many_items_is_refused_before_any_is_made(

@@ -15,14 +15,19 @@ from flask import Flask
 from serving import access, edge
 from serving.app import SERVICE, create_app
 from serving.front import PER_THREAD
+from serving.labels import Label
 from serving.message import Answer, Request
 from serving.settings import Settings
+from serving.store import Store
 from tests.serving.front import Client
 from tests.serving.samples import assert_error
 from tests.serving.test_metrics import value
 from tests.serving.waiting import until
 
-HEAD = b"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
+HEAD = (
+    b"POST /predict/shade HTTP/1.1\r\nHost: h\r\n"
+    b"Content-Type: image/png\r\nContent-Length: 999\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -84,11 +89,13 @@ def test_where_no_place_is_left_a_request_is_refused_at_once(
         for _ in range(admission.max_requests):
             places.enter_context(admission.request(0))
         with front.connect() as client:
-            client.sendall(HEAD + bytes(999) + b"GET /healthz HTTP/1.1\r\n\r\n")
+            client.sendall(HEAD + bytes(999) + b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
             until(lambda: len(lines) == 1)
             client.sendall(HEAD)  # what is refused before its body came drops that
             until(lambda: len(lines) == 2)
-            client.sendall(bytes(999) + b"GET /readyz HTTP/1.1\r\nConnection: close\r\n\r\n")
+            client.sendall(
+                bytes(999) + b"GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+            )
             answers = rest(client).split("HTTP/1.1 ")[1:]
         assert [answer[:3] for answer in answers] == ["503", "200", "503", "200"]
         assert "Retry-After: 1" in answers[0]
@@ -140,7 +147,7 @@ def test_what_waits_for_flask_is_bounded(models: Path) -> None:
     with ExitStack() as held:
         clients = [held.enter_context(front.connect()) for _ in range(PER_THREAD)]
         for client in clients:
-            client.sendall(b"GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         until(lambda: front.server.at_work == PER_THREAD)
         refused = front.get("/models")
         assert_error(refused, 503, "overloaded")
@@ -150,3 +157,24 @@ def test_what_waits_for_flask_is_bounded(models: Path) -> None:
         go_on.set()
         assert all(rest(client).startswith("HTTP/1.1 404 ") for client in clients)
     assert front.get("/models").status_code == 200
+
+
+def test_metrics_wait_for_no_database_that_hangs(
+    front: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, hanging = threading.Event(), list[int]()
+
+    def hang(*_: object) -> list[Label]:
+        hanging.append(1)
+        assert go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(Store, "newest", hang)
+    asking = [threading.Thread(target=front.get, args=("/models/shade/quality",)) for _ in range(8)]
+    for each in asking:
+        each.start()
+    until(lambda: len(hanging) == Settings().threads)
+    assert "convserve_requests_total" in front.get("/metrics").text
+    go_on.set()
+    for each in asking:
+        each.join()

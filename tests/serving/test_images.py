@@ -70,6 +70,14 @@ def test_other_formats_are_refused(kind: str) -> None:
         pixels(encoded(Image.new("RGB", (32, 32), RED), kind))
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_is_cut_short_is_told_as_what_it_was(kind: str) -> None:
+    file = encoded(corner(200, 200), kind)
+    for size in (20, len(file) // 2):
+        with pytest.raises(InvalidImage, match=f"begins as a {kind} file and is cut short"):
+            pixels(file[:size])
+
+
 @pytest.mark.parametrize(("spec", "shape"), [(GREY, (8, 8, 1)), (RGB, (8, 8, 3))])
 def test_pixels_have_the_shape_of_the_model(spec: PixelSpec, shape: tuple[int, ...]) -> None:
     read_pixels = pixels(encoded(Image.new("RGB", (100, 50), RED)), spec)

@@ -88,6 +88,15 @@ def test_the_folder_is_tidied_as_long_as_images_are_kept(
     assert "could not be tidied" in caplog.text
 
 
+def test_what_a_worker_writes_between_two_looks_is_bounded(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, share=1, megabytes=1, days=1)
+    image = b"\x89PNG" + bytes(30_000)
+    offer(kept, *[(f"{number:028x}", image) for number in range(100)])
+    held = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
+    assert 900_000 < held < 1_000_000 * (1 + 1 / keeping.PART)
+    assert found(tmp_path, "shade", f"{99:028x}") is not None  # the oldest went
+
+
 def old(path: Path, size: int, *, days: float) -> Path:
     """A file that was written so long ago."""
     path.parent.mkdir(exist_ok=True)

@@ -45,3 +45,6 @@ def test_what_is_wrong_is_told(client: FlaskClient | Client) -> None:
     assert_error(client.get("/models/nothing/quality"), 404, "unknown_model")
     assert_error(client.get("/models/shade/quality?labels=few"), 400, "bad_request")
     assert_error(client.get("/models/shade/quality?labels=0"), 400, "bad_request")
+    assert "'label'" in assert_error(
+        client.get("/models/shade/quality?label=2"), 400, "bad_request"
+    )

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from bench.sockets import owners
+from serving.store import Store
 from tests.serving.running import Running, running
 from tests.serving.samples import publish
 from tests.serving.test_metrics import labels, value
-from tests.serving.test_service import hammer
+from tests.serving.test_service import DARK, hammer
 from tests.serving.waiting import until
 
 POLL = 0.05
@@ -143,6 +144,37 @@ def test_a_worker_that_was_killed_comes_back_with_the_same_view(tmp_path: Path) 
         until(lambda: serve(service, [1, 2], 1))
         until(lambda: len({json.dumps(each["refused"]) for each in workers(service)}) == 1)
         assert workers(service)[0]["refused"].keys() == {"shade/3", "routing.json"}
+        told = service.json("GET", "/models")
+        assert told["refused"].keys() == {"routing.json"}
+        assert told["models"][0]["refused"].keys() == {"shade/3"}
+        _, output = service.terminate()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert len([line for line in lines if line["message"] == "routed"]) == 2  # by each worker
+    assert len([line for line in lines if line["message"] == "stopping"]) == 1
+
+
+def test_labels_are_in_one_file_once_the_service_has_stopped(tmp_path: Path) -> None:
+    publish(tmp_path / "models")
+    url = f"sqlite:///{tmp_path}/labels.db"
+    with running(tmp_path / "models", workers=2, feedback_url=url) as service:
+        for _ in range(20):
+            made = service.json("POST", "/predict/shade", DARK, Content_Type="image/png")
+            given = {"id": made["predictions"][0]["id"], "label": "dark"}
+            answer = service.json("POST", "/feedback", json.dumps(given).encode())
+            assert answer["status"] == "recorded"
+        service.terminate()
+    assert [path.name for path in tmp_path.glob("labels*")] == ["labels.db"]
+    store = Store(url, replica="one", worker=0)
+    assert len(list(store.all())) == 20
+
+
+def test_a_database_that_is_away_is_told_at_the_start(tmp_path: Path) -> None:
+    publish(tmp_path)
+    url = f"sqlite:///{tmp_path}/nowhere/labels.db"
+    with running(tmp_path, workers=2, feedback_url=url) as service:
+        until(lambda: "the database of labels is away" in service.output())
+        assert "unable to open database file" in service.output()
+        assert service.request("GET", "/readyz")[0] == 200
 
 
 def test_a_worker_that_took_the_place_of_another_gets_its_share_of_old_connections(

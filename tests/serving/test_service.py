@@ -97,7 +97,9 @@ def test_a_connection_survives_an_error(service: Running) -> None:
 def test_a_client_that_leaves_in_the_middle_harms_nobody(service: Running) -> None:
     for _ in range(4):
         with service.open() as client:
-            client.sendall(b"POST /predict/shade HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n")
+            client.sendall(
+                b"POST /predict/shade HTTP/1.1\r\nHost: h\r\nHost: x\r\nContent-Length: 999\r\n"
+            )
             client.sendall(b"Content-Type: image/png\r\n\r\nabc")
     assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
 
@@ -174,7 +176,7 @@ def answer_of(client: socket.socket) -> tuple[int, bytes]:
 
 def test_a_target_too_long_is_told_so(service: Running) -> None:
     with service.open() as client:
-        client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (414, "target_too_long")
 
@@ -193,7 +195,10 @@ def closed(client: socket.socket, *, drips: bool) -> None:
 
 
 def test_silent_and_dripping_clients_are_let_go(models: Path) -> None:
-    header = b"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 999\r\n"
+    header = (
+        b"POST /predict/shade HTTP/1.1\r\nHost: h\r\n"
+        b"Content-Type: image/png\r\nContent-Length: 999\r\n"
+    )
     sent = {b"": False, header: True, header + b"\r\n": True}
     with (
         running(models, workers=1, timeout_ms=2000) as service,
@@ -224,7 +229,8 @@ def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
 def begun(service: Running, length: int, body: bytes) -> socket.socket:
     """A prediction of which a part has come."""
     client = service.open()
-    head = f"POST /predict/shade HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: {length}"
+    head = "POST /predict/shade HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {length}"
     client.sendall(head.encode() + b"\r\n\r\n" + body)
     return client
 

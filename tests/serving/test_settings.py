@@ -27,6 +27,7 @@ def test_values_are_read_in_their_type() -> None:
         ("CONVSERVE_THREADS", "4.5", "Expected a whole number."),
         ("CONVSERVE_THREADS", "", "Expected a whole number."),
         ("CONVSERVE_THREADS", "0", "CONVSERVE_THREADS is 0. Expected a finite number, at least 1."),
+        ("CONVSERVE_WORKERS", "1000", "Expected a finite number, at least 0, at most 256."),
         ("CONVSERVE_DRAIN_SECONDS", "nan", "Expected a finite number, at least 0."),
         ("CONVSERVE_GRACE_SECONDS", "inf", "Expected a finite number"),
         ("CONVSERVE_BIND", " ", "CONVSERVE_BIND is empty."),

@@ -1,12 +1,13 @@
 """The check before the start, in a child: how it ends is how the command ends."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.serving.running import ROOT
+from tests.serving.running import ROOT, command_line
 
 PROGRAM = """
 import os, pathlib, sys
@@ -15,6 +16,18 @@ made = run.made
 run.made = lambda: made(pathlib.Path(sys.argv[1]))
 sys.exit(start.serve(lambda: {check}, workers=0))
 """
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no.such.host.invalid", "[::1]"])
+def test_an_address_where_nothing_can_listen_is_told_in_a_sentence(host: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        taken.bind(("::1" if ":" in host else "127.0.0.1", 0))
+        taken.listen()
+        bind = f"{host}:{taken.getsockname()[1]}"
+        ended = command_line(ROOT / "models", bind=bind)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"serving: CONVSERVE_BIND is '{bind}', where nothing can listen: " in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
