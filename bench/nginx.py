@@ -5,6 +5,7 @@ Knows nginx's configuration; knows nothing of what the replicas answer.
 
 import os
 import pwd
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from bench.environment import program
 from bench.service import Server, free_port, started
 
+DEPLOYED = Path(__file__).parents[1] / "deploy/nginx.conf"
 CONFIGURATION = """\
 daemon off;
 user {user} {group};
@@ -29,41 +31,38 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000000;
-    {more}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ {location} }}
-    }}
+    {servers}
 }}
 """
-TURNS = """\
-proxy_pass http://replicas;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";"""
 REFUSES = """\
-add_header X-Request-ID $http_x_request_id always;
-            return 503 "All places are taken. Try again later.";"""
+server {
+    listen 8000;
+    location / {
+        add_header X-Request-ID $http_x_request_id always;
+        return 503 "All places are taken. Try again later.";
+    }
+}"""
 
 
 @contextmanager
 def balanced(replicas: Sequence[Server]) -> Iterator[Server]:
-    """The one address of all."""
-    addresses = "".join(f"server 127.0.0.1:{each.port}; " for each in replicas)
-    upstream = f"upstream replicas {{ {addresses} keepalive 16; }}"
-    with _running(location=TURNS, more=upstream, path="/readyz", status=200) as server:
+    """The one address of all, as ``deploy/nginx.conf`` makes it."""
+    addresses = "".join(f"    server 127.0.0.1:{each.port};\n" for each in replicas)
+    servers = re.sub(r"( +server \S+;\n)+", addresses, DEPLOYED.read_text("utf-8"))
+    with _running(servers, path="/readyz", status=200) as server:
         yield server
 
 
 @contextmanager
 def refusing() -> Iterator[Server]:
     """What takes each body and answers 503, at the least cost that can be had."""
-    with _running(location=REFUSES, more="", path="/", status=503) as server:
+    with _running(REFUSES, path="/", status=503) as server:
         yield server
 
 
 @contextmanager
-def _running(*, location: str, more: str, path: str, status: int) -> Iterator[Server]:
-    """It runs once ``path`` gives ``status``."""
+def _running(servers: str, *, path: str, status: int) -> Iterator[Server]:
+    """It runs once ``path`` gives ``status``; what listens on 8000 gets a free port."""
     port, me = free_port(), pwd.getpwuid(os.geteuid())
     with tempfile.TemporaryDirectory(prefix="convserve-nginx-") as folder:
         file = Path(folder, "nginx.conf")
@@ -73,9 +72,7 @@ def _running(*, location: str, more: str, path: str, status: int) -> Iterator[Se
                 folder=folder,
                 user=me.pw_name,
                 group=group,
-                port=port,
-                location=location,
-                more=more,
+                servers=servers.replace("listen 8000;", f"listen 127.0.0.1:{port};"),
             )
         )
         with started(

@@ -78,6 +78,7 @@ def test_the_comparison_writes_its_tables_and_its_plot(page: Path) -> None:
 
 RUNS = {
     "footprint": ["--seconds=1"],
+    "precision": ["--rounds=1", "--seconds=0.05"],
     "kills": ["--seconds=4", "--every=2", "--clients=4"],
     "hostile": ["--count=30"],
     "soak": ["--seconds=4", "--every=1"],

@@ -1,7 +1,10 @@
 """The parts of the benchmarks of live accuracy that could be wrong in silence."""
 
 import json
+import os
 import random
+import signal
+import threading
 import time
 from collections import Counter
 
@@ -18,6 +21,7 @@ from bench.prometheus import hastened, prometheus
 from bench.service import convserve, newest, only
 from bench.timeline import Alert, Episode, Look
 from bench.traffic import Call, Outcome
+from tests.serving.waiting import until
 
 LABELS = [*"0123456789"]
 
@@ -302,3 +306,32 @@ def test_both_replicas_answer_behind_nginx_and_are_scraped() -> None:
             counted = {each.labels["instance"]: each.samples[0][1] for each in told}
             assert counted == {"a": 2, "b": 2}
             assert watching.alerts() == []
+
+
+@needs("nginx")
+def test_no_request_fails_where_one_of_two_replicas_is_killed() -> None:
+    folder, stop, seen = newest("digits"), threading.Event(), list[int]()
+    picture = published("digits")[0].picture
+    with (
+        only([folder]) as models,
+        convserve(models) as one,
+        convserve(models) as other,
+        balanced([one, other]) as front,
+    ):
+
+        def ask() -> None:
+            while not stop.is_set():
+                seen.append(front.status("POST", "/predict/digits", picture, "image/png"))
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for each in clients:
+            each.start()
+        until(lambda: len(seen) > 100)
+        for pid in one.processes():
+            os.kill(pid, signal.SIGKILL)
+        before = len(seen)
+        until(lambda: len(seen) > before + 200)
+        stop.set()
+        for each in clients:
+            each.join()
+    assert set(seen) == {200}

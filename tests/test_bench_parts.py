@@ -73,6 +73,7 @@ def test_every_command_has_its_place_on_the_page() -> None:
         "serving",
         "int8",
         "shipped",
+        "precision",
         "footprint",
         "overload",
         "kills",
