@@ -160,7 +160,12 @@ def _storm_promises(seen: Open, capacity: float, ceiling: float) -> list[Promise
         Promise("refused with 503, median", f"≤ {REFUSAL_MS} ms", f"{number(refused)} ms", refuses),
         Promise("refused with 503, p99", "", f"{number(seen.at(0.99, 503))} ms"),
         Promise("answered 200, p99", "", f"{number(seen.at(0.99))} ms"),
-        Promise("other answers", "none but 504", f"{other or 'none'}", not other.keys() - {504}),
+        Promise(
+            "other answers",
+            "none but 408, 504",
+            f"{other or 'none'}",
+            not other.keys() - {408, 504},
+        ),
         Promise("connections that broke", "0", f"{seen.lost}", not seen.lost),
     ]
 

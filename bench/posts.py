@@ -15,7 +15,7 @@ from bench.labels import Predicted, one_label
 from bench.service import Server
 from bench.traffic import Client, error_code
 
-AGAIN = (0, 503, 504)  # no answer, not now, or perhaps
+AGAIN = (0, 408, 503, 504)  # no answer, not now, or perhaps
 PAUSE = 0.05  # seconds before another try
 PATIENCE = 60.0  # seconds after which a client gives up
 

@@ -26,7 +26,7 @@ from bench.kills import Kill, blameless, kill, wait_for_workers
 from bench.probes import asked
 from bench.promises import Promise, add_page, told
 from bench.service import MODELS, ROOT, WORKERS, Server, convserve, newest, only
-from bench.traffic import PNG, Client, Outcome, clients, mixture, stopped
+from bench.traffic import PNG, REFUSALS, Client, Outcome, clients, mixture, stopped
 
 NAME, OLD, NEW = "digits", "1", "3"  # the model whose versions change, both published here
 CLIENTS, PAUSE = 6, 0.005
@@ -53,7 +53,7 @@ class Second:
     requests: int
     p50_ms: float
     p99_ms: float
-    refused: int  # 503 and 504
+    refused: int  # as traffic may be
     broken: int  # connections that broke under a request
     event: str
 
@@ -131,7 +131,7 @@ class Watch:
                 requests=len(new),
                 p50_ms=round(percentile(answered, 0.5), 2),
                 p99_ms=round(percentile(answered, 0.99), 2),
-                refused=sum(each.status in (503, 504) for each in new),
+                refused=sum(each.status in REFUSALS for each in new),
                 broken=sum(each.broke for each in new),
                 event=event,
             )
@@ -181,14 +181,14 @@ def judged(
         for each in outcomes
         if not each.broke and not each.kept
     )
-    refused = Counter(each.status for each in outcomes if each.status in (503, 504))
+    refused = Counter(each.status for each in outcomes if each.status in REFUSALS)
     fifth = max(1, len(rows) // 5)
     early, late = rows[fifth : 2 * fifth] or rows, rows[-fifth:]
     before, after = (median([each.pss_mb for each in part]) for part in (early, late))
     slow, slower = (median([each.p99_ms for each in part]) for part in (early, late))
     return [
         Promise("answers that were not promised", "none", _list(odd), not odd),
-        Promise("503 and 504, with their reasons", "", _list(refused)),
+        Promise("refusals: 408, 503, 504", "", _list(refused)),
         Promise(
             "connections that broke, but for those of killed workers",
             "0",

@@ -16,7 +16,12 @@ from bench import bodies
 from bench.service import Server
 
 PNG, JSON = "image/png", "application/json"
-REFUSALS = {503: {"overloaded", "draining"}, 504: {"deadline_exceeded"}}  # allowed to any request
+# Allowed to any request.
+REFUSALS = {
+    408: {"body_too_slow"},
+    503: {"overloaded", "draining"},
+    504: {"deadline_exceeded"},
+}
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ def test_series_of_a_metric_are_added_up() -> None:
         (200, "", True),
         (503, "overloaded", True),
         (504, "deadline_exceeded", True),
+        (408, "body_too_slow", True),
         (503, "no error of the one shape: b''", False),
         (500, "internal_error", False),
         (400, "invalid_image", False),
