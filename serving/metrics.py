@@ -49,6 +49,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._counts = None if slot is None else Counts(Path(os.environ[DIRECTORY]), slot)
         self.since = time.time() if since is None else since  # it counts
+        self._page = exposition.Page()
         self._retired: dict[Version, None] = {}  # in the order of their retirement
         # Tells what is refused, by path; not counted, as all workers tell it each other.
         self.refusals: Callable[[], Iterable[str]] = tuple
@@ -242,7 +243,7 @@ class Metrics:
     def page(self) -> bytes:
         """The page for Prometheus: all workers, where there are several."""
         told = (self._counts or self.registry, *self._collectors)
-        return exposition.page(family for each in told for family in each.collect())
+        return self._page(family for each in told for family in each.collect())
 
     def predicted(self, name: str) -> Mapping[int, Predicted]:
         """What all workers predicted with a model since the service's start, by version."""

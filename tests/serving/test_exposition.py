@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.exposition import page
+from serving.exposition import Page
 
+page = Page()
 ODD = 'a "quoted" \\ one\nin two lines, ä'
 
 
@@ -59,3 +60,14 @@ def test_when_a_series_was_made_is_not_told() -> None:
 
     assert b"_created" in generate_latest(registry)
     assert page(families()).splitlines()[2:] == [b"images_total 1.0"]
+
+
+def test_only_what_the_last_page_held_is_remembered() -> None:
+    page, registry = Page(), CollectorRegistry()
+    images = Counter("images", "Images.", ("version",), registry=registry)
+    for version in range(20):
+        images.labels(str(version)).inc()
+        page(registry.collect())
+        images.remove(str(version))
+    page(registry.collect())
+    assert not page._known
