@@ -149,8 +149,9 @@ def test_a_worker_that_was_killed_comes_back_with_the_same_view(tmp_path: Path) 
         assert told["models"][0]["refused"].keys() == {"shade/3"}
         _, output = service.terminate()
     lines = [json.loads(line) for line in output.splitlines()]
-    assert len([line for line in lines if line["message"] == "routed"]) == 2  # by each worker
-    assert len([line for line in lines if line["message"] == "stopping"]) == 1
+    said = Counter(line["message"] for line in lines)
+    assert said["routed"] in (1, 2)  # by each worker, but for what a killed one had not written
+    assert said["stopping"] == 1
 
 
 def test_labels_are_in_one_file_once_the_service_has_stopped(tmp_path: Path) -> None:
