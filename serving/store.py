@@ -9,7 +9,7 @@ the sums is exact whatever is killed, and after a restart it goes on where it st
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,11 @@ class Store:
         return self._engine.name == "sqlite" and "file:" not in file and not Path(file).exists()
 
     def close(self) -> None:
-        """Let its connections go."""
+        """Let its connections go. SQLite first puts all into its one file; by itself it would not
+        where another process does so in the same moment."""
+        if self._engine.name == "sqlite" and self._prepared:
+            with suppress(sa.exc.SQLAlchemyError), self._engine.connect() as connection:
+                connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
         self._engine.dispose()
 
     def record(self, given: Sequence[Label]) -> list[str | None]:
