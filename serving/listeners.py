@@ -48,13 +48,13 @@ def check(bind: str) -> None:
     if bind.startswith("unix:"):
         return
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((host.strip("[]"), int(port)))
-        except OSError as exc:
-            reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
-            raise SettingsError(reason) from exc
+    except OSError as exc:  # a system without IPv6 has no such socket
+        reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
+        raise SettingsError(reason) from exc
 
 
 def refuse_connections(listener: socket.socket) -> None:

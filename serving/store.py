@@ -85,8 +85,8 @@ class Store:
 
     @property
     def name(self) -> str:
-        """Its URL, without a password."""
-        return self._engine.url.render_as_string(hide_password=True)
+        """Its URL, without a password, which may stand behind the question mark, too."""
+        return self._engine.url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def missing(self) -> bool:

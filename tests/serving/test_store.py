@@ -188,3 +188,10 @@ def test_nothing_of_a_transaction_that_fails_is_kept(
         store.record([of("b")])
     with sqlite3.connect(tmp_path / "labels.db") as connection:
         assert connection.execute("SELECT count(*) FROM convserve_labels").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("url", ["user:secret@host/db", "user@host/db?password=secret"])
+def test_the_name_of_a_database_tells_no_password(url: str) -> None:
+    store = Store(f"postgresql+psycopg://{url}", replica="one", worker=0)
+    assert "secret" not in store.name
+    assert "host/db" in store.name
