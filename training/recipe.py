@@ -89,14 +89,20 @@ class Recipe:
         return " ".join(said[1].split()) if said else ""
 
     def fingerprint(self) -> str:
-        """A hash of all that the recipe's page says but for its header and comments.
+        """Return a hash of the recipe's code and values, not of imports, docstrings and comments.
 
-        A run is resumed only under the page that it began with.
+        A run is resumed only under the code that it began with; moving or documenting a page does
+        not change what it trains.
         """
-        source = inspect.getsource(sys.modules[self.network.__module__])
-        page = ast.parse(source)
-        if ast.get_docstring(page):
-            del page.body[0]
+        page = ast.parse(inspect.getsource(sys.modules[self.network.__module__]))
+        page.body = [
+            each for each in page.body if not isinstance(each, ast.Import | ast.ImportFrom)
+        ]
+        for each in ast.walk(page):
+            if isinstance(each, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
+                each
+            ):
+                del each.body[0]
         values = [  # what is left at its default says nothing, so that fields can be added
             (each.name, value)
             for each in fields(self)
