@@ -25,11 +25,11 @@ train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
 
 .PHONY: bench-train
 bench-train: .venv/train/.made ## Measure training, for about three hours on two cores
-	.venv/train/bin/python -m bench.training $(ARGS)
+	.venv/train/bin/python -m bench.throughput.training $(ARGS)
 
 .PHONY: bench
 bench: .venv/bench/.made ## Measure the service beside FastAPI and Flask (needs Linux and wrk)
-	.venv/bench/bin/python -m bench.serving $(ARGS)
+	.venv/bench/bin/python -m bench.throughput.serving $(ARGS)
 
 .PHONY: test
 test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too

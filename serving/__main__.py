@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from serving import listeners, repository, settings, start, tune
+from serving import settings
 from serving.errors import FeedbackUnavailable, ModelError
-from serving.model import Model
-from serving.session import CUDA, Options
+from serving.inference.models import repository, tune
+from serving.inference.models.model import Model
+from serving.inference.models.session import CUDA, Options
+from serving.server import launch, sockets
 
 USAGE, BROKEN = 2, 1
 
@@ -36,27 +38,27 @@ def main(arguments: list[str] | None = None) -> int:
         return _export(chosen, told)
     if told.check:
         return _check(chosen, tell=True)
-    if code := _reported(lambda: listeners.check(chosen.bind)):
+    if code := _reported(lambda: sockets.check(chosen.bind)):
         return code
-    return start.serve(partial(_check, chosen), workers=chosen.workers)
+    return launch.serve(partial(_check, chosen), workers=chosen.workers)
 
 
 def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
     """Load and self-test all, and see that labels have an address; ``ON_GPU`` where some of it runs
     on one and nobody is told."""
-    from serving import store  # a third of a second
+    from serving.feedback import database  # a third of a second
 
     models: list[Model] = []
 
     def load() -> None:
-        store.Store(chosen.feedback_url, replica=chosen.counts_as, worker=0).close()
+        database.Store(chosen.feedback_url, replica=chosen.counts_as, worker=0).close()
         options = Options.of(chosen)
         models.extend(repository.load(chosen.models, options=options, max_pixels=chosen.max_pixels))
         for model in models if tell else ():
             print(f"{model}: sound")
 
     code = _reported(load)
-    return start.ON_GPU if not tell and any(model.provider == CUDA for model in models) else code
+    return launch.ON_GPU if not tell and any(model.provider == CUDA for model in models) else code
 
 
 def _reported(work: Callable[[], None]) -> int:
@@ -73,11 +75,11 @@ def _reported(work: Callable[[], None]) -> int:
 
 
 def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
-    from serving import exporting
+    from serving.feedback import export
 
     def write() -> None:
         wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
-        print(f"serving: {exporting.export(chosen, **wanted)}", file=sys.stderr)
+        print(f"serving: {export.export(chosen, **wanted)}", file=sys.stderr)
 
     try:
         return _reported(write)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from serving.quota import cores
+from serving.cpus import cores
 
 PREFIX = "CONVSERVE_"
 

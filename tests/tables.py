@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from bench.figures import between
+from bench.reporting.figures import between
 from serving import errors, settings
 
 ROOT = Path(__file__).parents[1]

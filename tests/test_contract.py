@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from serving.errors import ModelError
-from serving.images import PixelSpec, read
-from serving.model import FILES
-from serving.versions import check_sums
+from serving.inference.images.pixels import PixelSpec, read
+from serving.inference.models.model import FILES
+from serving.inference.models.published import check_sums
 from tests.serving.running import Running, running
 from tests.tables import ROOT, described
 from tests.tiny_data import write_mnist
 from tests.training import tiny
-from training import calibrate, cost, evaluate, export, extra
-from training.datasets import Upload, load
-from training.datasets import test_uploads as uploads_of
-from training.fit import fit
-from training.pixels import encode_png, stretch
-from training.publish import publish
+from training.data import feedback_images
+from training.data.datasets import Upload, load
+from training.data.datasets import test_uploads as uploads_of
+from training.data.pixels import encode_png, stretch
+from training.evaluation import calibration, cost, scoring
+from training.fitting.fit import fit
+from training.publishing import to_onnx
+from training.publishing.publish import publish
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -88,7 +90,7 @@ def test_both_halves_see_the_same_digits(tmp_path: Path) -> None:
     for name, data in files.items():
         (tmp_path / "extra/7" / name).write_bytes(data)
     write_mnist(tmp_path / "mnist")
-    taken = extra.add(
+    taken = feedback_images.add(
         load("mnist", data_dir=tmp_path), tmp_path / "extra", model="digits", fit="digit"
     )
     served = {read(data, spec, max_pixels=10**6).tobytes() for data in files.values()}
@@ -146,8 +148,8 @@ def test_the_service_answers_as_the_file_does(service: Running, file: Path) -> N
         Upload("tiny.png", encode_png(image), "image/png", data.labels[label])
         for image, label in zip(data.test.images, data.test.labels, strict=True)
     ]
-    expected = evaluate.score(evaluate.probabilities(file, data.test.images), data.test.labels)
-    assert evaluate.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
+    expected = scoring.score(scoring.probabilities(file, data.test.images), data.test.labels)
+    assert scoring.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
 
 
 @pytest.mark.parametrize("coverage", ["0.9", "0.99"])
@@ -156,7 +158,7 @@ def test_the_sets_over_http_are_those_of_the_file(
 ) -> None:
     images = tiny.dataset().test.images[:20]
     threshold = json.loads(described(file)["conformal"])[coverage]
-    for image, row in zip(images, evaluate.probabilities(file, images), strict=True):
+    for image, row in zip(images, scoring.probabilities(file, images), strict=True):
         path = f"/predict/brightness?coverage={coverage}"
         told = service.json("POST", path, encode_png(image), Content_Type="image/png")
         expected = {
@@ -185,7 +187,7 @@ def test_mnist_passes_the_digit_policy_unchanged(real_dir: Path) -> None:
 
 
 def test_serving_reads_the_sums_that_training_writes(tmp_path: Path) -> None:
-    with export.publication(tmp_path, "digits", 1) as folder:
+    with to_onnx.publication(tmp_path, "digits", 1) as folder:
         (folder / "golden").mkdir()
         (folder / "golden" / "7-0.png").write_bytes(b"seven")
         (folder / "model.onnx").write_bytes(b"graph")
@@ -216,13 +218,13 @@ def every(files: list[Path]) -> pytest.MarkDecorator:
 
 @cache
 def on_test(file: Path, real_dir: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return evaluate.on_test(file, json.loads(described(file)["dataset"])["name"], data_dir=real_dir)
+    return scoring.on_test(file, json.loads(described(file)["dataset"])["name"], data_dir=real_dir)
 
 
 @every(PUBLISHED)
 @pytest.mark.real_data
 def test_a_published_file_is_as_accurate_as_its_metadata_say(file: Path, real_dir: Path) -> None:
-    result = evaluate.score(*on_test(file, real_dir))
+    result = scoring.score(*on_test(file, real_dir))
     metrics = json.loads(described(file)["metrics"])
     assert result.images == metrics["images"]
     # another processor may round another way
@@ -237,9 +239,9 @@ def test_the_sets_of_a_published_file_hold_the_truth_as_often_as_promised(
 ) -> None:
     answers, labels = on_test(file, real_dir)
     missed = MISSED.get("/".join(file.parts[-3:]), {})
-    assert calibrate.calibration_error(answers, labels) <= missed.get("calibration", AIM)
+    assert calibration.calibration_error(answers, labels) <= missed.get("calibration", AIM)
     for coverage, threshold in json.loads(described(file)["conformal"]).items():
-        sets = calibrate.sets(answers, labels, threshold)
+        sets = calibration.sets(answers, labels, threshold)
         assert sets.coverage == pytest.approx(float(coverage), abs=missed.get(coverage, AIM))
 
 
@@ -252,14 +254,14 @@ def test_the_service_is_as_accurate_as_the_file(file: Path, real_dir: Path) -> N
     precision = held.get("precision", "float32")
     with running(ROOT / "models", log_level="warning", precision=precision) as service:
         url = f"http://127.0.0.1:{service.port}"
-        result = evaluate.over_http(url, held["name"], uploads)
-    assert result == evaluate.score(*on_test(file, real_dir))
+        result = scoring.over_http(url, held["name"], uploads)
+    assert result == scoring.score(*on_test(file, real_dir))
 
 
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_photographed_digits_are_read(real_dir: Path) -> None:
-    uploads = list(evaluate.photographed(uploads_of("mnist", data_dir=real_dir)))[::5]
+    uploads = list(scoring.photographed(uploads_of("mnist", data_dir=real_dir)))[::5]
     with running(ROOT / "models", log_level="warning") as service:
-        result = evaluate.over_http(f"http://127.0.0.1:{service.port}", "digits", uploads)
+        result = scoring.over_http(f"http://127.0.0.1:{service.port}", "digits", uploads)
     assert result.accuracy >= 0.985

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tests.tables import ROOT
-from training import hosts
 from training.__main__ import _parser
 from training.errors import BelowGate, DataError, HostLost, Preempted, UsageError
+from training.fitting import launcher
 
 MANIFEST = ROOT / "deploy/kubernetes/training-job.yaml"
 OBJECTS = {each["kind"]: each for each in yaml.safe_load_all(MANIFEST.read_text("utf-8"))}
@@ -39,7 +39,7 @@ def test_every_pod_of_the_job_finds_its_host() -> None:
         told = ENVIRONMENT | {"JOB_COMPLETION_INDEX": str(index)}
         (port,) = SERVICE["spec"]["ports"]
         first = f"{JOB['metadata']['name']}-0.{SERVICE['metadata']['name']}:{port['port']}"
-        assert hosts.find(options, told) == hosts.Hosts(first, count, index)
+        assert launcher.find(options, told) == launcher.Hosts(first, count, index)
 
 
 def test_the_service_gives_the_pods_their_names() -> None:
@@ -65,7 +65,7 @@ def test_the_job_is_retried_by_our_exit_codes(action: str, errors: set[Any]) -> 
 
 def test_a_pod_may_end_in_peace() -> None:
     assert POD["restartPolicy"] == "Never"
-    assert POD["terminationGracePeriodSeconds"] > 2 * hosts.GRACE
+    assert POD["terminationGracePeriodSeconds"] > 2 * launcher.GRACE
 
 
 def test_both_environments_that_serve_hold_the_same() -> None:

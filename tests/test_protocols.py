@@ -63,6 +63,6 @@ def test_there_is_a_command_for_each_protocol() -> None:
 
 
 def test_the_bound_it_tells_is_the_code_s() -> None:
-    from serving.tensors import NUMBERS
+    from serving.api.tensors import NUMBERS
 
     assert f"bounded to {NUMBERS:,} numbers" in PAGE

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import SUBSET
-from training.pets import KINDS
-from training.splits import pet_part
+from training.data.datasets import SUBSET
+from training.data.pets import KINDS
+from training.data.splits import pet_part
 
 TRAIN, TEST = 30, 10  # images of each class; a fifth of the former becomes validation
 

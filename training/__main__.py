@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
-from training import job
-from training.datasets import test_uploads
+from training.commands import train
+from training.commands.options import parser
+from training.data.datasets import test_uploads
 from training.errors import TrainingError, UsageError
-from training.options import parser
-from training.stop import SIGTERM
+from training.fitting.signals import SIGTERM
 
 BACKENDS = {"tensorflow": "train", "jax": "train-jax"}  # by the extra that installs each
 
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     runs = {
         "list": _list,
-        "train": job.train,
-        "export": job.export,
+        "train": train.train,
+        "export": train.export,
         "evaluate": _evaluate,
         "reproduce": _reproduce,
         "compare": _compare,
@@ -71,7 +71,7 @@ def _check_backend(name: str) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    from training import recipe
+    from training.modelling import recipe
 
     for entry in map(recipe.find, recipe.names()):
         mark = (
@@ -84,7 +84,7 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from training.reproduce import reproduce
+    from training.commands.reproduce import reproduce
 
     reproduce(
         options.names,
@@ -99,7 +99,8 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training import evaluate, published, recipe
+    from training.evaluation import published, scoring
+    from training.modelling import recipe
 
     name, version = published.parse(options.name)
     if options.photographed and not (options.url and name == "digits"):
@@ -109,16 +110,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     dataset = recipe.find(name).dataset
     if options.url:
         uploads = test_uploads(dataset, data_dir=options.data_dir)
-        sent = evaluate.photographed(uploads) if options.photographed else uploads
-        result = evaluate.over_http(options.url, name, sent, version=version)
+        sent = scoring.photographed(uploads) if options.photographed else uploads
+        result = scoring.over_http(options.url, name, sent, version=version)
     else:
         file = published.find(options.name, options.models).file
-        result = evaluate.file(file, dataset, data_dir=options.data_dir)
+        result = scoring.file(file, dataset, data_dir=options.data_dir)
     print(f"{options.name}: {result}")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from training import compare, published
+    from training.commands import compare
+    from training.evaluation import published
 
     one, other = (published.find(text, options.models) for text in options.versions)
     print(compare.table(one, other))

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from serving.api import Service
 from serving.app import SERVICE, create_app
+from serving.app.views import Service
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.samples import publish

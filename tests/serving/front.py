@@ -11,9 +11,9 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from serving.app import SERVICE
-from serving.front import Front
-from serving.http import Connection
-from serving.server import Server
+from serving.server.dispatch import Front
+from serving.server.http.connection import Connection
+from serving.server.http.pool import Server
 
 
 class Client:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import service
+from bench.rig import service
 
 ROOT, environment = service.ROOT, service.convserve_environment
 

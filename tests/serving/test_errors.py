@@ -6,8 +6,8 @@ import pytest
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from serving import errors
-from serving.edge import Exchange
-from serving.metrics import Metrics
+from serving.app.exchange import Exchange
+from serving.monitoring.metrics import Metrics
 
 
 def test_the_drawn_tree_is_the_written_one() -> None:

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from training.stop import Sigterm
+from training.fitting.signals import Sigterm
 
 
 @pytest.fixture

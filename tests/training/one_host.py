@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 
 from tests.training import tiny
-from training.augment import RandomResizedCrop, RandomShift
-from training.fit import fit
-from training.hosts import Hosts
-from training.parallel import follow_first, joined
+from training.fitting.distributed import follow_first, joined
+from training.fitting.fit import fit
+from training.fitting.launcher import Hosts
+from training.modelling.augment import RandomResizedCrop, RandomShift
 
 RECIPE = replace(
     tiny.RECIPE,

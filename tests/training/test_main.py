@@ -18,7 +18,7 @@ import pytest
 from tests.tables import ROOT
 from tests.tiny_data import squares, write_idx, write_tiny_data
 from training.__main__ import main
-from training.run import State
+from training.fitting.checkpoints import State
 
 
 def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,8 +184,8 @@ def test_a_run_that_was_published_is_not_published_twice(
     state = State("digits_adadelta", "", 1, 1, "float32", "", "")
     state.published = hashlib.sha256(b"of this run").hexdigest()
     published: list[object] = []
-    monkeypatch.setattr("training.fit.fit", lambda *_, **__: state)
-    monkeypatch.setattr("training.job._publish", lambda *given: published.append(given))
+    monkeypatch.setattr("training.fitting.fit.fit", lambda *_, **__: state)
+    monkeypatch.setattr("training.commands.train._publish", lambda *given: published.append(given))
     assert main(command(tmp_path)[3:]) == 0
     assert len(published) == calls
 
@@ -201,9 +201,11 @@ def test_a_version_that_is_worse_than_the_one_before_is_told(
 ) -> None:
     shutil.copytree(ROOT / f"models/digits/{before}", tmp_path / "models/digits/1")
     write_tiny_data(tmp_path / "data-dir")
-    monkeypatch.setattr("training.fit.fit", lambda *_, **__: State("", "", 1, 1, "", "", ""))
     monkeypatch.setattr(
-        "training.publish.publish",
+        "training.fitting.fit.fit", lambda *_, **__: State("", "", 1, 1, "", "", "")
+    )
+    monkeypatch.setattr(
+        "training.publishing.publish.publish",
         lambda *_, **__: shutil.copytree(
             ROOT / f"models/digits/{after}", tmp_path / "models/digits/2"
         ),

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from training.datasets import Dataset
-from training.recipe import Recipe, Tensor
-from training.splits import Split
+from training.data.datasets import Dataset
+from training.data.splits import Split
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:

@@ -11,8 +11,8 @@ resolution discrepancy*, 2019).
 import keras
 from keras import layers
 
-from training.augment import RandomResizedCrop
-from training.recipe import Recipe, Tensor
+from training.modelling.augment import RandomResizedCrop
+from training.modelling.recipe import Recipe, Tensor
 
 
 def _conv(x: Tensor, filters: int, *, strides: int = 1) -> Tensor:

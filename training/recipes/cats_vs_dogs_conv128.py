@@ -13,7 +13,7 @@ sigmoid saturates, and squared error has no gradient left: see cats_vs_dogs_mlp.
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, outputs: int) -> Tensor:

@@ -13,7 +13,7 @@ batch 32.
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, outputs: int) -> Tensor:

@@ -14,10 +14,10 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from training.augment import AlternatingFlip, Cutout, RandomShift
-from training.initial import Dirac, whitening
-from training.recipe import Recipe, Tensor
-from training.schedules import Triangle
+from training.modelling.augment import AlternatingFlip, Cutout, RandomShift
+from training.modelling.initializers import Dirac, whitening
+from training.modelling.recipe import Recipe, Tensor
+from training.modelling.schedules import Triangle
 
 SCALE, OFFSET = 1 / 63, -1.9  # about zero mean and unit variance
 

@@ -13,7 +13,7 @@ on 5,000 images held out.
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:

@@ -9,9 +9,9 @@ network models for MNIST digit recognition*, 2020, with pooling, so that it cost
 import keras
 from keras import layers
 
-from training.augment import RandomAffine
-from training.recipe import Recipe, Tensor
-from training.schedules import Triangle
+from training.modelling.augment import RandomAffine
+from training.modelling.recipe import Recipe, Tensor
+from training.modelling.schedules import Triangle
 
 
 def _conv(x: Tensor, filters: int, padding: str) -> Tensor:

@@ -11,7 +11,7 @@ Pixels are scaled to 0-1 and the batch is 150, as the text says; Adam has Keras'
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:

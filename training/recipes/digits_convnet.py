@@ -12,7 +12,7 @@ Pixels are normalised by the training set's mean 0.1307 and deviation 0.3081. Th
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:

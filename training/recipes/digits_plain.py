@@ -11,7 +11,7 @@ Pixels stay 0-255, the batch is Keras' default of 32, Adam has Keras' defaults.
 import keras
 from keras import layers
 
-from training.recipe import Recipe, Tensor
+from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:

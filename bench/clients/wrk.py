@@ -1,0 +1,156 @@
+"""Load by wrk: closed, where each client waits for its answer, and open, at a constant rate.
+
+Knows wrk and its script ``wrk.lua``; knows nothing of servers or of tables.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.reporting.figures import percentile
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+TIMEOUT = 30  # seconds after which wrk counts a request as an error
+SPARE = 60  # seconds that wrk may take beside its window
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What is posted, in turn."""
+
+    files: Sequence[bytes]
+    content_type: str
+    images: int = 1  # in each
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a closed loop saw. wrk spreads a stall over the requests that it kept from being sent:
+    its percentiles are no lower than what its clients saw."""
+
+    per_second: float  # requests
+    p50: float  # milliseconds
+    p99: float
+    errors: int  # answers with a status above 399, and connections that failed
+
+
+@dataclass(frozen=True)
+class Open:
+    """What an open loop saw: milliseconds from the time that a request was due, by status."""
+
+    seconds: float
+    latencies: Mapping[int, list[float]] = field(default_factory=dict)
+    lost: int = 0  # requests whose connection was closed under them, or failed
+
+    def rate(self, status: int = 200) -> float:
+        """Answers of a status a second."""
+        return len(self.latencies.get(status, [])) / self.seconds
+
+    def at(self, share: float, status: int = 200) -> float:
+        """A percentile of the latency of a status."""
+        return percentile(self.latencies.get(status, []), share)
+
+    @property
+    def errors(self) -> int:
+        """All that was not answered 200."""
+        return self.lost + sum(len(v) for status, v in self.latencies.items() if status != 200)
+
+
+def closed(url: str, bodies: Bodies, *, clients: int, seconds: float) -> Closed:
+    """So many clients, each with a connection of its own, kept alive where the server does."""
+    return read_closed(_wrk(url, bodies, threads=1, clients=clients, seconds=seconds))
+
+
+def opened(
+    url: str,
+    bodies: Bodies,
+    *,
+    rate: float,
+    seconds: float,
+    clients: int = 64,
+    echoed: bool = False,
+) -> Open:
+    """Requests at a constant ``rate``, as long as one of ``clients`` connections is free for them.
+
+    Where the server echoes X-Request-ID all share one schedule: only a request for which no
+    connection is free is sent late. Elsewhere each connection has a schedule of its own.
+    """
+    threads = 1 if echoed else clients
+    return read_open(
+        _wrk(
+            url,
+            bodies,
+            threads=threads,
+            clients=clients,
+            seconds=seconds,
+            BENCH_INTERVAL_US=str(1e6 * threads / rate),
+            BENCH_THREADS=str(threads),
+            BENCH_ECHOED=str(int(echoed)),
+        )
+    )
+
+
+def _wrk(
+    url: str, bodies: Bodies, *, threads: int, clients: int, seconds: float, **variables: str
+) -> str:
+    command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{max(1, round(seconds))}s"]
+    command += ["--timeout", f"{TIMEOUT}s", "-s", str(SCRIPT)]
+    command += ["-H", f"Content-Type: {bodies.content_type}", url]
+    with written(bodies.files) as paths:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "BENCH_BODIES": "\n".join(map(str, paths)), **variables},
+            capture_output=True,
+            text=True,
+            timeout=seconds + TIMEOUT + SPARE,
+            check=False,
+        )
+    if done.returncode or "{" not in done.stdout:
+        raise RuntimeError(f"wrk ended with {done.returncode}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+@contextmanager
+def written(files: Sequence[bytes]) -> Iterator[list[Path]]:
+    """Files that hold these bytes, for another program to read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [Path(scratch, str(number)) for number in range(len(files))]
+        for path, data in zip(paths, files, strict=True):
+            path.write_bytes(data)
+        yield paths
+
+
+def _summary(output: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads(output[output.rindex("{") :])
+    return found
+
+
+def read_closed(output: str) -> Closed:
+    """What wrk printed after a closed loop."""
+    told = _summary(output)
+    return Closed(
+        told["requests"] / told["seconds"],
+        told["p50_us"] / 1000,
+        told["p99_us"] / 1000,
+        int(told["refused"] + told["broken"]),
+    )
+
+
+def read_open(output: str) -> Open:
+    """What wrk printed after an open loop."""
+    told = _summary(output)
+    latencies: dict[int, list[float]] = {}
+    counted: Counter[str] = Counter()
+    for line in output.splitlines():
+        kind, *values = line.split() or [""]
+        if kind == "answer":
+            latencies.setdefault(int(values[0]), []).append(int(values[1]) / 1000)
+        elif kind == "lost":
+            counted[kind] += int(values[0])
+    return Open(told["seconds"], latencies, counted["lost"] + int(told["broken"]))

@@ -1,0 +1,4 @@
+"""Figures, promises, and the tables of the documentation.
+
+May import the rig.
+"""

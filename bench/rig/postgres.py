@@ -1,0 +1,87 @@
+"""A PostgreSQL of one's own, from Debian's packages: empty, on a free port, gone at the end.
+
+Knows PostgreSQL's programs and SQLAlchemy's URL; knows nothing of what is kept in it.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.rig.environment import program
+from bench.rig.service import Server, free_port, started
+
+OWNER = "postgres"  # of Debian's package: PostgreSQL refuses to run as root
+NAME = "convserve"  # of its one user
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Its URL, while it runs. What it has told is on the disk: ``fsync`` stays on."""
+    user = OWNER if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="convserve-postgres-") as folder:
+        if user:
+            shutil.chown(folder, user, user)
+        data, port = str(Path(folder, "data")), free_port()
+        _make(data, user)
+        with started(
+            [str(program("postgres")), "-D", data, "-p", str(port), *_SETTINGS],
+            port=port,
+            ready=_ready,
+            environment=os.environ,
+            folder=Path(folder),
+            user=user,
+            ends=signal.SIGINT,  # at once; SIGTERM would wait for all who are connected
+        ):
+            yield url(port)
+
+
+def url(port: int) -> str:
+    """Where it is, in SQLAlchemy's words."""
+    return f"postgresql+psycopg://{NAME}@127.0.0.1:{port}/postgres"
+
+
+def asked(address: str, statement: str) -> Sequence[Sequence[Any]]:
+    """The rows that answer a statement of SQL, on a connection of its own."""
+    from sqlalchemy import NullPool, create_engine, text
+
+    with create_engine(address, poolclass=NullPool).connect() as connection:
+        return connection.execute(text(statement)).all()
+
+
+# No socket in a folder that belongs to somebody, and nothing in /dev/shm.
+_SETTINGS = (
+    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+    *("-c", "dynamic_shared_memory_type=mmap"),
+)
+
+
+def _make(data: str, user: str | None) -> None:
+    command = [str(program("initdb")), "--pgdata", data, "--username", NAME, "--auth", "trust"]
+    command += ["--encoding", "UTF8", "--locale", "C", "--no-sync"]
+    done = subprocess.run(
+        command,
+        cwd=Path(data).parent,
+        user=user,
+        group=user,
+        extra_groups=[] if user else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"initdb ended with {done.returncode}: {done.stderr or done.stdout}")
+
+
+def _ready(server: Server) -> bool:
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return bool(asked(url(server.port), "SELECT 1"))
+    except OperationalError:
+        return False

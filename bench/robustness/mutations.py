@@ -1,0 +1,263 @@
+"""Damaged images of every accepted format, the same for the same seed.
+
+Knows how PNG, JPEG and WebP are cut into pieces, to damage them where a decoder looks; knows
+nothing of servers.
+"""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from PIL import Image
+
+from bench.clients.bodies import NAMES, files
+
+SIDE = 64
+LARGE = 1000  # the side of one whose scans cost something
+MOST = 4  # kinds of damage done to one image
+MANY = (100, 3_000, 60_000)  # pieces, where there are far too many
+NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+Piece = tuple[bytes, bytes]  # a name, and what it holds
+
+
+@cache
+def sound() -> tuple[bytes, ...]:
+    """Sound images: each accepted format in its variants, and one picture of each model."""
+    ramp = Image.linear_gradient("L").resize((SIDE, SIDE))
+    colours = Image.merge("RGB", [ramp, ramp.rotate(90), ramp.rotate(180)])
+    clear = colours.copy()
+    clear.putalpha(ramp)
+    frames = [colours.rotate(90 * turn) for turn in range(3)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    variants: list[tuple[str, Image.Image, dict[str, object]]] = [
+        ("PNG", ramp, {}),
+        ("PNG", colours, {"optimize": True}),
+        ("PNG", clear, {}),
+        ("PNG", colours.convert("P"), {"transparency": 0}),
+        ("PNG", ramp.convert("1"), {}),
+        ("PNG", ramp.convert("I").convert("I;16"), {}),
+        ("PNG", colours, {"save_all": True, "append_images": frames}),
+        ("JPEG", colours, {"quality": 85, "exif": exif}),
+        ("JPEG", colours, {"progressive": True}),
+        ("JPEG", colours.resize((LARGE, LARGE)), {"progressive": True}),
+        ("JPEG", colours.convert("CMYK"), {}),
+        ("JPEG", ramp, {"restart_marker_rows": 1}),
+        ("WEBP", colours, {}),
+        ("WEBP", clear, {"lossless": True}),
+        ("WEBP", colours, {"save_all": True, "append_images": frames}),
+        ("BMP", colours, {}),
+        ("BMP", colours.convert("P"), {}),
+        ("BMP", ramp.convert("1"), {}),
+        ("GIF", colours.convert("P"), {}),
+        ("GIF", frames[0], {"save_all": True, "append_images": frames, "loop": 0}),
+    ]
+    saved = (_saved(image, form, more) for form, image, more in variants)
+    return (*saved, run_lengths(LARGE), *_published())
+
+
+def run_lengths(side: int) -> bytes:
+    """A BMP of one colour that is compressed by run lengths, which Pillow does not write."""
+    row = b"\xff\1" * (side // 255) + bytes([side % 255, 1]) + b"\0\0"
+    info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + info + bytes(1024) + row * side
+
+
+def _published() -> list[bytes]:
+    return [files(name)[0] for name in NAMES]
+
+
+def _saved(image: Image.Image, form: str, options: dict[str, object]) -> bytes:
+    target = io.BytesIO()
+    image.save(target, form, **options)
+    return target.getvalue()
+
+
+def mutated(seed: int, index: int) -> bytes:
+    """The image number ``index`` of a seed: one of the sound ones, damaged in one to four ways."""
+    rng = random.Random(f"{seed} {index}")
+    data = rng.choice(sound())
+    for _ in range(rng.randint(1, MOST)):
+        data = rng.choice(DAMAGES)(rng, data) or data
+    while data in sound():  # what was overwritten by itself
+        data = flip(rng, data)
+    return data
+
+
+def flip(rng: random.Random, data: bytes) -> bytes:
+    """Some bits, more often near the start, where the header is."""
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 2, 8, 64))):
+        changed[_place(rng, data)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def overwrite(rng: random.Random, data: bytes) -> bytes:
+    """A stretch of one byte, or of chance."""
+    start, length = _place(rng, data), rng.choice((1, 2, 4, 16, 256))
+    filling = bytes([rng.choice((0, 0xFF, rng.randrange(256)))]) * length
+    if rng.random() < 0.5:
+        filling = rng.randbytes(length)
+    return data[:start] + filling[: len(data) - start] + data[start + length :]
+
+
+def truncate(rng: random.Random, data: bytes) -> bytes:
+    """The start alone."""
+    return data[: rng.randint(0, len(data))]
+
+
+def cut(rng: random.Random, data: bytes) -> bytes:
+    """Without a stretch of it."""
+    start = _place(rng, data)
+    return data[:start] + data[start + rng.choice((1, 2, 4, 32, 1024)) :]
+
+
+def repeat(rng: random.Random, data: bytes) -> bytes:
+    """With a stretch of it again and again."""
+    start = _place(rng, data)
+    part = data[start : start + rng.choice((1, 4, 32, 1024))]
+    return data[:start] + part * rng.choice((2, 3, 100)) + data[start:]
+
+
+def splice(rng: random.Random, data: bytes) -> bytes:
+    """The start of it, then the end of another."""
+    other = rng.choice(sound())
+    return data[: _place(rng, data)] + other[_place(rng, other) :]
+
+
+def lengths(rng: random.Random, data: bytes) -> bytes:
+    """A number of two or four bytes where one may be, as large or odd as numbers are."""
+    wide = rng.random() < 0.5
+    value = rng.choice(NUMBERS) & (0xFFFFFFFF if wide else 0xFFFF)
+    packed = struct.pack(rng.choice("<>") + ("I" if wide else "H"), value)
+    start = _place(rng, data)
+    return data[:start] + packed + data[start + len(packed) :]
+
+
+def pieces(rng: random.Random, data: bytes) -> bytes:
+    """The chunks or segments of it, one of them gone, twice, elsewhere, changed or renamed."""
+    for start, take, make in FORMATS:
+        if data.startswith(start) and len(found := take(data)) > 1:
+            _rearrange(rng, found)
+            return make(found)
+    return lengths(rng, data)
+
+
+def swell(rng: random.Random, data: bytes) -> bytes:
+    """With many pieces that hold nothing, which a decoder skips one by one."""
+    for start, take, make in FORMATS:
+        if data.startswith(start) and (found := take(data)):
+            place = rng.randint(1, len(found))
+            return make([*found[:place], *[EMPTY[start]] * rng.choice(MANY), *found[place:]])
+    return repeat(rng, data)
+
+
+def scans(rng: random.Random, data: bytes) -> bytes:
+    """With the last scan of a JPEG many times, for each of which all pixels are visited."""
+    last = data.rfind(b"\xff\xda\x00")
+    if last < 0:
+        return swell(rng, data)
+    head = data[last : last + 2 + int.from_bytes(data[last + 2 : last + 4], "big")]
+    scan = rng.choice((head + bytes(2), data[last : last + 3]))  # or no more than its beginning
+    return data[:-2] + scan * rng.choice(MANY) + data[-2:]
+
+
+def _rearrange(rng: random.Random, found: list[Piece]) -> None:
+    place = rng.randrange(len(found))
+    name, held = found[place]
+    what = rng.randrange(5)
+    if what == 0:
+        del found[place]
+    elif what == 1:
+        found.insert(rng.randrange(len(found)), (name, held))
+    elif what == 2:
+        found.insert(rng.randrange(len(found)), found.pop(place))
+    elif what == 3:
+        found[place] = (name, rng.choice(PLAIN)(rng, held) if held else b"\0")
+    else:
+        found[place] = (rng.choice(found)[0], held)
+
+
+def png_pieces(data: bytes) -> list[Piece]:
+    """The chunks of a PNG."""
+    found, at = [], 8
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return found
+
+
+def png(found: Sequence[Piece]) -> bytes:
+    """A PNG of chunks, their check sums right: the decoder reads on."""
+    chunks = [
+        struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held))
+        for name, held in found
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def jpeg_pieces(data: bytes) -> list[Piece]:
+    """The segments of a JPEG; the last holds the scan and all after it."""
+    found, at = [], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        found.append((data[at : at + 2], data[at + 4 : at + 2 + size]))
+        at += 2 + max(size, 2)
+    return [*found, (b"", data[at:])]
+
+
+def jpeg(found: Sequence[Piece]) -> bytes:
+    """A JPEG of segments."""
+    segments = [
+        name + struct.pack(">H", min(len(held) + 2, 0xFFFF)) + held if name else held
+        for name, held in found
+    ]
+    return b"\xff\xd8" + b"".join(segments)
+
+
+def webp_pieces(data: bytes) -> list[Piece]:
+    """The chunks of a WebP."""
+    found, at = [], 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        found.append((data[at : at + 4], data[at + 8 : at + 8 + size]))
+        at += 8 + size + size % 2
+    return found
+
+
+def webp(found: Sequence[Piece]) -> bytes:
+    """A WebP of chunks."""
+    inside = b"WEBP" + b"".join(
+        name + struct.pack("<I", len(held)) + held + b"\0" * (len(held) % 2) for name, held in found
+    )
+    return b"RIFF" + struct.pack("<I", len(inside)) + inside
+
+
+def _place(rng: random.Random, data: bytes) -> int:
+    """Somewhere; half of the time near the start."""
+    if not data:
+        return 0
+    return rng.randrange(min(len(data), 64) if rng.random() < 0.5 else len(data))
+
+
+Damage = Callable[[random.Random, bytes], bytes]
+
+PLAIN: tuple[Damage, ...] = (flip, overwrite, truncate, cut, repeat, splice, lengths)
+DAMAGES = (*PLAIN, pieces, swell, scans)
+EMPTY: dict[bytes, Piece] = {
+    b"\x89PNG": (b"teSt", b""),
+    b"\xff\xd8": (b"\xff\xfe", b""),
+    b"RIFF": (b"teSt", b""),
+}
+FORMATS: tuple[
+    tuple[bytes, Callable[[bytes], list[Piece]], Callable[[Sequence[Piece]], bytes]], ...
+] = (
+    (b"\x89PNG", png_pieces, png),
+    (b"\xff\xd8", jpeg_pieces, jpeg),
+    (b"RIFF", webp_pieces, webp),
+)

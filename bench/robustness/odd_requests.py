@@ -1,0 +1,82 @@
+"""Requests whose images are sound and whose bodies are odd: forms, and the JSON of each protocol.
+
+The same for the same seed. Knows the shapes of the bodies; knows nothing of servers.
+"""
+
+import base64
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench.clients import bodies
+from bench.clients.traffic import JSON, Call
+from bench.robustness.mutations import PLAIN
+
+HEAD = 200  # bytes at the beginning of a form, where its parts are told
+VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 0.5, 1e308, float("nan"), float("inf")),
+    *("", "a", "\ud800", "\x00", "=" * 5, "x" * 10_000, "data:,", {}, [], [[]], [[[]]], {"": {}}),
+)
+
+
+def call(seed: int, index: int, name: str) -> Call:
+    """One of them for a model."""
+    rng = random.Random(f"{seed} {index} {name}")
+    good = bodies.files(name)[0]
+    kinds: tuple[Callable[[random.Random, str, bytes], Call], ...] = (_form, _ours, _v2, _v1)
+    return rng.choice(kinds)(rng, name, good)
+
+
+def _form(rng: random.Random, name: str, good: bytes) -> Call:
+    whole = bodies.form([good] * rng.randint(1, 3))
+    head, rest = whole[:HEAD], whole[HEAD:]
+    for _ in range(rng.randint(1, 3)):
+        head = rng.choice(PLAIN)(rng, head) or head
+    return Call(f"/predict/{name}", head + rest, bodies.FORM)
+
+
+def _ours(rng: random.Random, name: str, good: bytes) -> Call:
+    return _json(rng, f"/predict/{name}", {"images": [_text(good)] * rng.randint(1, 3)})
+
+
+def _v2(rng: random.Random, name: str, good: bytes) -> Call:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [_text(good)]}
+    more = {"classification": 2, "binary_data": False}
+    outputs = [{"name": "probabilities", "parameters": more}]
+    parameters = {"binary_data_output": False, "timeout": 10**7}
+    whole = {"id": "1", "parameters": parameters, "inputs": [tensor], "outputs": outputs}
+    return _json(rng, f"/v2/models/{name}/infer", whole)
+
+
+def _v1(rng: random.Random, name: str, good: bytes) -> Call:
+    instances = [{"b64": _text(good)}] * rng.randint(1, 3)
+    whole = {"signature_name": "serving_default", "instances": instances}
+    return _json(rng, f"/v1/models/{name}:predict", whole)
+
+
+def _json(rng: random.Random, path: str, whole: dict[str, Any]) -> Call:
+    whole = json.loads(json.dumps(whole))  # no part stands in two places
+    for _ in range(rng.randint(1, 2)):
+        # Not how long it may take: whoever asks for a microsecond is answered 504, rightly.
+        places = [each for each in _places(whole) if each[1] != "timeout"]
+        holder, key = rng.choice(places or [(whole, "images")])
+        holder[key] = copy.deepcopy(rng.choice(VALUES))  # or it could come to hold itself
+    return Call(path, json.dumps(whole).encode(), JSON)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each part of it: what holds it, and where."""
+    keys: Any = ()
+    if isinstance(value, dict):
+        keys = list(value)
+    elif isinstance(value, list):
+        keys = range(len(value))
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,4 @@
+"""Handlers of every route, without a web framework.
+
+May import errors, settings, monitoring, inference and feedback; knows neither Flask nor sockets.
+"""

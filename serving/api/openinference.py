@@ -1,0 +1,286 @@
+"""The Open Inference Protocol, version 2, over REST: what its bodies ask for, and its answers.
+
+From https://github.com/kserve/open-inference-protocol (``inference_rest.md``), with two of Triton's
+extensions: binary tensor data, and classification. Knows no server and no framework.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serving import __version__
+from serving.api.body import Limits, check_count, from_base64
+from serving.api.context import counts
+from serving.api.tensors import Image, Wanted, loaded, pixels, shape
+from serving.errors import BadRequest
+from serving.inference.images.pixels import PixelSpec
+from serving.inference.models.model import Model
+
+SERVER = {
+    "name": "convserve",
+    "version": __version__,
+    "extensions": ["binary_tensor_data", "classification"],
+}
+LIVE = {"live": True}
+READY = {"live": True, "ready": True}  # the specification's member, and the one that servers send
+PLATFORM = "onnxruntime_onnx"
+
+INPUT, OUTPUT, IDS = "image", "probabilities", "id"
+LENGTH = 4  # bytes before each element of a binary BYTES tensor: how many it has
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor of an answer, as it is wanted."""
+
+    name: str
+    binary: bool
+    classes: int = 0  # so many of the best, by value, index and label; 0 for the tensor itself
+
+
+@dataclass(frozen=True)
+class Infer(Wanted):
+    """A request: its images, and what is wanted of them."""
+
+    id: str | None = None
+    outputs: Sequence[Output] = ()
+
+    @property
+    def wants_ids(self) -> bool:
+        """Whether they are among the outputs."""
+        return any(output.name == IDS for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input as it came: its values in JSON, or the bytes that followed the JSON."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[Any] | memoryview
+
+
+def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
+    """What a model takes and gives."""
+    labels = [-1, len(model.labels)]
+    return {
+        "name": model.name,
+        "versions": [str(version) for version in versions],
+        "platform": PLATFORM,
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *shape(model.spec)]}],
+        "outputs": [
+            {"name": OUTPUT, "datatype": "FP32", "shape": labels},
+            {"name": IDS, "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
+
+
+def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = None) -> Infer:
+    """The request of a body; ``head`` is the header ``Inference-Header-Content-Length``.
+
+    Raises:
+        BadRequest: it is malformed, or is no input of the model.
+        RequestTooLarge: it has more images, or more numbers, than the limits.
+    """
+    length = len(data) if head is None else _head(head, len(data))
+    body = loaded(data[:length], spec, limits)
+    parameters = _member(body, "parameters", dict) or {}
+    binary = _member(parameters, "binary_data_output", bool) or False
+    outputs = _outputs(_member(body, "outputs", list) or [], binary)
+    tensor = _input(_member(body, "inputs", list) or [], memoryview(data)[length:])
+    return Infer(
+        images=_images(tensor, spec, limits),
+        seconds=_number(parameters, "timeout") / 1e6 or math.inf,  # microseconds, as for Triton
+        id=_id(body),
+        outputs=outputs,
+    )
+
+
+def _id(body: dict[str, Any]) -> str | None:
+    """What the answer repeats."""
+    told: str | None = _member(body, "id", str)
+    try:
+        (told or "").encode()
+    except UnicodeEncodeError:
+        raise BadRequest("The 'id' is no text: half of a surrogate pair is missing.") from None
+    return told
+
+
+def answer(
+    request: Infer, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
+) -> tuple[dict[str, Any], bytes]:
+    """The JSON of an answer, and the binary tensors that follow it, if any do; ``ids`` are those of
+    the predictions."""
+    tensors, raw = [], b""
+    for output in request.outputs:
+        tensor, data = _told(output, model, rows, ids)
+        tensors.append(tensor)
+        raw += data
+    named = {} if request.id is None else {"id": request.id}
+    told = {"model_name": model.name, "model_version": str(model.version), **named}
+    return {**told, "outputs": tensors}, raw
+
+
+def _told(
+    output: Output, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
+) -> tuple[dict[str, Any], bytes]:
+    """A tensor: what the JSON tells of it, and its bytes if these follow."""
+    values: Sequence[Any]
+    if output.name == IDS:
+        values = ids
+    elif output.classes:
+        values = [text for row in rows for text in _best(row, output.classes, model.labels)]
+    else:
+        values = [probability for row in rows for probability in row]
+    texts = isinstance(values[0], str)
+    sizes = [len(rows)] if output.name == IDS else [len(rows), len(values) // len(rows)]
+    tensor = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": sizes}
+    if not output.binary:
+        return {**tensor, "data": values}, b""
+    raw = b"".join(map(_prefixed, values)) if texts else np.asarray(values, "<f4").tobytes()
+    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
+
+
+def _best(row: Sequence[float], count: int, labels: Sequence[str]) -> list[str]:
+    order = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:count]
+    return [f"{row[index]:f}:{index}:{labels[index]}" for index in order]
+
+
+def _prefixed(text: str) -> bytes:
+    element = text.encode()
+    return len(element).to_bytes(LENGTH, "little") + element
+
+
+def _head(text: str, size: int) -> int:
+    if not counts(text) or int(text) > size:
+        raise BadRequest(
+            f"The header Inference-Header-Content-Length is {text[:40]!r}, and the body has {size}"
+            " bytes. Expected how many of them are the JSON."
+        )
+    return int(text)
+
+
+def _member(of: dict[str, Any], name: str, kind: type[Any]) -> Any:
+    """A member that may be missing, or null."""
+    value = of.get(name)
+    if value is not None and type(value) is not kind:
+        raise BadRequest(f"The member {name!r} is no {_KINDS[kind]}.")
+    return value
+
+
+_KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", int: "whole number"}
+
+
+def _number(parameters: dict[str, Any], name: str) -> int:
+    """A parameter that counts; 0, as when it is missing, for none."""
+    value = _member(parameters, name, int) or 0
+    if not 0 <= value < 2**63:
+        raise BadRequest(f"The parameter {name!r} is out of its range. Expected a count.")
+    return int(value)
+
+
+def _outputs(wanted: list[Any], binary: bool) -> list[Output]:
+    """All, where none is named; ``binary``, where one does not say."""
+    if not wanted:
+        return [Output(OUTPUT, binary), Output(IDS, binary)]
+    names = _names(wanted)
+    if len(set(names)) != len(names) or not {OUTPUT, IDS}.issuperset(names):
+        raise BadRequest(
+            f"The outputs are not the model's. Expected {OUTPUT!r} or {IDS!r}, each once."
+        )
+    return [
+        _output(name, _parameters(each), binary) for name, each in zip(names, wanted, strict=True)
+    ]
+
+
+def _output(name: str, parameters: dict[str, Any], binary: bool) -> Output:
+    asked = _member(parameters, "binary_data", bool)
+    classes = _number(parameters, "classification")
+    return Output(name, binary if asked is None else asked, classes)
+
+
+def _names(tensors: list[Any]) -> list[Any]:
+    names = [each.get("name") if isinstance(each, dict) else None for each in tensors]
+    return [name if isinstance(name, str) else None for name in names]
+
+
+def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Unknown ones are ignored, as by other servers: clients send some to whichever they meet."""
+    parameters: dict[str, Any] = _member(tensor, "parameters", dict) or {}
+    if parameters.get("shared_memory_region") is not None:
+        raise BadRequest("Tensors in shared memory are not supported. Send them in the body.")
+    return parameters
+
+
+def _input(inputs: list[Any], rest: memoryview) -> Tensor:
+    if _names(inputs) != [INPUT]:
+        raise BadRequest(f"The inputs are not the model's. Expected exactly one, {INPUT!r}.")
+    tensor = inputs[0]
+    parameters = _parameters(tensor)
+    size, data = _member(parameters, "binary_data_size", int), _member(tensor, "data", list)
+    if (size is None) is (data is None):
+        raise BadRequest("The input needs either 'data' or a parameter 'binary_data_size'.")
+    if (size or 0) != len(rest):
+        raise BadRequest(
+            f"{len(rest)} bytes follow the JSON. Expected {size or 0}, by 'binary_data_size'."
+        )
+    datatype = _member(tensor, "datatype", str) or ""
+    sizes = _member(tensor, "shape", list) or []
+    if not all(type(each) is int for each in sizes):
+        raise BadRequest("The input's 'shape' is no list of whole numbers.")
+    return Tensor(datatype, tuple(sizes), rest if data is None else data)
+
+
+def _images(tensor: Tensor, spec: PixelSpec, limits: Limits) -> Sequence[Image]:
+    read: Callable[[Tensor], Sequence[Image]]
+    known: list[tuple[int, ...]]
+    if tensor.datatype == "UINT8":
+        read, known = _pixels, [shape(spec)]
+    elif tensor.datatype == "BYTES":
+        read, known = _files, [(), (1,)]
+    else:
+        raise BadRequest(
+            f"The input's datatype is {tensor.datatype[:40]!r}. Expected 'UINT8' for pixels, or"
+            " 'BYTES' for image files."
+        )
+    if not tensor.shape or tensor.shape[1:] not in known:
+        expected = " or ".join(f"[{', '.join(map(str, ('N', *each)))}]" for each in known)
+        raise BadRequest(f"The input's shape is {[*tensor.shape]}. Expected {expected}.")
+    check_count(tensor.shape[0], limits)
+    return read(tensor)
+
+
+def _pixels(tensor: Tensor) -> Sequence[Image]:
+    if isinstance(tensor.data, list):
+        return list(pixels(tensor.data, tensor.shape))
+    _check_size(len(tensor.data), math.prod(tensor.shape))
+    return list(np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape))
+
+
+def _files(tensor: Tensor) -> Sequence[Image]:
+    if isinstance(tensor.data, list):
+        flat = [each[0] if _is_row(each) else each for each in tensor.data]
+        if len(flat) != tensor.shape[0]:
+            raise BadRequest(f"The data has {len(flat)} strings. Expected {tensor.shape[0]}.")
+        return [from_base64(text) for text in flat]
+    files, start, end = [], 0, len(tensor.data)
+    for _ in range(tensor.shape[0]):
+        size = int.from_bytes(tensor.data[start : start + LENGTH], "little")
+        files.append(bytes(tensor.data[start + LENGTH : start + LENGTH + size]))
+        start += LENGTH + size
+        if start > end:
+            break
+    _check_size(end, start)
+    return files
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 1
+
+
+def _check_size(size: int, expected: int) -> None:
+    if size != expected:
+        raise BadRequest(f"The tensor has {size} bytes. Expected {expected}, by what it tells.")

@@ -1,0 +1,4 @@
+"""From the bytes of an image file to the pixels that a model expects.
+
+May import errors; holds every decoder and Pillow.
+"""

@@ -1,0 +1,66 @@
+"""gunicorn's settings, from ours. Read by the master, which loads no model."""
+
+# ruff: noqa: N999 - gunicorn looks for this name
+
+import atexit
+import math
+import os
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+
+from serving.inference.models import worker_state
+from serving.monitoring import multiprocess, run_dir
+from serving.server.worker import Logger, Worker, free_slot, take_slot
+from serving.settings import Settings
+
+_settings = Settings.from_environ(os.environ)
+_run = Path(os.environ[run_dir.DIRECTORY])
+_held = run_dir.hold(_run)
+_master = os.getpid()
+_memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
+
+wsgi_app = "serving.app:create_app()"  # gunicorn demands one; our worker makes its own
+bind = _settings.bind
+workers = _settings.processes
+worker_class = Worker
+logger_class = Logger
+worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
+preload_app = False
+keepalive = 75  # above the 60 s of most load balancers, or they meet a closed connection
+timeout = 120  # without a heartbeat; covers the loading of models, not a request
+graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
+control_socket_disable = True
+
+
+def on_starting(arbiter: Arbiter) -> None:
+    """Leave nothing behind, however the start ends; on SIGHUP replace no worker, but let each look
+    at what is published."""
+    arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
+    atexit.register(_clean)
+
+
+def pre_fork(_: Arbiter, worker: Worker) -> None:
+    """Number the worker; its metrics go on where those of the last holder of the number stopped."""
+    take_slot(worker)
+
+
+def child_exit(_: Arbiter, worker: Worker) -> None:
+    """Forget the gauges and the state of a worker that is gone, and free its number."""
+    multiprocess.forget(_run, worker.slot)
+    worker_state.forget(_run, worker.slot)
+    free_slot(worker)
+
+
+def pre_exec(_: Arbiter) -> None:
+    """Refuse SIGUSR2: a second master would share sockets and metrics that the first one closes."""
+    os._exit(1)
+
+
+def _clean() -> None:
+    """Remove what only this run needed; a worker that ends comes here too, and must not."""
+    if os.getpid() == _master:
+        shutil.rmtree(_run, ignore_errors=True)

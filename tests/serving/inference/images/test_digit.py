@@ -1,0 +1,161 @@
+"""Whatever a digit is drawn on, it arrives as MNIST would hold it."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from serving.inference.images.digit import normalise
+
+Grey = NDArray[np.float64]
+
+
+def four(side: int = 200) -> Grey:
+    """Draw a 4, 0 to 1, in a square of ``side`` that its ink touches nowhere."""
+    image = Image.new("L", (400, 400), 0)
+    draw = ImageDraw.Draw(image)
+    draw.line([(190, 80), (110, 220), (290, 220)], fill=255, width=32, joint="curve")
+    draw.line([(240, 130), (240, 320)], fill=255, width=32)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)) / 255
+
+
+def picture(pixels: NDArray[np.floating]) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def on_paper(ink: Grey, paper: float = 255, pen: float = 0) -> Grey:
+    return paper + (pen - paper) * ink
+
+
+def difference(image: Image.Image) -> float:
+    """Tell how far a picture of ``four`` comes out from the plainest one, in levels of grey."""
+    plain = normalise(picture(on_paper(four())))
+    return float(np.abs(normalise(image).astype(int) - plain).mean())
+
+
+def test_a_digit_is_light_on_black_and_reaches_full_ink() -> None:
+    digit = normalise(picture(on_paper(four())))
+    assert digit.max() == 255
+    assert np.median(digit) == 0
+    assert not digit[[0, -1]].any()
+
+
+def test_the_longer_side_of_the_ink_is_twenty_pixels() -> None:
+    rows, columns = np.nonzero(normalise(picture(on_paper(four()))))
+    assert np.ptp(rows) + 1 == 20
+    assert 12 <= np.ptp(columns) + 1 < 20
+
+
+def test_the_centre_of_mass_is_in_the_middle() -> None:
+    digit = normalise(picture(on_paper(four()))).astype(float)
+    for axis in (0, 1):
+        assert abs(np.average(np.arange(28), weights=digit.sum(axis)) - 14) <= 0.5
+
+
+def test_a_digit_of_mnist_shape_is_unchanged() -> None:
+    digit = normalise(picture(on_paper(four())))
+    assert np.array_equal(normalise(Image.fromarray(digit)), digit)
+
+
+def test_a_small_dark_digit_on_light_is_only_inverted() -> None:
+    digit = normalise(picture(on_paper(four())))
+    again = normalise(Image.fromarray(255 - digit))
+    assert np.abs(again.astype(int) - digit).mean() < 4
+
+
+@pytest.mark.parametrize("side", [40, 60, 100, 200, 700, 2500])
+def test_size_does_not_matter(side: int) -> None:
+    assert difference(picture(on_paper(four(side)))) < 6
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 300), (150, 0), (150, 300), (70, 111)])
+def test_place_does_not_matter(place: tuple[int, int]) -> None:
+    paper = np.zeros((350, 500))
+    paper[place[0] :, place[1] :][:200, :200] = four()
+    assert difference(picture(on_paper(paper))) < 6
+
+
+@pytest.mark.parametrize(("paper", "pen"), [(0, 255), (255, 0), (180, 110), (60, 140), (240, 225)])
+def test_the_colours_of_paper_and_pen_do_not_matter(paper: float, pen: float) -> None:
+    assert difference(picture(on_paper(four(), paper, pen))) < 6
+
+
+def test_noise_is_not_ink() -> None:
+    noise = np.random.default_rng(0).normal(0, 20, (200, 200))
+    digit = picture(on_paper(four(), 220, 40) + noise)
+    assert difference(digit) < 8
+    assert np.median(normalise(digit)) == 0
+
+
+@pytest.mark.parametrize("tilt", [(0.4, 0), (0, -0.4), (0.3, 0.3)])
+def test_uneven_light_is_not_ink(tilt: tuple[float, float]) -> None:
+    y, x = np.mgrid[-0.5:0.5:200j, -0.5:0.5:200j]
+    light = 0.75 + tilt[0] * x + tilt[1] * y
+    assert difference(picture(on_paper(four(), 230, 60) * light)) < 8
+
+
+def test_specks_are_not_ink() -> None:
+    paper = np.pad(four(), 50)
+    for y, x in ((5, 5), (290, 20), (30, 280), (270, 150)):
+        paper[y : y + 3, x : x + 3] = 1
+    assert difference(picture(on_paper(paper))) < 6
+
+
+def test_a_stroke_apart_from_the_others_stays() -> None:
+    paper = np.zeros((100, 100))
+    paper[20:80, 30:40] = paper[20:30, 60:75] = 1
+    assert normalise(picture(on_paper(paper)))[:, 18:].any()
+
+
+@pytest.mark.parametrize("pen", [0, 255])
+def test_a_crop_without_margin_is_read(pen: float) -> None:
+    ink = four()
+    rows, columns = np.flatnonzero(ink.max(1) > 0.2), np.flatnonzero(ink.max(0) > 0.2)
+    tight = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert difference(picture(on_paper(tight, 255 - pen, pen))) < 6
+
+
+def test_a_thin_pen_reaches_full_ink() -> None:
+    image = Image.new("L", (400, 400), 255)
+    ImageDraw.Draw(image).line([(100, 60), (300, 60), (180, 340)], fill=0, width=2)
+    assert (normalise(image) > 200).sum() >= 10
+
+
+def test_a_soft_pen_is_read() -> None:
+    assert difference(picture(on_paper(four())).filter(ImageFilter.GaussianBlur(3))) < 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (28, 28), (27, 29), (3000, 2000)])
+@pytest.mark.parametrize("tone", [0, 128, 255])
+def test_a_blank_picture_is_black(size: tuple[int, int], tone: int) -> None:
+    assert not normalise(Image.new("L", size, tone)).any() or (size == (28, 28) and tone <= 16)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    arrays(
+        np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 255)
+    )
+)
+def test_any_picture_becomes_a_digit(pixels: NDArray[np.uint8]) -> None:
+    digit = normalise(Image.fromarray(pixels))
+    assert digit.shape == (28, 28)
+    assert digit.dtype == np.uint8
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("split", ["train", "t10k"])
+def test_all_of_mnist_is_unchanged(split: str) -> None:
+    archive = Path(os.environ.get("DATA_DIR", "")) / f"mnist/{split}-images-idx3-ubyte.gz"
+    if not archive.is_file():
+        pytest.skip("DATA_DIR holds no MNIST")
+    with gzip.open(archive) as file:
+        digits = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    assert all(np.array_equal(normalise(Image.fromarray(digit)), digit) for digit in digits)

@@ -1,0 +1,174 @@
+"""One version: every rule of the contract has a sentence."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from serving.errors import ModelError
+from serving.inference.models.model import Model
+from serving.inference.models.model import load as load_version
+from serving.inference.models.session import Options
+from tests.serving.samples import add_int8, publish
+
+SLOW = 20  # products: some hundred times as long as without
+
+
+def load(folder: Path, **options: Any) -> Model:
+    return Model(publish(folder, **options) / "model.onnx", name="shade", version=1)
+
+
+def test_a_model_predicts_probabilities(tmp_path: Path) -> None:
+    batch = np.stack([np.full((8, 6, 1), value, dtype=np.uint8) for value in (0, 255)])
+    probabilities = load(tmp_path).predict(batch)
+    assert probabilities.dtype == np.float32
+    assert probabilities.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metadata": {"schema": "2"}}, "metadata 'schema' is '2'. Expected '1'."),
+        ({"metadata": {"schema": ""}}, "metadata 'schema' is None. Expected '1'."),
+        ({"metadata": {"name": "other"}}, "metadata 'name' is 'other'. Expected 'shade'."),
+        ({"metadata": {"version": "9"}}, "metadata 'version' is '9'. Expected '1'."),
+        ({"metadata": {"fit": "crop"}}, "metadata 'fit' is 'crop'. Known: stretch, digit."),
+        ({"metadata": {"labels": "dark light"}}, "Expected a JSON list of different strings."),
+        ({"metadata": {"labels": '["a", "a"]'}}, "Expected a JSON list of different strings."),
+        ({"metadata": {"labels": json.dumps(["a", "b", "c"])}}, "one column for each label"),
+        ({"input_name": "pixels"}, "inputs are [('pixels', 'tensor(uint8)')]."),
+        ({"output_type": TensorProto.DOUBLE}, "outputs are [('probabilities', 'tensor(double)')]."),
+        ({"shape": (1, 8, 6, 1)}, "input 'image' has shape [1, 8, 6, 1]."),
+        ({"shape": ("N", "H", 6, 1)}, "input 'image' has shape ['N', 'H', 6, 1]."),
+        ({"shape": ("N", 8, 6, 2)}, "input 'image' has 2 channels. Expected 1 or 3."),
+        ({"one": 0.5}, "rows of the output sum to"),
+        ({"white": 0.0}, "rows of the output sum to [nan"),
+    ],
+)
+def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as refusal:
+        load(tmp_path, **options)
+    assert message in str(refusal.value)
+    assert "model.onnx" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metrics": "99 %"},
+        {"metrics": '{"accuracy": "99 %"}'},
+        {"baseline": "[]"},
+        {"baseline": '{"classes": {"dark": "half"}}'},
+        {"baseline": '{"confidence": 3}'},
+    ],
+    ids=str,
+)
+def test_figures_that_cannot_be_told_are_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match="metadata 'metrics' is"):
+        load(tmp_path, metadata=wrong)
+
+
+@pytest.mark.parametrize(
+    "conformal",
+    [
+        *("0.9", "[0.9]", '{"0.9"', '{"high": 0.5}', '{"0.9": "high"}', '{"0.9": null}'),
+        *('{"0.9": 1.5}', '{"1": 0.5}', '{"0": 0.5}', '{"0.9": NaN}'),
+    ],
+)
+def test_thresholds_that_are_none_are_refused(tmp_path: Path, conformal: str) -> None:
+    with pytest.raises(ModelError, match="Expected a JSON object of coverages and probabilities"):
+        load(tmp_path, metadata={"conformal": conformal})
+
+
+def test_thresholds_are_read_by_coverage(tmp_path: Path) -> None:
+    model = load(tmp_path, metadata={"conformal": '{"0.9": 0.75, "0.99": 0}'})
+    assert model.thresholds == {0.9: 0.75, 0.99: 0.0}
+    assert load(tmp_path / "without").thresholds == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_a_file_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded"):
+        Model(path, name="shade", version=1)
+
+
+def test_a_session_refuses_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tmp_path)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="Load models after the fork"):
+        model.predict(np.zeros((1, 8, 6, 1), dtype=np.uint8))
+
+
+def in_precision(folder: Path, precision: str, *, float32: int = 0, int8: int = 0) -> str:
+    """That of the version that is loaded, where each file takes so many products."""
+    path = publish(folder, products=float32)
+    add_int8(path, products=int8)
+    options = Options(precision=precision)
+    return load_version(path, name="shade", version=1, options=options)[0].precision
+
+
+def test_int8_is_taken_where_it_is_published(tmp_path: Path) -> None:
+    assert in_precision(tmp_path, "auto", float32=SLOW) == "int8"
+
+
+def test_where_float32_is_faster_it_is_taken(tmp_path: Path) -> None:
+    assert in_precision(tmp_path, "auto", int8=SLOW) == "float32"
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_the_precision_that_is_asked_for_is_taken_however_slow(
+    tmp_path: Path, precision: str
+) -> None:
+    assert in_precision(tmp_path, precision, **{precision: SLOW}) == precision
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8", "float32"])
+def test_a_version_that_is_not_published_in_int8_is_served_in_float32(
+    tmp_path: Path, precision: str
+) -> None:
+    path = publish(tmp_path)
+    (model,) = load_version(path, name="shade", version=1, options=Options(precision=precision))
+    assert model.precision == "float32"
+
+
+def test_an_int8_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    path = publish(tmp_path)
+    (path / "model.int8.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx cannot be loaded"):
+        load_version(path, name="shade", version=1, options=Options())
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("float32", r"model\.int8\.onnx says that it is float32\. Expected int8\."),
+        ("int4", r"metadata 'precision' is 'int4'\. Known: float32, int8\."),
+    ],
+)
+def test_a_file_of_another_precision_than_its_name_is_refused(
+    tmp_path: Path, precision: str, message: str
+) -> None:
+    path = publish(tmp_path)
+    add_int8(path, precision=precision)
+    with pytest.raises(ModelError, match=message):
+        load_version(path, name="shade", version=1, options=Options())
+
+
+@pytest.mark.parametrize(
+    "options", [{"arena": "off"}, {"optimisation": "basic"}, {"intra_threads": 2}]
+)
+def test_however_a_session_runs_it_answers_the_same(tmp_path: Path, options: Any) -> None:
+    path = publish(tmp_path) / "model.onnx"
+    model = Model(path, name="shade", version=1, options=Options(**options))
+    assert model.predict(np.full((1, 8, 6, 1), 255, np.uint8)).tolist() == [[0, 1]]
+
+
+def test_onnxruntime_is_told_not_to_report_usage() -> None:
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

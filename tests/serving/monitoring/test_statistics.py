@@ -1,0 +1,47 @@
+"""The statistics, against figures from elsewhere."""
+
+import math
+
+import pytest
+
+from serving.monitoring.statistics import bin_of, calibration_error, psi, wilson
+
+
+@pytest.mark.parametrize(
+    ("correct", "labels", "low", "high"),
+    [
+        (0, 0, 0.0, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),  # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_intervals_are_those_of_the_literature(
+    correct: int, labels: int, low: float, high: float
+) -> None:
+    assert wilson(correct, labels) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_calibration_error_weighs_bins_by_their_labels() -> None:
+    bins = [(10, 5, 7.0), (0, 0, 0.0), (90, 81, 81.0)]
+    assert calibration_error(bins) == pytest.approx(0.02)
+    assert calibration_error([]) == 0.0
+
+
+def test_psi_is_nothing_where_nothing_moved_and_finite_where_a_class_is_empty() -> None:
+    assert psi({"a": 30, "b": 70}, {"a": 0.3, "b": 0.7}) == pytest.approx(0.0)
+    expected = (0.8 - 0.5) * math.log(0.8 / 0.5) + (0.2 - 0.5) * math.log(0.2 / 0.5)
+    assert psi({"a": 80, "b": 20}, {"a": 0.5, "b": 0.5}) == pytest.approx(expected)
+    assert 1 < psi({"a": 100}, {"a": 0.5, "b": 0.5}) < 10
+    assert psi({}, {"a": 0.5, "b": 0.5}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [(0.0, 0), (0.05, 0), (0.1, 0), (0.1000001, 1), (0.95, 9), (0.9, 8), (1.0, 9), (0.3, 2)],
+)
+def test_the_upper_edge_belongs_to_a_bin(confidence: float, expected: int) -> None:
+    assert bin_of(confidence) == expected

@@ -1,0 +1,58 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tests.training import tiny
+from training.publishing import model_card
+
+PROPERTIES: dict[str, Any] = {
+    "title": "Dark or light",
+    "name": "brightness",
+    "version": "3",
+    "recipe": "tiny",
+    "metrics": {"accuracy": 0.7, "correct": 7, "images": 10, "calibration_error": 0.2},
+    "conformal": {"0.9": 0.3, "0.95": 0.2, "0.99": 0.0},
+    "dataset": {"split": {"train": 130, "validation": 64, "test": 10}},
+    "trained_at": "2026-01-01T00:00:00+00:00",
+    "source": {"revision": "abc", "command": "a command", "versions": {"keras": "3"}},
+}
+DATA = replace(tiny.dataset(), test=tiny.split(10, 1))
+
+
+def evidence(wrong: int) -> model_card.Evidence:
+    """Right with 90 % on all but the first images, wrong with 80 % on those."""
+    right = np.eye(2, dtype=np.float32)[DATA.test.labels] * 0.8 + 0.1
+    right[:wrong] = 0.2 + 0.6 * (right[:wrong] < 0.5)
+    return model_card.Evidence(
+        history={}, before=right, answers=right, examples=DATA.test.images[:4], maps=None
+    )
+
+
+def card(seen: model_card.Evidence, **facts: str) -> str:
+    return model_card.card(PROPERTIES, facts, DATA, seen, pictures=["edges"])
+
+
+def test_the_confusion_matrix_counts_truth_by_answer() -> None:
+    counts = model_card.confusion(evidence(3).answers, DATA.test, 2)
+    assert counts.tolist() == [[3, 2], [1, 4]]
+
+
+def test_the_card_tells_precision_recall_and_f1_of_each_class() -> None:
+    lines = card(evidence(3)).splitlines()
+    assert "| dark | 5 | 75.00% | 60.00% | 66.67% |" in lines
+    assert "| light | 5 | 66.67% | 80.00% | 72.73% |" in lines
+
+
+def test_the_card_tells_how_the_prediction_sets_do_on_test_images() -> None:
+    lines = card(evidence(3)).splitlines()
+    assert "| 90% | 70.00% | 1.00 | 100.00% | 0.00% |" in lines
+    assert "| 99% | 100.00% | 2.00 | 0.00% | 0.00% |" in lines
+
+
+def test_the_card_tells_how_sure_its_figure_is_and_what_was_measured() -> None:
+    text = card(evidence(3), **{"Cost of an image": "5 ms"})
+    assert "(7; 95% confidence: 39.68% to 89.22%)" in text
+    assert "| Calibration error | 31.00% before temperature scaling, 20.00% after |" in text
+    assert "| Cost of an image | 5 ms |" in text
+    assert "![edges](report/edges.png)" in text

@@ -1,0 +1,86 @@
+"""Two published versions side by side: what they reached, what they cost, where they disagree.
+
+Knows what a published version holds; knows nothing of how it was trained.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from training.errors import UsageError
+from training.evaluation import cost
+from training.evaluation.published import Version
+from training.evaluation.scoring import Score, on_test
+
+NOTHING = "–"
+
+
+def table(one: Version, other: Version) -> str:
+    """The facts of two versions, a line each."""
+    left, right = _facts(one), _facts(other)
+    rows = [("", str(one), str(other))]
+    rows += [
+        (name, left.get(name, NOTHING), right.get(name, NOTHING))
+        for name in dict.fromkeys([*left, *right])
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _facts(version: Version) -> dict[str, str]:
+    told = version.metadata["metrics"]
+    low, high = Score(told["correct"], told["images"]).interval
+    facts = {
+        "test accuracy": f"{told['accuracy']:.2%} of {told['images']:,}",
+        "95% confidence": f"{low:.2%} to {high:.2%}",
+        "calibration error": f"{told['calibration_error']:.2%}",
+        "million multiply-accumulates": f"{cost.macs(version.graph) / 1e6:.1f}",
+        "ms an image, one thread, now": f"{cost.milliseconds(version.file):.2f}",
+        "file": f"{version.file.stat().st_size / 1e6:.1f} MB",
+        "recipe": str(version.metadata.get("recipe", NOTHING)),
+        **{name.lower(): version.fact(name) or NOTHING for name in ("Epochs", "Training time")},
+    }
+    recall = version.of_classes("Recall")
+    return facts | {f"recall of {label}": share for label, share in recall.items()}
+
+
+def on_data(one: Version, other: Version, *, data_dir: Path) -> str:
+    """Where two versions disagree on the test split that both were judged by.
+
+    Raises:
+        UsageError: they were judged by different ones.
+    """
+    if _judge(one) != _judge(other):
+        raise UsageError(
+            f"{one} was judged by the data {_judge(one)}, {other} by {_judge(other)}. "
+            "Expected the same test split."
+        )
+    (answers, labels), (answers_too, _) = (
+        on_test(version.file, version.metadata["dataset"]["name"], data_dir=data_dir)
+        for version in (one, other)
+    )
+    told, told_too = answers.argmax(axis=1), answers_too.argmax(axis=1)
+    alone = int(np.sum((told == labels) & (told_too != labels)))
+    alone_too = int(np.sum((told != labels) & (told_too == labels)))
+    return (
+        f"Of {len(labels):,} test images they label {np.sum(told != told_too):,} differently. "
+        f"{one} alone is right on {alone:,}, {other} alone on {alone_too:,}: "
+        f"p = {mcnemar(alone, alone_too):.2g} if they were equally good (McNemar's exact test)."
+    )
+
+
+def mcnemar(one: int, other: int) -> float:
+    """How likely two equally good classifiers part at least so unevenly, where ``one`` and
+    ``other`` images are right for one of them only (McNemar, 1947; exact and two-sided)."""
+    count = one + other
+    tail = sum(math.comb(count, n) for n in range(min(one, other) + 1))
+    return min(1.0, float(2 * tail / 2**count))
+
+
+def _judge(version: Version) -> tuple[str, str]:
+    dataset = version.metadata["dataset"]
+    return dataset["name"], dataset["hash"][:12]

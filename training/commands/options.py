@@ -1,0 +1,137 @@
+"""The command line's options: what each command can be told, and in which words.
+
+Knows what an option looks like; knows nothing of what a command does with it.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from training.data.datasets import default_data_dir
+from training.fitting import launcher
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+
+
+def parser(
+    runs: Mapping[str, Callable[[argparse.Namespace], None]], description: str | None
+) -> argparse.ArgumentParser:
+    """A parser of every command; ``run`` of what it parses is what that command runs."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=description)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, told: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=told)
+        command.set_defaults(run=runs[name])
+        return command
+
+    add("list", "every recipe, its model and its gate")
+    train = add("train", "train and publish")
+    export = add("export", "publish what a run has reached")
+    evaluate = add("evaluate", "score a published model on its test split")
+    reproduce = add("reproduce", "train the tutorials' networks as published, compare")
+    compare = add("compare", "two published versions side by side")
+    for command in (train, export, evaluate, reproduce, compare):
+        _add_folder(command, "--data-dir", "the archives", default=default_data_dir())
+    for command in (train, export, evaluate, compare):
+        _add_folder(command, "--models", "the published versions", default="models")
+    for command in (train, export, reproduce):
+        _add_folder(command, "--runs", "the checkpoints", default="runs")
+    for command in (train, export):
+        command.add_argument(
+            "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
+        )
+        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+        command.add_argument(
+            "--extra",
+            type=Path,
+            metavar="DIR",
+            help="train on the images in DIR/<model>/<label>/ or DIR/<label>/, too",
+        )
+    for command in (train, reproduce):
+        command.add_argument("--precision", choices=PRECISIONS, default="auto")
+    _add_train_options(train)
+    _add_reproduce_options(reproduce)
+    _add_evaluate_options(evaluate)
+    _add_compare_options(compare)
+    return parser
+
+
+def _add_folder(
+    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | Path
+) -> None:
+    told = f"the folder of {holds} (default: %(default)s)"
+    command.add_argument(name, type=Path, default=Path(default), help=told)
+
+
+def _add_train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
+    launcher.add_options(command)
+    command.add_argument(
+        "--tensorboard",
+        type=Path,
+        nargs="?",
+        const=Path("runs/tensorboard"),
+        metavar="DIR",
+        help="write curves for TensorBoard (default: %(const)s)",
+    )
+    command.add_argument(
+        "--no-publish",
+        dest="publish",
+        action="store_false",
+        help="train only; `export` publishes later",
+    )
+
+
+def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
+    )
+    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
+    command.add_argument(
+        "--page", type=Path, help="the comparison to write (default: reproduction.md in --runs)"
+    )
+
+
+def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
+    )
+    command.add_argument(
+        "--url", help="POST the test files to this service, e.g. http://localhost:8000"
+    )
+    command.add_argument(
+        "--photographed",
+        action="store_true",
+        help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
+    )
+
+
+def _add_compare_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "versions",
+        nargs=2,
+        metavar="MODEL[/VERSION]",
+        help="the highest version where none is given; or the path of a version's folder",
+    )
+    command.add_argument(
+        "--on-data",
+        action="store_true",
+        help="let both answer their test split, and count where they disagree",
+    )
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
+    return int(text)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(map(_seed, text.split(",")))
+
+
+def _positive(text: str) -> int:
+    if not _seed(text):
+        raise argparse.ArgumentTypeError("expected a positive number, not 0")
+    return int(text)

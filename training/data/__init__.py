@@ -1,0 +1,4 @@
+"""Data sets: downloaded, read, checked and split.
+
+May import errors and lock.
+"""

@@ -1,0 +1,124 @@
+"""The rules of splitting, the same on every machine and blind to the order of anything on disk.
+
+- MNIST and CIFAR-10: test is the published test set. Of the published training set, the 500
+  pictures of each class whose pixels have the lowest SHA-256 are validation, the others train.
+- Pets: picture ``N`` of a kind is ranked by SHA-256 of ``Cat/N`` among the 12,500 published
+  numbers. The first 1,250 ranks are test, the next 1,250 validation, the others train.
+
+Pixels that occur in test are left out of validation and train, those of validation out of train.
+Each split is ordered by the same hashes. Knows nothing of files.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.formats import Records
+from training.data.sources import HELD_OUT_PETS, PUBLISHED_PETS
+
+PARTS = ("train", "validation", "test")
+_VALIDATION_PER_CLASS = 500
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A split, the SHA-256 of the pixels of each picture, and the labels of copies left out."""
+
+    split: Split
+    hashes: tuple[bytes, ...]
+    left_out: tuple[int, ...] = ()
+
+
+def split_records(train: Records, test: Records) -> dict[str, Hashed]:
+    """Split published records into ``PARTS``."""
+    rest, held_out = by_hash(train), by_hash(test)
+    fresh, copied = _unlike(rest, range(len(rest.hashes)), held_out)
+    chosen = _lowest_of_each_class(rest, fresh)
+    validation = _take(rest, chosen)
+    left = sorted(set(fresh) - set(chosen))
+    kept, copied_too = _unlike(rest, left, validation)
+    left_out = rest.split.labels[copied + copied_too].tolist()
+    return {
+        "train": replace(_take(rest, kept), left_out=tuple(left_out)),
+        "validation": validation,
+        "test": held_out,
+    }
+
+
+def pet_part(kind: str, number: int) -> str:
+    """Name the split of a published picture."""
+    rank = pet_rank(kind, number)
+    if rank < HELD_OUT_PETS:
+        return "test"
+    return "validation" if rank < 2 * HELD_OUT_PETS else "train"
+
+
+def pet_rank(kind: str, number: int) -> int:
+    """Give the place, from 0, of a published picture among all of its kind."""
+    return _pet_ranks(kind)[number]
+
+
+def content_hash(parts: Mapping[str, Hashed]) -> str:
+    """Hash what every picture is, its label and its split, whatever their order."""
+    lines = sorted(
+        f"{part} {label} {value.hex()}\n"
+        for part, hashed in parts.items()
+        for value, label in zip(hashed.hashes, hashed.split.labels.tolist(), strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def by_hash(records: Records) -> Hashed:
+    """Hash the pixels of each picture, and order the pictures by that."""
+    hashes = [hashlib.sha256(image).digest() for image in records.images]
+    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
+    return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)
+
+
+def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
+    index = np.asarray(rows, dtype=np.int64)
+    split = Split(whole.split.images[index], whole.split.labels[index])
+    return Hashed(split, tuple(whole.hashes[row] for row in rows))
+
+
+def _unlike(whole: Hashed, rows: Iterable[int], other: Hashed) -> tuple[list[int], list[int]]:
+    """Part the rows into those whose pixels the other split does not have, and the copies."""
+    known = set(other.hashes)
+    fresh: list[int] = []
+    copied: list[int] = []
+    for row in rows:
+        (copied if whole.hashes[row] in known else fresh).append(row)
+    return fresh, copied
+
+
+def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
+    """Pick the first 500 rows of each class, a fifth in a small class; rows come by hash."""
+    labels = whole.split.labels[np.asarray(rows, dtype=np.int64)].tolist()
+    wanted = {k: min(_VALIDATION_PER_CLASS, n // 5) for k, n in Counter(labels).items()}
+    picked = []
+    for row, label in zip(rows, labels, strict=True):
+        if wanted[label]:
+            wanted[label] -= 1
+            picked.append(row)
+    return picked
+
+
+@cache
+def _pet_ranks(kind: str) -> dict[int, int]:
+    def key(number: int) -> bytes:
+        return hashlib.sha256(f"{kind}/{number}".encode()).digest()
+
+    return {number: rank for rank, number in enumerate(sorted(range(PUBLISHED_PETS), key=key))}

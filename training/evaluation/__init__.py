@@ -1,0 +1,4 @@
+"""How right a model is, how sure, and what it costs.
+
+May import errors, lock, data, modelling and recipes.
+"""

@@ -1,0 +1,4 @@
+"""What a recipe can use: layers, schedules, initializers, and the recipe itself.
+
+May import errors.
+"""

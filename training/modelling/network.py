@@ -1,0 +1,154 @@
+"""The Keras models of a recipe: the network itself, and the same behind its augmentation, compiled.
+
+Knows Keras on any backend; knows nothing of data, of runs or of files.
+"""
+
+import os
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.modelling.recipe import Recipe, Tensor
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+NONLINEAR = (keras.layers.Activation, keras.layers.ReLU)
+
+
+def build(recipe: Recipe, classes: int) -> keras.Model:
+    """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
+    float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
+    image = _image(recipe)
+    return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
+
+
+def served(recipe: Recipe, network: keras.Model) -> keras.Model:
+    """What is published of a network: uint8 images of the recipe's size to logits."""
+    image = keras.Input(recipe.shape, dtype="uint8", name="image")
+    return keras.Model(image, network(image))
+
+
+def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """The activations ``(N, h, w, channels)`` of a network's first convolution: after its
+    nonlinearity, be that a part of it or a step of its own; None where there is no convolution."""
+    steps = network.operations
+    convolutions = [step for step in steps if isinstance(step, CONVOLUTIONS)]
+    if not convolutions:
+        return None
+    first, *later = convolutions
+    shown = first
+    if first.activation is keras.activations.linear:
+        end = steps.index(later[0]) if later else len(steps)
+        after = steps[steps.index(first) : end]
+        shown = next((step for step in after if isinstance(step, NONLINEAR)), first)
+    maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
+    return np.asarray(maps, np.float32)
+
+
+def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
+    """The network behind its augmentation, compiled; its weights are the network's own."""
+    image = _image(recipe)
+    model = keras.Model(image, network(_augmented(recipe, image)))
+    optimizer = recipe.optimizer(steps)
+    model.compile(
+        optimizer,
+        loss=_loss(recipe),
+        # weighted: images that only fill up a batch of several hosts count for nothing
+        weighted_metrics=["accuracy"] if recipe.gives_classes else [],
+        jit_compile=_compiles(),
+    )
+    optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
+    return model
+
+
+def _compiles() -> bool:
+    """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
+    return keras.backend.backend() == "jax" or on_gpu()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def on_gpu() -> bool:
+    """Whether Keras computes on a GPU. (JAX raises where it is asked for GPUs and has none.)"""
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.loss == "mean_squared_error":
+        return keras.losses.MeanSquaredError()
+    return SmoothedCrossEntropy(recipe.label_smoothing)
+
+
+def _image(recipe: Recipe) -> Tensor:
+    size = (None, None) if recipe.any_size else recipe.size
+    return keras.Input((*size, recipe.channels), dtype="uint8", name="image")
+
+
+def _augmented(recipe: Recipe, image: Tensor) -> Tensor:
+    steps = recipe.augment()
+    if not steps:
+        return image
+    x = keras.ops.cast(image, "float32")
+    for layer in steps:
+        layer.dtype_policy = "float32"
+        x = layer(x)
+    return keras.ops.cast(keras.ops.clip(keras.ops.round(x), 0, 255), "uint8")
+
+
+def seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
+    """Give dropout and augmentation the random state of this epoch, ``(seed, epoch)``: Keras saves
+    it with no weights, and a resumed run must draw as an uninterrupted one."""
+    states = _random(model)
+    words = np.random.SeedSequence(seed).generate_state(2 * len(states))
+    for variable, state in zip(states, words.reshape(-1, 2), strict=True):
+        variable.assign(state)
+    for variable in (v for v in model.variables if v.name == "epoch"):
+        variable.assign(seed[1])
+
+
+def _random(model: keras.Model) -> list[Any]:
+    return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def passing(model: keras.Model) -> list[Any]:
+    """What changes from step to step but is saved with no weights, as plain numbers: the random
+    states, and the metrics so far of this epoch."""
+    held = [*_random(model), *model.metrics_variables]
+    return [keras.ops.convert_to_numpy(variable).tolist() for variable in held]
+
+
+def set_passing(model: keras.Model, values: list[Any]) -> None:
+    """Give the model back what ``passing`` told; it must have seen a batch, or it has no metrics
+    yet."""
+    for variable, value in zip([*_random(model), *model.metrics_variables], values, strict=True):
+        variable.assign(value)
+
+
+class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of integer labels and logits, the target mixed with the uniform distribution
+    (Szegedy et al., 2016)."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__(name="cross_entropy")
+        self.smoothing = smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
+        logs = keras.ops.log_softmax(y_pred)
+        target = keras.ops.one_hot(
+            keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"),
+            logs.shape[-1],
+            dtype=logs.dtype,
+        )
+        hit = keras.ops.sum(target * logs, axis=-1)
+        return -(1 - self.smoothing) * hit - self.smoothing * keras.ops.mean(logs, axis=-1)
