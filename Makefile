@@ -54,7 +54,7 @@ pins: ## Compile requirements/ anew from pyproject.toml (needs uv)
 	for extra in serve serve-gpu train train-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
 	$(COMPILE) --extra train --extra train-jax -o requirements/train-jax.txt
 	$(COMPILE) --extra serve --extra bench -o requirements/bench.txt
-	$(COMPILE) --extra serve --extra train --extra track --extra bench --group test --group lint -o requirements/dev.txt
+	$(COMPILE) --extra serve --extra train --extra track --extra bench --group test --group lint --group mutants -o requirements/dev.txt
 
 COMPILE = uv pip compile --quiet --upgrade --python-version 3.11 --universal --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml

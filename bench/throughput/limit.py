@@ -1,7 +1,8 @@
 """The in-process limit: decode and infer, without HTTP, in one process for each core.
 
 The same pixel code and the same session as the service, on the same files. ``python -m
-bench.throughput.limit MODEL BATCH SECONDS FILE…`` is one of the processes: it says when it is ready, and begins when told.
+bench.throughput.limit MODEL BATCH SECONDS FILE…`` is one of the processes: it prints a line when
+it is ready, and begins when it reads one.
 """
 
 import subprocess
