@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from serving import settings
-from serving.errors import FeedbackUnavailable, ModelError
+from serving.errors import FeedbackUnavailable, ModelError, SettingsError
 from serving.inference.models import repository, tune
 from serving.inference.models.model import Model
 from serving.inference.models.session import CUDA, Options
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     told = _parser().parse_args(arguments)
     try:
         chosen = settings.Settings.from_environ(os.environ)
-    except settings.SettingsError as exc:
+    except SettingsError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return USAGE
     if told.command == "tune":
@@ -65,7 +65,7 @@ def _reported(work: Callable[[], None]) -> int:
     """The exit code; what is wrong with a model or a setting is told in a sentence."""
     try:
         work()
-    except settings.SettingsError as exc:
+    except SettingsError as exc:
         print(f"serving: {exc}", file=sys.stderr)
         return USAGE
     except ModelError as exc:

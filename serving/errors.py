@@ -27,8 +27,8 @@ ServingError
 │   └── BodyTooSlow      408  the body did not come within it
 └── InternalError        500  a bug of ours; the log holds the cause
 
-ModelError stands apart: a published model breaks the contract. It answers no request: it stops the
-start, or leaves the version out.
+Two stand apart and answer no request. ModelError: a published model breaks the contract; it stops
+the start, or leaves the version out. SettingsError: a setting is unknown or malformed; no start.
 """
 
 import re
@@ -187,6 +187,10 @@ class BodyTooSlow(DeadlineExceeded):
 
 class InternalError(ServingError):
     """A bug of ours; the log holds the cause."""
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or its value is not what it should be; the service must not start."""
 
 
 class ModelError(Exception):

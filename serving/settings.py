@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from serving.cpus import cores
+from serving.errors import SettingsError
 
 PREFIX = "CONVSERVE_"
 
@@ -26,10 +27,6 @@ _BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1
 _DATABASE = re.compile(r"sqlite:///.|postgresql\+psycopg://")
 SHORTEST_KEY = 16  # characters of a key for ids
 _KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://.*")
-
-
-class SettingsError(ValueError):
-    """A setting is unknown or its value is not what it should be; the service must not start."""
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,34 @@
 """Take the images out of a request's body: the file itself, a form, or base64 in JSON.
 
-Knows werkzeug's requests and the limits on bytes and parts; knows nothing of Flask, of pixels or of
-models. An upload that cannot be had, as from malformed base64, is an error in its place.
+Knows the limits on bytes and parts; knows no server, no pixels and no model. An upload that cannot
+be decoded, as from malformed base64, is an error in its place.
 """
 
 import base64
 import json
 import re
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 from multipart import (
     MultipartError,
     MultipartSegment,
     ParserLimitReached,
     PushMultipartParser,
+    parse_options_header,
 )
-from werkzeug.http import parse_options_header
-from werkzeug.wrappers import Request
 
 from serving.errors import (
     BadRequest,
     InvalidImage,
     RequestTooLarge,
-    ServingError,
     UnsupportedMedia,
 )
-
-Upload = bytes | ServingError
+from serving.inference.images.decoder import Upload
 
 # A form may carry a few fields beside its images.
 EXTRA_PARTS = 8
-DISCARD_STEP = 256 * 1024
 # Bytes that any compressed body may have inflated, and how many times its size a larger one.
 INFLATED = 1024 * 1024
 RATIO = 8
@@ -86,31 +80,6 @@ def parse(data: bytes, content_type: str, limits: Limits) -> Body:
     )
 
 
-def whole(request: Request, limit: int) -> bytes:
-    """The body of a WSGI request, read at once.
-
-    Raises:
-        BadRequest: it is cut short.
-        RequestTooLarge: it has more than ``limit`` bytes.
-
-    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
-    """
-    length = request.content_length
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        length = 0
-    if length is not None and length > limit:
-        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
-    try:
-        data: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
-    except OSError as exc:
-        raise BadRequest("The body ended before it was complete.") from exc
-    if len(data) > limit:
-        raise RequestTooLarge(f"The body has more than {limit} bytes.")
-    if length is not None and len(data) < length:
-        raise BadRequest("The body ended before it was complete.")
-    return data
-
-
 def inflated(data: bytes, encoding: str, limit: int) -> bytes:
     """A body without its ``Content-Encoding``.
 
@@ -139,23 +108,6 @@ def inflated(data: bytes, encoding: str, limit: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise BadRequest(f"The body is not one whole stream in the encoding {encoding}.")
     return found
-
-
-def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
-    """Read what is left of a body, up to ``limit`` bytes and for about so many seconds.
-
-    A client that sends a large body looks at the answer when it has sent it all. Closing the
-    connection before that resets it, and the client never sees why.
-    """
-    deadline = time.monotonic() + seconds
-    try:
-        while limit > 0 and time.monotonic() < deadline:
-            step = len(stream.read(min(limit, DISCARD_STEP)))
-            if not step:
-                return
-            limit -= step
-    except OSError:
-        return
 
 
 def _form(data: bytes, options: Mapping[str, str], limits: Limits) -> Body:

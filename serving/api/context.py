@@ -5,9 +5,12 @@ Knows the parameters of our own routes; knows no model and no server.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qsl
+
+import orjson
 
 from serving.errors import BadRequest
 from serving.inference.models.model import Model
@@ -15,6 +18,7 @@ from serving.inference.models.routing import LABEL
 
 PARAMETERS = frozenset({"coverage", "model", "top", "version"})
 TOP = 5
+JSON = "application/json"
 
 ReadBody = Callable[[float], Awaitable[bytes]]  # until a ``time.monotonic()``
 
@@ -41,6 +45,16 @@ class Call:
         if asked is not None:
             longest_ms = min(longest_ms, positive("The header X-Request-Timeout-Ms", asked))
         return self.began + longest_ms / 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,3 +125,8 @@ def _coverage(given: Mapping[str, str]) -> float | None:
     if not re.fullmatch(r"0?\.[0-9]{1,9}", text, re.ASCII):
         raise BadRequest(f"The parameter 'coverage' is {text[:40]!r}. Expected a share, like 0.95.")
     return float(text)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """An answer of ours, with a line end for people at a terminal."""
+    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)

@@ -14,8 +14,9 @@ import numpy as np
 from serving import __version__
 from serving.api.body import Limits, check_count, from_base64
 from serving.api.context import counts
-from serving.api.tensors import Image, Wanted, loaded, pixels, shape
+from serving.api.tensors import Wanted, loaded, pixels, shape
 from serving.errors import BadRequest
+from serving.inference.images.decoder import Image
 from serving.inference.images.pixels import PixelSpec
 from serving.inference.models.model import Model
 

@@ -5,7 +5,6 @@ protocol. It runs in the worker's event loop: what is short runs there, what is 
 """
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ import numpy as np
 
 from serving.api import body as uploads
 from serving.api.context import Call, counts
-from serving.api.tensors import Image, Wanted
+from serving.api.tensors import Wanted
 from serving.errors import DeadlineExceeded, ServingError
 from serving.inference.admission import Admission
-from serving.inference.batcher import Batcher, Measure
-from serving.inference.images.decoder import Decoded, Decoder, check
+from serving.inference.batcher import Batcher
+from serving.inference.images.decoder import Decoded, Decoder, Image, Measure, Upload, check
 from serving.inference.images.pixels import PixelSpec
-from serving.inference.models.model import ROUNDING, Model
+from serving.inference.models.model import Model, best
 from serving.inference.models.repository import Repository
 from serving.inference.shadow import Shadow
 from serving.monitoring.metrics import Metrics
@@ -152,7 +151,7 @@ class Predictor:
     async def each(
         self,
         model: Model,
-        files: Sequence[uploads.Upload],
+        files: Sequence[Upload],
         *,
         deadline: float,
         shadow: Model | None = None,
@@ -216,18 +215,6 @@ class Predictor:
         finally:
             for stage, seconds in spent.items():
                 self._metrics.stage(model.name, model.version, stage=stage, seconds=seconds)
-
-
-def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
-    """The label of the highest probability in a row, and that probability.
-
-    Raises:
-        FloatingPointError: it is none, or another in the row is no number.
-    """
-    highest = max(row)
-    if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
-        raise FloatingPointError(f"{model} gave what is no probability.")
-    return model.labels[row.index(highest)], highest
 
 
 async def _in_thread(work: Callable[[], Parsed], deadline: float) -> Parsed:

@@ -10,8 +10,8 @@ from typing import Any
 from serving.api import body as uploads
 from serving.api.context import Call, parameters
 from serving.api.pipeline import Predictor
-from serving.api.tensors import Image
 from serving.errors import BadRequest, ServingError
+from serving.inference.images.decoder import Image
 from serving.inference.models.model import Model
 from serving.monitoring.metrics import Metrics
 

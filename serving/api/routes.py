@@ -14,13 +14,11 @@ from functools import partial
 from typing import Any
 
 from serving.api import openinference, tfserving
-from serving.api.context import Call
+from serving.api.context import Answer, Call, encoded
 from serving.api.feedback import Feedback
 from serving.api.pipeline import Predictor
 from serving.api.predict import Ids, Predictions
-from serving.app.exchange import encoded
 from serving.monitoring import exposition
-from serving.server.http.message import Answer
 
 HEAD = "Inference-Header-Content-Length"
 ALIVE = {"status": "alive"}

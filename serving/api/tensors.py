@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.api.body import Limits, Upload
+from serving.api.body import Limits
 from serving.errors import BadRequest, RequestTooLarge
+from serving.inference.images.decoder import Image
 from serving.inference.images.pixels import PixelSpec
-
-Image = Upload | NDArray[np.uint8]  # a file, what became of one, or pixels (H, W, C)
 
 # Numbers of one JSON text. While it is parsed the loop does nothing else: 12 ms for so many pixels,
 # some 80 ms for as many of the dearest values, which are lists in lists.

@@ -13,6 +13,7 @@ from flask import Flask
 from serving.api.pipeline import Predictor
 from serving.app import hooks, views
 from serving.app.loop_thread import Loop
+from serving.app.service import Service
 from serving.errors import ModelError
 from serving.feedback import service
 from serving.inference.admission import Admission
@@ -56,7 +57,7 @@ def create_app(
     return app
 
 
-def _service(settings: Settings, slot: int | None, loop: Loop) -> views.Service:
+def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     folder = None if slot is None else Path(os.environ[run_dir.DIRECTORY])
     metrics = Metrics(slot=slot, since=None if folder is None else run_dir.began(folder))
     reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
@@ -74,7 +75,7 @@ def _service(settings: Settings, slot: int | None, loop: Loop) -> views.Service:
     )
     predictor = Predictor(settings, serves, admission, Batcher(lanes=settings.lanes), metrics)
     key = None if folder is None else run_dir.key(folder)
-    return views.Service(
+    return Service(
         settings=settings,
         reloader=reloader,
         predictor=predictor,

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from werkzeug import exceptions as http
 
 from serving import errors
@@ -99,8 +98,3 @@ class Exchange:
         if self.model is not None:
             fields["model"], fields["version"] = self.model
         json_log.write(level, fields)
-
-
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """An answer of ours, with a line end for people at a terminal."""
-    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)

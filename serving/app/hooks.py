@@ -10,8 +10,9 @@ from flask import Flask, Response, g, request
 from werkzeug import exceptions as http
 
 from serving import errors
-from serving.api.body import discard
-from serving.app.exchange import Exchange, encoded
+from serving.api.context import encoded
+from serving.app.exchange import Exchange
+from serving.app.wsgi_body import discard
 from serving.monitoring.metrics import Metrics
 
 

@@ -4,79 +4,24 @@ Knows Flask and every module beside it. Views do HTTP and nothing else.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from serving.api import body, routes
 from serving.api.context import Call, positive
-from serving.api.feedback import Feedback
-from serving.api.pipeline import Predictor
-from serving.api.predict import Predictions
-from serving.api.routes import Respond, Route
+from serving.api.routes import Respond
+from serving.app import wsgi_body
 from serving.app.hooks import json_response
-from serving.app.loop_thread import Loop
 from serving.app.openapi import document
-from serving.errors import BadRequest, BodyTooSlow, DeviceMissing, Draining
+from serving.app.service import Service
+from serving.errors import BadRequest, BodyTooSlow
 from serving.feedback import quality
-from serving.feedback.service import Labelling
-from serving.inference.golden import Golden
 from serving.inference.models.model import Model
-from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
-from serving.monitoring import metrics
-from serving.settings import Settings
 
 READERS = 1024  # threads for slow bodies under Flask alone: as many as its server has, at most
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes work with, one for each worker."""
-
-    settings: Settings
-    reloader: Reloader
-    predictor: Predictor
-    labelling: Labelling
-    golden: Golden
-    metrics: metrics.Metrics
-    draining: threading.Event
-    loop: Loop
-
-    @property
-    def repository(self) -> Repository:
-        """What is served at the moment; take it once for what must agree."""
-        return self.reloader.repository
-
-    def routes(self) -> list[Route]:
-        """Those that are answered in the event loop."""
-        labelling = self.labelling
-        return routes.table(
-            Predictions(self.predictor, labelling.ids, self.metrics),
-            Feedback(self.predictor, labelling.signer, labelling.recorder, self.metrics),
-            self.predictor,
-            labelling.ids,
-            self.ready,
-            self.metrics.page,
-        )
-
-    def ready(self) -> dict[str, str]:
-        """What ``/readyz`` tells. A worker takes no connection before all its models are tested.
-
-        Raises:
-            Draining: this replica is about to stop.
-            DeviceMissing: a model does not run where it was to.
-        """
-        if self.draining.is_set():
-            raise Draining("This replica is about to stop.")
-        for model in self.repository:
-            if model.unmet:
-                raise DeviceMissing(model.unmet)
-        return {"status": "ready"}
 
 
 def blueprint(service: Service) -> Blueprint:
@@ -129,7 +74,7 @@ def _in_loop(
             limit, loop = service.settings.max_body_bytes, asyncio.get_running_loop()
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await loop.run_in_executor(readers, body.whole, unproxied, limit)
+                    return await loop.run_in_executor(readers, wsgi_body.whole, unproxied, limit)
             except TimeoutError:
                 raise BodyTooSlow("The body did not come in time.") from None
 

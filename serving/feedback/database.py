@@ -17,10 +17,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serving.errors import FeedbackUnavailable
+from serving.errors import FeedbackUnavailable, SettingsError
 from serving.feedback.labels import SCALE, Label, Sum
 from serving.monitoring.statistics import bin_of
-from serving.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 

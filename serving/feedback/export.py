@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.errors import SettingsError
 from serving.feedback import image_store
 from serving.feedback.labels import Label
-from serving.settings import Settings, SettingsError
+from serving.settings import Settings
 
 COLUMNS = (
     *("id", "model", "version", "predicted", "confidence"),

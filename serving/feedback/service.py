@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serving.api.pipeline import best
-from serving.api.tensors import Image
 from serving.feedback.collector import Scores
 from serving.feedback.ids import Signer
 from serving.feedback.image_store import Kept
 from serving.feedback.writer import Recorder
-from serving.inference.models.model import Model
+from serving.inference.images.decoder import Image
+from serving.inference.models.model import Model, best
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 

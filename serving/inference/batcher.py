@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DeadlineExceeded
+from serving.inference.images.decoder import Measure
 from serving.inference.models.model import Model
 
 SHORT = 0.02  # seconds for which an inference may hold the loop; probes wait so long
 LONG = 0.04  # seconds of an inference of several images in a thread; other requests wait so long
 LARGEST = 16  # images of one inference: bounds onnxruntime's arena
-
-Measure = Callable[[str, float], None]  # a stage of a request, and the seconds it took
 
 
 class Waiting:

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
+from wsgiref.types import WSGIApplication
 
-from flask import Flask
 from werkzeug.test import run_wsgi_app
 
-from serving.api.context import Call
+from serving.api.context import Answer, Call, encoded
 from serving.api.routes import Finder, Route
-from serving.app.exchange import Exchange, encoded
-from serving.app.views import Service
+from serving.app.exchange import Exchange
+from serving.app.service import Service
 from serving.errors import BodyTooSlow, Overloaded, RequestTooLarge, ServingError
-from serving.server.http.message import Answer, Request
+from serving.server.http.message import Request
 
 PER_THREAD = 16  # requests that may wait for each of Flask's threads
 CLIENT_LEFT = 499  # as nginx counts those to whom nothing could be answered
@@ -32,7 +32,7 @@ Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 class Front:
     """Answers every request of one worker."""
 
-    def __init__(self, app: Flask, service: Service) -> None:
+    def __init__(self, app: WSGIApplication, service: Service) -> None:
         self._app, self._service = app, service
         self._threads = ThreadPoolExecutor(service.settings.threads, thread_name_prefix="flask")
         self._handed = 0  # requests that Flask has

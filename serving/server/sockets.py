@@ -11,7 +11,7 @@ import socket
 import struct
 from pathlib import Path
 
-from serving.settings import SettingsError
+from serving.errors import SettingsError
 
 # A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
 _DROP_SYN = (

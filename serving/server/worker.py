@@ -25,7 +25,7 @@ from serving.server.load import NONE, Selector, Shares, surplus
 from serving.settings import Settings
 
 if TYPE_CHECKING:
-    from serving.app.views import Service
+    from serving.app.service import Service
 
 logger = logging.getLogger(__name__)
 

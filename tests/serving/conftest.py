@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from serving.app import SERVICE, create_app
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.samples import publish

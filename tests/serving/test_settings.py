@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.settings import Settings, SettingsError, rows, table
+from serving.errors import SettingsError
+from serving.settings import Settings, rows, table
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

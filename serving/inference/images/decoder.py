@@ -10,16 +10,14 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.api.tensors import Image
 from serving.errors import DeadlineExceeded, ServingError
-from serving.inference.batcher import Measure
 from serving.inference.images import pixels
 
 SMALL = 1_000_000  # pixels of an image that is decoded in the loop: some 10 ms of a photograph
@@ -29,7 +27,10 @@ JPEG_BYTES, BYTES = 64 * 1024, 8 * 1024
 HANDED = 4 * 1024  # where a worker has processors to spare: what costs more than to hand it over
 BREATH = 0.003  # seconds of decoding, of all requests, after which the loop looks at its sockets
 
+Upload = bytes | ServingError  # an image file, or why there is none
+Image = Upload | NDArray[np.uint8]  # or pixels (H, W, C)
 Decoded = NDArray[np.uint8] | ServingError
+Measure = Callable[[str, float], None]  # a stage of a request, and the seconds it took
 
 
 class Decoder:

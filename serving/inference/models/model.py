@@ -5,9 +5,10 @@ lie.
 """
 
 import json
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,15 @@ def _informative(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
+    """The label of the highest probability in a row, and that probability.
+
+    Raises:
+        FloatingPointError: it is none, or another in the row is no number.
+    """
+    highest = max(row)
+    if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
+        raise FloatingPointError(f"{model} gave what is no probability.")
+    return model.labels[row.index(highest)], highest

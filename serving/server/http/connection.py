@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import orjson
 
@@ -22,6 +24,15 @@ PATIENCE = 5.0  # seconds for a whole header, or for what nobody reads, however 
 WRITE_SECONDS = 30.0  # for a client to take what was written
 
 BUG = InternalError("A bug on our side. The log names the cause.")
+
+
+class Failure(NamedTuple):
+    """The answer to a request whose handler raised."""
+
+    status: int = BUG.status
+    body: bytes = orjson.dumps(BUG.body) + b"\n"
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
 
 
 class Connection(asyncio.Protocol):
@@ -142,11 +153,12 @@ class Connection(asyncio.Protocol):
     async def _respond(self) -> None:
         while self._ready:
             request = self._ready[0]
+            answer: Answer
             try:
                 answer = await self._server.respond(request)
             except Exception:
                 logger.exception("bug")
-                answer = Answer(BUG.status, orjson.dumps(BUG.body) + b"\n")
+                answer = Failure()
                 request.keeps_alive = False
             if not self._send(answer):
                 self._finish()

@@ -9,27 +9,35 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from serving.errors import BadRequest, ServingError
-
-JSON = "application/json"
 
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")  # and a port
 _ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # what a proxy is asked by
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back."""
+class Answer(Protocol):
+    """What the engine needs of an answer."""
 
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def body(self) -> bytes:
+        """The content."""
+
+    @property
+    def content_type(self) -> str:
+        """The value of ``Content-Type``."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further header fields."""
 
 
 class Request:

@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from serving.api.feedback import MOST
 from serving.app import SERVICE, create_app
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.errors import FeedbackUnavailable
 from serving.feedback.database import Store
 from serving.feedback.ids import Signer
@@ -137,7 +137,23 @@ def test_a_list_is_answered_item_by_item(client: FlaskClient | Client) -> None:
         ("text", 400, "bad_request"),
         ([{"id": "", "label": ""}] * (MOST + 1), 413, "request_too_large"),
     ],
-    ids=lambda each: str(each)[:30],
+    ids=[
+        "garbage id",
+        "cut id",
+        "forged id",
+        "unknown label",
+        "unknown digit",
+        "boolean",
+        "null",
+        "no label",
+        "no id",
+        "misspelt key",
+        "unknown source",
+        "sources",
+        "empty list",
+        "text",
+        "too many",
+    ],
 )
 def test_what_is_wrong_is_told(
     client: FlaskClient | Client, body: Any, status: int, code: str

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from serving.api import tfserving
 from serving.api.body import Limits
 from serving.app import create_app
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.errors import BadRequest, RequestTooLarge
 from serving.inference.images.pixels import PixelSpec
 from serving.settings import Settings

@@ -12,11 +12,10 @@ import sqlalchemy
 
 from bench.rig import postgres
 from bench.rig.environment import program
-from serving.errors import FeedbackUnavailable
+from serving.errors import FeedbackUnavailable, SettingsError
 from serving.feedback import database as stores
 from serving.feedback.database import Store
 from serving.feedback.labels import SCALE, Label
-from serving.settings import SettingsError
 
 SEVEN = Label("a" * 28, "digits", 3, "7", 0.99, "7", "user", 1_700_000_000, 1_700_000_100.5)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.errors import DeadlineExceeded
 from serving.inference import golden as replays
 from serving.inference.golden import Golden

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from serving.app import SERVICE, create_app
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.inference import shadow
 from serving.settings import Settings
 from tests.serving.front import Client

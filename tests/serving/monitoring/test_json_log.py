@@ -19,14 +19,14 @@ FIELDS = {"request_id": "x" * 120, "path": "/predict/shade", "status": 200}
 
 WRITER = """
 import asyncio, logging
-from serving import access
+from serving.monitoring import json_log
 async def steps():
     for step in range(60):
         for each in range(48):
-            access.write(logging.INFO, {"request_id": "x" * 120, "step": step, "each": each})
+            json_log.write(logging.INFO, {"request_id": "x" * 120, "step": step, "each": each})
         await asyncio.sleep(0)
 asyncio.run(steps())
-access.flush()
+json_log.flush()
 """
 
 

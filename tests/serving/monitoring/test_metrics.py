@@ -79,7 +79,7 @@ def test_invented_methods_and_paths_make_no_series(client: FlaskClient) -> None:
 
 WORKER = """
 import sys
-from serving.metrics import Metrics
+from serving.monitoring.metrics import Metrics
 metrics = Metrics(slot=int(sys.argv[1]))
 metrics.images("shade", 1, [("dark", 0.9)])
 print(metrics.page().decode())

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
+from serving.api.context import Answer
 from serving.server import accept
 from serving.server.accept import Accepting
 from serving.server.http import connection
-from serving.server.http.message import Answer, Request
+from serving.server.http.message import Request
 from serving.server.http.pool import Server
 from serving.server.load import Share
 from serving.server.sockets import most_connections

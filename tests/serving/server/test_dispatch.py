@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from serving.api.context import Answer
 from serving.app import SERVICE, create_app, exchange
 from serving.feedback.database import Store
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
 from serving.server.dispatch import PER_THREAD
-from serving.server.http.message import Answer, Request
+from serving.server.http.message import Request
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.monitoring.test_metrics import value

@@ -11,10 +11,11 @@ from tests.serving.running import ROOT, command_line
 
 PROGRAM = """
 import os, pathlib, sys
-from serving import run, start
-made = run.made
-run.made = lambda: made(pathlib.Path(sys.argv[1]))
-sys.exit(start.serve(lambda: {check}, workers=0))
+from serving.monitoring import run_dir
+from serving.server import launch
+made = run_dir.made
+run_dir.made = lambda: made(pathlib.Path(sys.argv[1]))
+sys.exit(launch.serve(lambda: {check}, workers=0))
 """
 
 

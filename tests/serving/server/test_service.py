@@ -268,7 +268,7 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
     run = tmp_path / "run"
     run.mkdir()
     ended = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "--config", "serving/gunicorn.conf.py"],
+        [sys.executable, "-m", "gunicorn", "--config", "serving/server/gunicorn.conf.py"],
         cwd=ROOT,
         env={
             **environment(models, bind="192.0.2.1:8000"),  # nobody's address

@@ -194,7 +194,7 @@ def test_tiles_are_composited_as_the_whole_would_be(
 PEAK = """
 import sys
 from pathlib import Path
-from serving.images import PixelSpec, read
+from serving.inference.images.pixels import PixelSpec, read
 
 def peak():
     status = Path("/proc/self/status").read_text()

@@ -16,7 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from serving.inference.models import worker_state
-from serving.app.views import Service
+from serving.app.service import Service
 from serving.app import SERVICE, create_app
 from serving.errors import ModelError, UnknownModel, UnknownVersion
 from serving.monitoring.metrics import Metrics

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from serving.api.context import Answer
 from serving.errors import ServingError
 from serving.server.http import connection as http
 from serving.server.http.connection import Connection
-from serving.server.http.message import Answer, Request
+from serving.server.http.message import Request
 from serving.server.http.parser import STEP, Parser
 from serving.server.http.pool import Server
 from tests.serving.waiting import until
