@@ -14,7 +14,7 @@ from serving.feedback.ids import Signer
 from serving.feedback.image_store import Kept
 from serving.feedback.writer import Recorder
 from serving.inference.images.decoder import Image
-from serving.inference.models.model import Model, best
+from serving.inference.models.model import Model
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
@@ -33,10 +33,11 @@ class Labelling:
     kept: Kept
 
     def ids(
-        self, model: Model, images: Sequence[Image], rows: Sequence[Sequence[float]]
+        self, model: Model, images: Sequence[Image], answers: Sequence[tuple[str, float]]
     ) -> list[str]:
-        """An id for each image that was predicted; a share of the files are kept under theirs."""
-        ids = self.signer.sign(model.name, model.version, [best(model, row) for row in rows])
+        """Return an id for each image, and keep a share of the files under their ids. ``answers``
+        are the labels of the images and their probabilities."""
+        ids = self.signer.sign(model.name, model.version, answers)
         if self.kept.share:
             for text, image in zip(ids, images, strict=True):
                 if isinstance(image, bytes):

@@ -232,9 +232,10 @@ class Metrics:
         """A label was not recorded."""
         self._rejected.labels(reason).inc()
 
-    def stage(self, name: str, version: int, *, stage: str, seconds: float) -> None:
-        """A stage of a request took so long."""
-        self._stage_of(stage, name, version).observe(seconds)
+    def stages(self, name: str, version: int, spent: Mapping[str, float]) -> None:
+        """Observe the seconds that a request spent in each stage."""
+        for stage, seconds in spent.items():
+            self._stage_of(stage, name, version).observe(seconds)
 
     def add(self, collector: Collector) -> None:
         """Tell of more on the page: of what is the same whichever worker answers."""

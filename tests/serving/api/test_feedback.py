@@ -176,7 +176,7 @@ def test_labels_that_wait_for_the_database_hold_no_place_of_a_prediction(
     client, go_on, held = app.test_client(), threading.Event(), list[bool]()
 
     def hang(_: Store, given: Sequence[Label]) -> list[str | None]:
-        held.append(service.predictor.admission.idle)
+        held.append(service.pipeline.admission.idle)
         assert go_on.wait(60)
         return [None] * len(given)
 

@@ -286,7 +286,7 @@ def test_a_body_that_does_not_inflate_is_refused(
 
 def test_half_a_character_is_no_id(client: FlaskClient) -> None:
     body = b'{"id": "\\ud800", "inputs": [%b]}' % json.dumps(files(LIGHT)).encode()
-    assert "is no text" in sentence(client.post(INFER, data=body), 400)
+    assert "is not valid text" in sentence(client.post(INFER, data=body), 400)
 
 
 def test_a_small_body_does_not_become_a_large_one() -> None:
@@ -309,12 +309,12 @@ BAD_INPUTS = {
     "shape": ([tensor([0] * 48, [1, 6, 8, 1])], "[1, 6, 8, 1]. Expected [N, 8, 6, 1]"),
     "no batch": ([tensor([0] * 48, [8, 6, 1])], "[8, 6, 1]. Expected [N, 8, 6, 1]"),
     "two in a row": ([tensor(as_json(DARK), [1, 2], "BYTES")], "[1, 2]. Expected [N] or [N, 1]"),
-    "text in shape": ([tensor([], ["1"], "BYTES")], "no list of whole numbers"),  # type: ignore[list-item]
-    "true in shape": ([tensor([], [True], "BYTES")], "no list of whole numbers"),
+    "text in shape": ([tensor([], ["1"], "BYTES")], "not a list of integers"),  # type: ignore[list-item]
+    "true in shape": ([tensor([], [True], "BYTES")], "not a list of integers"),
     "none": ([tensor([], [0], "BYTES")], "no image"),
     "fewer than none": ([tensor([0], [-1], "BYTES")], "no image"),
     "few pixels": ([tensor([0] * 47, [1, 8, 6, 1])], "47 numbers. Expected 48"),
-    "nested otherwise": ([tensor([[0] * 48], [1, 8, 6, 1])], "not nested as its shape"),
+    "nested otherwise": ([tensor([[0] * 48], [1, 8, 6, 1])], "not nested like their shape"),
     "deeper": ([tensor([[[[[0]]] * 6] * 8], [1, 8, 6, 1])], "0 to 255"),
     "large pixel": ([tensor([256] * 48, [1, 8, 6, 1])], "0 to 255"),
     "negative pixel": ([tensor([-1] * 48, [1, 8, 6, 1])], "0 to 255"),
@@ -326,7 +326,7 @@ BAD_INPUTS = {
     "no base64": ([tensor(["%"], [1], "BYTES")], "not base64"),
     "bad file": ([files(DARK, b"text", LIGHT)], "Image 2 of 3: The bytes are not a readable"),
     "no data": ([{**files(DARK), "data": None}], "needs either 'data' or"),
-    "data is no list": ([{**files(DARK), "data": "abc"}], "'data' is no list"),
+    "data is not a list": ([{**files(DARK), "data": "abc"}], "'data' is not a list"),
     "size without bytes": (
         [
             {
@@ -336,7 +336,7 @@ BAD_INPUTS = {
                 "parameters": {"binary_data_size": 4},
             }
         ],
-        "0 bytes follow the JSON. Expected 4",
+        "0 bytes follow the JSON. Expected 'binary_data_size', 4",
     ),
     "both": ([{**files(DARK), "parameters": {"binary_data_size": 0}}], "needs either 'data' or"),
     "memory": ([{**files(DARK), "parameters": {"shared_memory_region": "a"}}], "not supported"),
@@ -370,25 +370,25 @@ def test_a_binary_tensor_of_another_size_is_refused(
 @pytest.mark.parametrize("head", ["0", "-1", "x", "1e3", "9" * 20, "100000", "²", ""])
 def test_a_header_that_divides_nothing_is_refused(client: FlaskClient, head: str) -> None:
     answer = client.post(INFER, data=b"{}", headers={HEAD: head})
-    assert "Expected how many of them are the JSON" in sentence(answer)
+    assert "Expected the length of the JSON" in sentence(answer)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"id": 42}, "'id' is no string"),
-        ({"parameters": []}, "'parameters' is no object"),
-        ({"parameters": {"binary_data_output": 1}}, "'binary_data_output' is no boolean"),
-        ({"parameters": {"timeout": "1"}}, "'timeout' is no whole number"),
-        ({"parameters": {"timeout": -1}}, "'timeout' is out of its range"),
-        ({"outputs": {}}, "'outputs' is no list"),
+        ({"id": 42}, "'id' is not a string"),
+        ({"parameters": []}, "'parameters' is not an object"),
+        ({"parameters": {"binary_data_output": 1}}, "'binary_data_output' is not a boolean"),
+        ({"parameters": {"timeout": "1"}}, "'timeout' is not an integer"),
+        ({"parameters": {"timeout": -1}}, "'timeout' is out of range"),
+        ({"outputs": {}}, "'outputs' is not a list"),
         ({"outputs": [{"name": "logits"}]}, "Expected 'probabilities' or 'id', each once"),
         ({"outputs": [{"name": "probabilities"}] * 2}, "each once"),
         ({"outputs": [{"name": ["id"]}]}, "each once"),
         ({"outputs": ["id"]}, "each once"),
         (
             {"outputs": [{"name": "probabilities", "parameters": {"classification": True}}]},
-            "'classification' is no whole number",
+            "'classification' is not an integer",
         ),
     ],
 )
@@ -430,8 +430,8 @@ def test_too_many_numbers_are_refused_before_they_are_parsed(client: FlaskClient
         ("POST", "/v2/models/cats/versions/new/infer", 404, "Known models: shade, tint."),
         ("GET", "/v2/models/cats", 404, "Known models: shade, tint."),
         ("GET", "/v2/models/shade/versions/0/ready", 404, "no version '0'"),
-        ("GET", "/v2/models/shade/infer", 405, "does not take GET. Expected OPTIONS, POST."),
-        ("POST", "/v2", 405, "does not take POST"),
+        ("GET", "/v2/models/shade/infer", 405, "does not accept GET. Expected OPTIONS, POST."),
+        ("POST", "/v2", 405, "does not accept POST"),
         ("GET", "/v2/nothing", 404, "No route '/v2/nothing'."),
     ],
 )
@@ -442,7 +442,7 @@ def test_a_wrong_request_gets_its_error(
 
 
 def test_a_request_may_give_less_time(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher.running = 1  # a long inference takes the only lane
+    service.pipeline.batcher.running = 1  # a long inference takes the only lane
     answer = infer(client, files(DARK), parameters={"timeout": 20_000})
     assert "deadline" in sentence(answer, 504)
     answer = infer_with_header(client, "20")
@@ -455,7 +455,7 @@ def infer_with_header(client: FlaskClient, timeout: str) -> TestResponse:
 
 
 def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with admission.images(admission.max_images):
         answer = infer(client, files(DARK))
     assert "queue" in sentence(answer, 503)

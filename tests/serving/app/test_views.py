@@ -430,7 +430,7 @@ def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) 
 
 
 def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with admission.images(admission.max_images):
         answer = post(client, "/predict/shade", DARK)
     assert_error(answer, 503, "overloaded")
@@ -451,7 +451,7 @@ def status_and_rest(app: Flask, path: str) -> tuple[int, bytes]:
 
 def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
     assert status_and_rest(app, "/nothing") == (404, b"")
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with contextlib.ExitStack() as taken:
         for _ in range(admission.max_requests):
             taken.enter_context(admission.request(0))
@@ -459,10 +459,10 @@ def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher.running = 1  # a long inference takes the only lane
+    service.pipeline.batcher.running = 1  # a long inference takes the only lane
     answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "300"})
     assert_error(answer, 504, "deadline_exceeded")
-    service.predictor.batcher.running = 0
+    service.pipeline.batcher.running = 0
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
@@ -517,7 +517,7 @@ def test_inflating_ends_at_the_deadline(
     headers = {"X-Request-Timeout-Ms": "50", "Content-Encoding": "gzip"}
     answer = post(client, "/predict/shade", DARK, headers=headers)
     answered.set()
-    assert "body was read" in assert_error(answer, 504, "deadline_exceeded")
+    assert "body was parsed" in assert_error(answer, 504, "deadline_exceeded")
 
 
 class Never(io.BytesIO):

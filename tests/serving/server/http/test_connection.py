@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.api.context import Answer
+from serving.api.exchange import Answer
 from serving.errors import ServingError
 from serving.server.http import connection as http
 from serving.server.http.connection import Connection
@@ -59,7 +59,7 @@ async def echo(request: Request) -> Answer:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
     monkeypatch.setattr(http, "PATIENCE", 0.5)
     monkeypatch.setattr(http, "WRITE_SECONDS", 0.5)
-    made = Listening(echo, keep_alive=1.0, at_once=told)
+    made = Listening(lambda request: told(request) or echo(request), keep_alive=1.0)
     made.loop = loop = asyncio.new_event_loop()
     listening = loop.run_until_complete(
         loop.create_server(lambda: Connection(made, loop), "127.0.0.1", 0)
