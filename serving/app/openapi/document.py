@@ -1,6 +1,6 @@
-"""The API described in OpenAPI 3.1, made from the error tree and the settings: it cannot drift.
+"""The OpenAPI 3.1 document, made from the error tree and the settings so that it cannot drift.
 
-Knows the shapes of ``api.py``; knows nothing of Flask.
+Knows the JSON of the handlers; knows nothing of Flask.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _PRECISION = {"enum": ["float32", "int8"]}
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """The whole description, ready for ``json.dumps``."""
+    """Return the document, ready for ``json.dumps``."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -38,7 +38,7 @@ def document(settings: Settings) -> dict[str, Any]:
             "/predict/{name}": {"post": _predict(settings, [_path_name(), *_parameters()])},
             "/predict": {"post": _predict(settings, [_model_parameter(), *_parameters()])},
             "/feedback": {"post": feedback.feedback()},
-            "/models": {"get": _get("What is served.", ref("Models"), errors.Overloaded)},
+            "/models": {"get": _get("All models.", ref("Models"), errors.Overloaded)},
             "/models/{name}": {
                 "get": {
                     **_get("One model.", ref("Model"), errors.UnknownModel, errors.Overloaded),
@@ -49,7 +49,7 @@ def document(settings: Settings) -> dict[str, Any]:
             "/healthz": {"get": _get("The process is alive.", _status("alive"))},
             "/readyz": {
                 "get": _get(
-                    "All models are loaded and tested, and the replica is not about to stop.",
+                    "The models are loaded and tested, and the replica is not draining.",
                     _status("ready"),
                     errors.DeviceMissing,
                     errors.Draining,
@@ -64,7 +64,7 @@ def document(settings: Settings) -> dict[str, Any]:
                     },
                 }
             },
-            "/openapi.json": {"get": _get("This document.", {"type": "object"}, errors.Overloaded)},
+            "/openapi.json": {"get": _get("This document.", {"type": "object"})},
             **protocols.paths(),
         },
         "components": {"schemas": {**_schemas(), **feedback.schemas(), **protocols.schemas()}},
@@ -74,15 +74,18 @@ def document(settings: Settings) -> dict[str, Any]:
 def _predict(settings: Settings, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     file = {"schema": {"type": "string", "format": "binary"}}
     form = structure({"image": listed({"type": "string", "format": "binary"})})
-    form["properties"]["model"] = {"type": "string", "description": "Where the path names none."}
+    form["properties"]["model"] = {
+        "type": "string",
+        "description": "The model, if the path names none.",
+    }
     form["additionalProperties"] = False
     batch = {**structure({"images": listed(base64())}), "additionalProperties": False}
     return {
         "summary": "Classify one or many images.",
         "description": (
             f"At most {settings.max_images} images and {settings.max_body_bytes} bytes in a"
-            f" request, {settings.max_pixels} pixels in an image. In a request of many images a bad"
-            " one fails alone, in its place."
+            f" request, {settings.max_pixels} pixels in an image. In a request of many images an"
+            " unreadable one is an error in its place."
         ),
         "parameters": parameters,
         "requestBody": {
@@ -138,21 +141,21 @@ def _parameters() -> list[dict[str, Any]]:
             "name": "version",
             "in": "query",
             "schema": {"oneOf": [_COUNT, {"type": "string", "pattern": f"^{LABEL.pattern}$"}]},
-            "description": "A number, or a label of `routing.json`. Unless given, the default"
-            " version or, for the share of the request ids that it has, the canary.",
+            "description": "A number, or a label of `routing.json`. The default is the default"
+            " version or, for its share of the requests, the canary.",
         },
         {
             "name": "top",
             "in": "query",
             "schema": {**_COUNT, "default": 5},
-            "description": "How many labels to list.",
+            "description": "The number of labels to list.",
         },
         {
             "name": "coverage",
             "in": "query",
             "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
             "description": "Add to each prediction the smallest set of labels that holds the truth"
-            " this often, one of the model's `conformal`.",
+            " with this probability. Must be one of the model's `conformal`.",
         },
         {
             "name": "X-Request-Timeout-Ms",
@@ -168,12 +171,12 @@ def _schemas() -> dict[str, Any]:
         "label": {"type": "string"},
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
     }
-    signed = {"type": "string", "description": "What `/feedback` asks for, with the true label."}
+    signed = {"type": "string", "description": "Send it to `/feedback` with the true label."}
     prediction = structure({**labelled, "top": listed(ref("Label")), "id": signed})
     prediction["properties"]["set"] = {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Where `coverage` was asked for: empty where nothing fits.",
+        "description": "Only with `coverage`. Empty if no label is probable enough.",
     }
     return {
         "Error": structure({"error": structure({"code": text(), "message": text()})}),
@@ -220,7 +223,7 @@ def _version() -> dict[str, Any]:
     version["properties"]["conformal"] = {
         "type": "object",
         "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
-        "description": "By coverage, the probability that puts a label into a prediction set.",
+        "description": "By coverage, the least probability of a label in a prediction set.",
     }
     return version
 
@@ -242,7 +245,7 @@ def _model() -> dict[str, Any]:
 
 
 def _worker() -> dict[str, Any]:
-    """How one worker has the models."""
+    """Describe the state of one worker."""
     number = {"type": "integer", "minimum": 0}
     running = structure({"provider": text(), "precision": _PRECISION})
     each = structure(
@@ -267,7 +270,7 @@ def _refused() -> dict[str, Any]:
     return {
         "type": "object",
         "additionalProperties": text(),
-        "description": "What is published and not served as it is published, by its path in the"
+        "description": "Reasons why published files are not served, by path in the"
         " folder of the models: the reason.",
     }
 

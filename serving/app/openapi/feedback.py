@@ -1,6 +1,6 @@
-"""The routes of labels and of quality, described in OpenAPI 3.1.
+"""The routes of labels and of quality in the OpenAPI document.
 
-Knows the shapes of ``feedback.py`` and ``quality.py``; knows nothing of Flask.
+Knows the JSON of their handlers; knows nothing of Flask.
 """
 
 from typing import Any
@@ -26,13 +26,13 @@ _NUMBER = {"type": "number"}
 
 
 def feedback() -> dict[str, Any]:
-    """``POST /feedback``."""
+    """Describe ``POST /feedback``."""
     several = {**listed(ref("Feedback")), "maxItems": MOST}
     return {
         "summary": "True labels of predictions.",
         "description": (
-            f"One, or up to {MOST}. To send a label again is safe: it is kept once. Of several each"
-            " has its own result, in its place."
+            f"One label, or a list of up to {MOST}. Repeating a label is safe: it is recorded once."
+            " Each label of a list has its own result, in its place."
         ),
         "requestBody": {
             "required": True,
@@ -40,7 +40,7 @@ def feedback() -> dict[str, Any]:
         },
         "responses": {
             "200": content(
-                "Recorded, or known already.",
+                "Recorded, or a duplicate.",
                 JSON,
                 {"oneOf": [ref("Recorded"), ref("Results")]},
             ),
@@ -65,16 +65,16 @@ def feedback() -> dict[str, Any]:
 
 
 def quality(name: dict[str, Any]) -> dict[str, Any]:
-    """``GET /models/<name>/quality``; ``name`` describes the model's."""
+    """Describe ``GET /models/<name>/quality``; ``name`` is the parameter of the path."""
     return {
-        "summary": "How right a model is.",
+        "summary": "Accuracy, calibration and drift of a model.",
         "parameters": [
             name,
             {
                 "name": "labels",
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "default": NEWEST},
-                "description": f"Of so many labels, the newest; at most {MOST_LABELS}.",
+                "description": f"The number of newest labels to use, at most {MOST_LABELS}.",
             },
         ],
         "responses": {
@@ -90,7 +90,7 @@ def quality(name: dict[str, Any]) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Schema]:
-    """What they are made of."""
+    """Return the schemas."""
     label = {"oneOf": [text(), {"type": "integer"}]}
     given = structure({"id": text(), "label": label}, optional={"source": {"enum": list(SOURCES)}})
     recorded = structure(

@@ -1,6 +1,6 @@
-"""The routes of the other protocols, for the description of the API.
+"""The routes of the other protocols in the OpenAPI document.
 
-Knows the shapes of ``openinference.py`` and ``tfserving.py``; knows nothing of Flask.
+Knows the JSON of their handlers; knows nothing of Flask.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ HEAD = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
     "schema": {"type": "integer", "minimum": 1},
-    "description": "Bytes of JSON before the binary tensors, where there are any.",
+    "description": "The length of the JSON in bytes, if binary tensors follow it.",
 }
 TIMEOUT = {
     "name": "X-Request-Timeout-Ms",
@@ -48,7 +48,7 @@ TIMEOUT = {
 
 
 def paths() -> dict[str, Any]:
-    """Every route."""
+    """Return the description of every route."""
     server = {"get": _get("The server and its extensions.", ref("V2Server"))}
     found: dict[str, Any] = {
         "/v2": server,
@@ -72,7 +72,7 @@ Operations = dict[tuple[str, str], dict[str, Any]]
 def _v2_paths(model: str) -> Operations:
     path = f"/v2{model}"
     return {
-        (path, "get"): _get("What a model takes and gives.", ref("V2Model"), *UNKNOWN),
+        (path, "get"): _get("Inputs and outputs of a model.", ref("V2Model"), *UNKNOWN),
         (f"{path}/ready", "get"): _get(
             "A model is ready.", ref("V2ModelReady"), *UNKNOWN, *UNREADY
         ),
@@ -83,14 +83,14 @@ def _v2_paths(model: str) -> Operations:
 def _v1_paths(model: str) -> Operations:
     path = f"/v1{model}"
     return {
-        (path, "get"): _get("The state of a model's versions.", ref("V1Status"), *UNKNOWN),
-        (f"{path}/metadata", "get"): _get("A model's signature.", ref("V1Model"), *UNKNOWN),
+        (path, "get"): _get("State of the versions of a model.", ref("V1Status"), *UNKNOWN),
+        (f"{path}/metadata", "get"): _get("Signature of a model.", ref("V1Model"), *UNKNOWN),
         (f"{path}:predict", "post"): _predict(),
     }
 
 
 def schemas() -> dict[str, Any]:
-    """What the bodies hold."""
+    """Return the schemas."""
     return {**_shared(), **_v2(), **_v1()}
 
 
@@ -130,8 +130,8 @@ def _v2() -> dict[str, Schema]:
 def _v1() -> dict[str, Schema]:
     rows = listed(listed({"type": "number", "minimum": 0, "maximum": 1}))
     ids = listed(text())
-    told = structure({"error_code": text(), "error_message": text()})
-    state = structure({"version": text(), "state": text(), "status": told})
+    status = structure({"error_code": text(), "error_message": text()})
+    state = structure({"version": text(), "state": text(), "status": status})
     spec = structure({"name": text(), "signature_name": text(), "version": text()})
     instances = {"type": "array", "minItems": 1}
     return {
@@ -158,7 +158,7 @@ def _infer() -> dict[str, Any]:
         "summary": "Open Inference Protocol 2: predict a batch.",
         "description": "The input `image` is UINT8 (N, H, W, C), or BYTES (N) or (N, 1) of image"
         " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K) and `id`"
-        " BYTES (N), under which a label may be sent to `/feedback`. One bad image fails the"
+        " BYTES (N), for sending labels to `/feedback`. One unreadable image fails the"
         " request.",
         "parameters": [HEAD, TIMEOUT],
         "requestBody": {
@@ -173,7 +173,7 @@ def _predict() -> dict[str, Any]:
     return {
         "summary": "TensorFlow Serving: predict a batch.",
         "description": 'Each image is `{"b64": …}`, `{"image": …}` or nested lists of pixels. One'
-        " bad image fails the request.",
+        " unreadable image fails the request.",
         "parameters": [TIMEOUT],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("V1Request")}}},
         "responses": {

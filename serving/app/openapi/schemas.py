@@ -1,6 +1,6 @@
-"""Pieces of a description in OpenAPI 3.1.
+"""Parts of an OpenAPI 3.1 document.
 
-Knows JSON Schema; knows none of our routes.
+Knows JSON Schema; knows no route.
 """
 
 from collections.abc import Mapping
@@ -14,24 +14,24 @@ Schema = dict[str, Any]
 
 
 def text() -> Schema:
-    """A string."""
+    """Return the schema of a string."""
     return {"type": "string"}
 
 
 def base64() -> Schema:
-    """Bytes in a string."""
+    """Return the schema of bytes as base64."""
     return {"type": "string", "contentEncoding": "base64"}
 
 
 def listed(items: Schema) -> Schema:
-    """One or many of a kind."""
+    """Return the schema of a non-empty list."""
     return {"type": "array", "items": items, "minItems": 1}
 
 
 def structure(
     properties: Mapping[str, Any], *, optional: Mapping[str, Any] | None = None
 ) -> Schema:
-    """An object; what is not ``optional`` is always there."""
+    """Return the schema of an object; members that are not ``optional`` are required."""
     return {
         "type": "object",
         "properties": {**properties, **(optional or {})},
@@ -40,17 +40,17 @@ def structure(
 
 
 def ref(name: str) -> Schema:
-    """A schema told elsewhere."""
+    """Return a reference to a named schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def content(about: str, kind: str, schema: Schema) -> dict[str, Any]:
-    """The body of an answer."""
+    """Return the content of an answer."""
     return {"description": about, "content": {kind: {"schema": schema}}}
 
 
 def failures(*errors: type[ServingError], shape: str = "Error") -> dict[str, Any]:
-    """The answers of so many errors, by their status."""
+    """Return the answers of errors, by status."""
     by_status: dict[str, list[str]] = {}
     for error in errors:
         by_status.setdefault(str(error.status), []).append(f"`{error().code}`: {error.__doc__}")

@@ -41,7 +41,7 @@ def test_only_the_newest_labels_are_looked_at(client: FlaskClient | Client) -> N
     assert told["versions"][-1]["labels"]["accuracy"] == 1.0
 
 
-def test_what_is_wrong_is_told(client: FlaskClient | Client) -> None:
+def test_an_invalid_label_gets_its_error(client: FlaskClient | Client) -> None:
     assert_error(client.get("/models/nothing/quality"), 404, "unknown_model")
     assert_error(client.get("/models/shade/quality?labels=few"), 400, "bad_request")
     assert_error(client.get("/models/shade/quality?labels=0"), 400, "bad_request")

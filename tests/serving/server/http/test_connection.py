@@ -281,7 +281,7 @@ def test_fields_after_a_body_are_not_of_its_header(server: Listening) -> None:
     assert seen == [{"host": "h", "transfer-encoding": "chunked"}]
 
 
-def test_fields_of_one_name_are_joined(server: Listening) -> None:
+def test_header_fields_of_one_name_are_joined(server: Listening) -> None:
     async def respond(request: Request) -> Answer:
         return Answer(200, request.headers["a"].encode())
 
