@@ -32,8 +32,12 @@ bench: .venv/bench/.made ## Measure the service beside FastAPI and Flask (needs 
 	.venv/bench/bin/python -m bench.throughput.serving $(ARGS)
 
 .PHONY: test
-test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
-	.venv/dev/bin/python -m pytest $(ARGS)
+test: .venv/dev/.made ## Run the tests on all cores; with DATA_DIR set, those on the real data too
+	.venv/dev/bin/python -m pytest -n auto --dist loadfile -m "not system" $(ARGS)
+
+.PHONY: test-system
+test-system: .venv/dev/.made ## Run the tests that need other programs (see .ci/run)
+	.venv/dev/bin/python -m pytest -m system $(ARGS)
 
 .PHONY: lint
 lint: .venv/dev/.made ## Check style and types
@@ -43,7 +47,7 @@ lint: .venv/dev/.made ## Check style and types
 	.venv/dev/bin/hadolint Dockerfile.serve Dockerfile.train
 
 .PHONY: check
-check: test lint ## What CI runs
+check: test test-system lint ## Run what CI runs
 
 .PHONY: docs
 docs: .venv/dev/.made ## Write the generated tables into README.md
