@@ -16,7 +16,7 @@ from training.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DONE = [(0, "Done.")]
+ENDS = [(0, "Done."), (1, "Any other failure, of the program or of the machine.")]
 
 
 def described(file: Path) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def exit_codes() -> str:
     return "\n".join(
         [
             *("| Exit code | Meaning |", "| ---: | --- |"),
-            *(f"| {code} | {meaning} |" for code, meaning in sorted(DONE + rows)),
+            *(f"| {code} | {meaning} |" for code, meaning in sorted(ENDS + rows)),
         ]
     )
 

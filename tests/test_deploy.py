@@ -82,3 +82,13 @@ def test_both_serving_extras_name_the_same_packages() -> None:
         for each in serve:
             package = re.split("[>[]", each)[0]
             assert re.search(rf"^{package}(\[.*\])?==", pins, re.MULTILINE), each
+
+
+def test_commit_hooks_and_hosted_ci_run_what_make_lint_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    lint = (ROOT / "Makefile").read_text("utf-8").partition("\nlint:")[2].partition("\n\n")[0]
+    programs = {hook["entry"].split()[0] for repo in hooks for hook in repo["hooks"]}
+    assert programs == set(re.findall(r"\S+/bin/\S+", lint))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    steps = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
+    assert {"make test", "make lint"} <= set(steps)
