@@ -32,7 +32,7 @@ bench: .venv/bench/.made ## Measure the service beside FastAPI and Flask (needs 
 	.venv/bench/bin/python -m bench.throughput.serving $(ARGS)
 
 .PHONY: test
-test: .venv/dev/.made ## Run the tests; with DATA_DIR set, also those on real data
+test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
 	.venv/dev/bin/python -m pytest $(ARGS)
 
 .PHONY: lint

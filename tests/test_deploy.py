@@ -90,5 +90,4 @@ def test_commit_hooks_and_hosted_ci_run_what_make_lint_runs() -> None:
     programs = {hook["entry"].split()[0] for repo in hooks for hook in repo["hooks"]}
     assert programs == set(re.findall(r"\S+/bin/\S+", lint))
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
-    steps = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
-    assert {"make test", "make lint"} <= set(steps)
+    assert {"run": "make check"} in workflow["jobs"]["check"]["steps"]

@@ -1,4 +1,4 @@
-"""The rules, their tests, the dashboard and docs/monitoring.md agree."""
+"""What deploy/prometheus and deploy/grafana say holds together: rules, tests, dashboard, docs."""
 
 import json
 import re
@@ -34,7 +34,7 @@ RECORDS, ALERTS = rules("recording"), rules("alerts")
 
 
 def expressions() -> Iterator[str]:
-    """Yield every expression of the dashboard, with a value for each variable."""
+    """Every expression of the dashboard, with something for its variables."""
     asked = [target["expr"] for panel in PANELS for target in panel["targets"]]
     for each in (*asked, *(note["expr"] for note in BOARD["annotations"]["list"])):
         yield re.sub(r"\$(\w+)", lambda name: "5m" if name[1][0] == "_" else "a", each)
@@ -46,8 +46,8 @@ def promtool(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def identity(alert: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the labels that identify an alert; two windows of one name may have one severity."""
+def told(alert: dict[str, Any]) -> tuple[str, str, str]:
+    """What tells one alert from another; two windows of one name may be equally severe."""
     labels = alert["labels"]
     return alert["alert"], labels["severity"], labels.get("window", "")
 
@@ -65,7 +65,7 @@ def test_alerts_fire_when_they_should_and_not_before(scenario: Path) -> None:
 
 
 def expected() -> Iterator[tuple[str, set[tuple[str, str, str]]]]:
-    """Yield the alert that each rule test names, and which alerts of that name fire in it."""
+    """Of each test of an alert, its name and which of that name fire."""
     for file in SCENARIOS:
         for group in yaml.safe_load(file.read_text("utf-8"))["tests"]:
             for test in group.get("alert_rule_test", ()):
@@ -73,15 +73,15 @@ def expected() -> Iterator[tuple[str, set[tuple[str, str, str]]]]:
                     {"alert": test["alertname"], "labels": each["exp_labels"]}
                     for each in test["exp_alerts"]
                 ]
-                yield test["alertname"], {identity(each) for each in fires}
+                yield test["alertname"], {told(each) for each in fires}
 
 
 EXPECTED = list(expected())
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(identity(alert)))
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(told(alert)))
 def test_each_alert_is_tested_on_both_sides(alert: dict[str, Any]) -> None:
-    name, severity, window = identity(alert)
+    name, severity, window = told(alert)
     sides = {
         any(fired[1] == severity and window in ("", fired[2]) for fired in fires)
         for tested, fires in EXPECTED
@@ -90,7 +90,7 @@ def test_each_alert_is_tested_on_both_sides(alert: dict[str, Any]) -> None:
     assert sides == {True, False}
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(identity(alert)))
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(told(alert)))
 def test_each_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}

@@ -1,4 +1,4 @@
-"""The service answers as docs/protocols.md shows."""
+"""What docs/protocols.md shows is what the service answers."""
 
 import contextlib
 import io
@@ -25,14 +25,16 @@ def service() -> Iterator[Running]:
 
 
 def rounded(text: str) -> str:
-    """Remove ids, and the last digits of a probability, which depend on the processor."""
+    """Without the last digits of a probability, which depend on the processor, and ids."""
     text = re.sub(r'"ids": ?\["[\w-]{40,}"\]', '"ids": []', text)
     return re.sub(r"\d\.\d{4,}(e-\d+)?", lambda found: f"{float(found[0]):.3f}", text)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize(("command", "printed"), CONSOLE, ids=range(len(CONSOLE)))
-def test_a_command_gets_the_printed_answer(service: Running, command: str, printed: str) -> None:
+def test_a_command_gets_the_answer_that_it_prints(
+    service: Running, command: str, printed: str
+) -> None:
     done = subprocess.run(
         ["bash", "-c", command.replace(ADDRESS, f"127.0.0.1:{service.port}")],
         cwd=ROOT,
@@ -43,24 +45,24 @@ def test_a_command_gets_the_printed_answer(service: Running, command: str, print
     assert json.loads(rounded(done.stdout)) == json.loads(rounded(printed))
 
 
-def test_the_client_prints_the_shown_output(
+def test_the_client_prints_what_it_is_said_to(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = re.search(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", PAGE, re.DOTALL)
     assert shown
     code, printed = shown.groups()
     monkeypatch.chdir(ROOT)
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
         exec(code.replace(ADDRESS, f"127.0.0.1:{service.port}"), {})
-    assert rounded(output.getvalue()) == rounded(printed)
+    assert rounded(told.getvalue()) == rounded(printed)
 
 
-def test_each_protocol_has_a_command() -> None:
+def test_there_is_a_command_for_each_protocol() -> None:
     assert {re.search(r"/v\d", command)[0] for command, _ in CONSOLE} == {"/v1", "/v2"}  # type: ignore[index]
 
 
-def test_the_stated_bound_is_that_of_the_code() -> None:
+def test_the_bound_it_tells_is_the_code_s() -> None:
     from serving.api.tensors import NUMBERS
 
     assert f"bounded to {NUMBERS:,} numbers" in PAGE
