@@ -160,11 +160,11 @@ def test_the_sets_over_http_are_those_of_the_file(
     threshold = json.loads(described(file)["conformal"])[coverage]
     for image, row in zip(images, scoring.probabilities(file, images), strict=True):
         path = f"/predict/brightness?coverage={coverage}"
-        told = service.json("POST", path, encode_png(image), Content_Type="image/png")
+        answer = service.json("POST", path, encode_png(image), Content_Type="image/png")
         expected = {
             label for label, p in zip(("dark", "light"), row, strict=True) if p >= threshold
         }
-        assert set(told["predictions"][0]["set"]) == expected
+        assert set(answer["predictions"][0]["set"]) == expected
 
 
 @pytest.mark.real_data
