@@ -1,12 +1,13 @@
-"""The rules of splitting, the same on every machine and blind to the order of anything on disk.
+"""The rules of splitting, the same on every machine and independent of any order on disk.
 
 - MNIST and CIFAR-10: test is the published test set. Of the published training set, the 500
-  pictures of each class whose pixels have the lowest SHA-256 are validation, the others train.
-- Pets: picture ``N`` of a kind is ranked by SHA-256 of ``Cat/N`` among the 12,500 published
+  images of each class whose pixels have the lowest SHA-256 are validation, the others train.
+- Pets: image ``N`` of a kind is ranked by SHA-256 of ``Cat/N`` among the 12,500 published
   numbers. The first 1,250 ranks are test, the next 1,250 validation, the others train.
 
-Pixels that occur in test are left out of validation and train, those of validation out of train.
-Each split is ordered by the same hashes. Knows nothing of files.
+An image whose pixels occur in test is left out of validation and train; an image whose pixels
+occur in validation is left out of train. Each split is ordered by the same hashes. Knows nothing
+of files.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ _VALIDATION_PER_CLASS = 500
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
+    """Images, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -35,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A split, the SHA-256 of the pixels of each picture, and the labels of copies left out."""
+    """A split, the SHA-256 of the pixels of each image, and the labels of copies left out."""
 
     split: Split
     hashes: tuple[bytes, ...]
@@ -59,7 +60,7 @@ def split_records(train: Records, test: Records) -> dict[str, Hashed]:
 
 
 def pet_part(kind: str, number: int) -> str:
-    """Name the split of a published picture."""
+    """Return the split of a published image."""
     rank = pet_rank(kind, number)
     if rank < HELD_OUT_PETS:
         return "test"
@@ -67,12 +68,12 @@ def pet_part(kind: str, number: int) -> str:
 
 
 def pet_rank(kind: str, number: int) -> int:
-    """Give the place, from 0, of a published picture among all of its kind."""
+    """Return the rank, from 0, of a published image among all of its kind."""
     return _pet_ranks(kind)[number]
 
 
 def content_hash(parts: Mapping[str, Hashed]) -> str:
-    """Hash what every picture is, its label and its split, whatever their order."""
+    """Hash the pixels, the label and the split of every image, in any order."""
     lines = sorted(
         f"{part} {label} {value.hex()}\n"
         for part, hashed in parts.items()
@@ -82,7 +83,7 @@ def content_hash(parts: Mapping[str, Hashed]) -> str:
 
 
 def by_hash(records: Records) -> Hashed:
-    """Hash the pixels of each picture, and order the pictures by that."""
+    """Hash the pixels of each image, and order the images by hash."""
     hashes = [hashlib.sha256(image).digest() for image in records.images]
     order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
     return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)
@@ -95,7 +96,7 @@ def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
 
 
 def _unlike(whole: Hashed, rows: Iterable[int], other: Hashed) -> tuple[list[int], list[int]]:
-    """Part the rows into those whose pixels the other split does not have, and the copies."""
+    """Separate the rows whose pixels are new to the other split from the copies."""
     known = set(other.hashes)
     fresh: list[int] = []
     copied: list[int] = []
@@ -105,7 +106,7 @@ def _unlike(whole: Hashed, rows: Iterable[int], other: Hashed) -> tuple[list[int
 
 
 def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
-    """Pick the first 500 rows of each class, a fifth in a small class; rows come by hash."""
+    """Pick the first 500 rows of each class, a fifth in a small class; rows are in hash order."""
     labels = whole.split.labels[np.asarray(rows, dtype=np.int64)].tolist()
     wanted = {k: min(_VALIDATION_PER_CLASS, n // 5) for k, n in Counter(labels).items()}
     picked = []

@@ -2,7 +2,6 @@ import json
 import math
 import os
 import signal
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from tests.training import tiny
 from training.errors import Diverged, Preempted, RunFailed, RunMismatch, TrainingError
-from training.fitting import checkpoints as runs
 from training.fitting import fit as fitting
 from training.fitting.batches import Batches
 from training.fitting.checkpoints import State, read_state
@@ -26,8 +24,8 @@ from training.modelling.recipe import Recipe
 FLIPPED = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
 
 
-class Told(keras.callbacks.Callback):  # type: ignore[misc]
-    """The epochs that a callback hears of."""
+class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+    """A callback that records the epochs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +36,7 @@ class Told(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def train(
-    run: Path, *, recipe: Recipe = tiny.RECIPE, epochs: int = 3, told: Told | None = None
+    run: Path, *, recipe: Recipe = tiny.RECIPE, epochs: int = 3, recorder: Recorder | None = None
 ) -> State:
     return fit(
         recipe,
@@ -46,7 +44,7 @@ def train(
         run=run,
         epochs=epochs,
         precision="float32",
-        callbacks=[told] if told else [],
+        callbacks=[recorder] if recorder else [],
         verbose=0,
     )
 
@@ -109,10 +107,10 @@ def stop(
     *,
     hook: str,
     at: tuple[int, int],
-    told: Told | None = None,
+    recorder: Recorder | None = None,
     ends: type[TrainingError] = Preempted,
 ) -> None:
-    """Train until SIGTERM comes in a hook of Keras, in that epoch and step."""
+    """Train until SIGTERM arrives in a hook of Keras, in that epoch and step."""
     listening, original = Sigterm(), getattr(fitting.Checkpoint, hook)
 
     def hooked(self: fitting.Checkpoint, *given: Any, **named: Any) -> None:
@@ -126,12 +124,12 @@ def stop(
         inside.setattr(fitting.Checkpoint, hook, hooked)
         listening.listen()
         with pytest.raises(ends):
-            train(run, recipe=FLIPPED, told=told)
+            train(run, recipe=FLIPPED, recorder=recorder)
     signal.signal(signal.SIGTERM, before)
 
 
 def numbers(file: Path) -> dict[str, list[float]]:
-    """Everything that a checkpoint holds, the optimiser's numbers too."""
+    """Return all numbers of a checkpoint, the optimiser's included."""
     found: dict[str, list[float]] = {}
 
     def note(name: str, item: Any) -> None:
@@ -148,13 +146,13 @@ def numbers(file: Path) -> dict[str, list[float]]:
     [
         ("on_train_batch_begin", (0, 1), (0, 2, "epoch-0-step-2.weights.h5")),
         ("on_train_batch_begin", (1, 2), (1, 3, "epoch-1-step-3.weights.h5")),
-        ("on_train_batch_begin", (2, 3), (2, 4, "epoch-3.weights.h5")),  # all but its validation
+        ("on_train_batch_begin", (2, 3), (2, 4, "epoch-3.weights.h5")),  # validation is missing
         ("on_test_begin", (1, 0), (1, 4, "epoch-2.weights.h5")),
         ("on_epoch_begin", (1, 0), (1, 0, "epoch-1.weights.h5")),
         ("on_epoch_end", (2, 0), (2, 0, "epoch-2.weights.h5")),
     ],
 )
-def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
+def test_a_run_stopped_by_sigterm_resumes_at_that_step_to_the_same_bits(
     hook: str,
     at: tuple[int, int],
     reached: tuple[int, int, str],
@@ -162,36 +160,37 @@ def test_a_run_that_sigterm_stops_goes_on_at_that_step_to_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = Told()
-    stop(tmp_path, monkeypatch, hook=hook, at=at, told=told)
+    recorder = Recorder()
+    stop(tmp_path, monkeypatch, hook=hook, at=at, recorder=recorder)
     saved = read_state(tmp_path)
     assert (saved.epoch, saved.step, saved.checkpoint) == reached
     whole, folder = uninterrupted
-    resumed = train(tmp_path, recipe=FLIPPED, told=told)
-    assert told.epochs == [0, 1, 2]  # each once, whatever was interrupted
+    resumed = train(tmp_path, recipe=FLIPPED, recorder=recorder)
+    assert recorder.epochs == [0, 1, 2]  # each once
     assert (resumed.history, resumed.best_epoch) == (whole.history, whole.best_epoch)
     for name in ("best.weights.h5", "epoch-3.weights.h5"):
         assert numbers(tmp_path / name) == numbers(folder / name)
 
 
-def test_a_disk_that_is_full_when_sigterm_asks_to_save_is_told(
+def test_a_full_disk_while_saving_after_sigterm_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / f"partial-{os.getpid()}-epoch-0-step-2.weights.h5"
     file.mkdir()  # so it cannot be opened
-    monkeypatch.setattr(runs, "alone", nullcontext)  # which would remove it
     stop(tmp_path, monkeypatch, hook="on_train_batch_begin", at=(0, 1), ends=RunFailed)
 
 
-def test_a_loss_that_is_no_number_stops_before_anything_of_it_is_saved(tmp_path: Path) -> None:
+def test_an_infinite_loss_stops_before_it_is_saved(tmp_path: Path) -> None:
     def optimizer(_steps: int) -> keras.optimizers.Optimizer:
         return keras.optimizers.SGD(
             keras.optimizers.schedules.PiecewiseConstantDecay([5], [0.05, 1e38])
         )
 
     recipe = replace(tiny.RECIPE, optimizer=optimizer)
-    for _ in range(2):  # started again, it does not go on with the NaN
-        with pytest.raises(Diverged, match=r"tiny is no number any more: epoch 2, step") as raised:
+    for _ in range(2):  # the second run does not resume with NaN
+        with pytest.raises(
+            Diverged, match=r"The loss of tiny is not finite: epoch 2, step"
+        ) as raised:
             train(tmp_path, recipe=recipe)
         assert raised.value.exit_code == 1
         assert read_state(tmp_path).epoch == 1
@@ -199,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_before_anything_of_it_is_saved(tmp_path:
     assert all(np.isfinite(each).all() for each in saved.values())
 
 
-def test_a_network_lost_in_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> None:
+def test_a_network_that_diverges_in_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> None:
     recipe = replace(
         tiny.RECIPE, batch_size=130, optimizer=lambda _steps: keras.optimizers.SGD(math.inf)
     )
@@ -221,7 +220,6 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
         "best.weights.h5",
         "epoch-2.weights.h5",
         "epoch-3.weights.h5",
-        "lock",
         "state.json",
     }
 
@@ -229,7 +227,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
 def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
     before = (tmp_path / "state.json").read_bytes()
-    with pytest.raises(RunMismatch, match="holds a run with epochs 1, not 2"):
+    with pytest.raises(RunMismatch, match="began with epochs 1, not 2"):
         train(tmp_path, epochs=2)
     assert (tmp_path / "state.json").read_bytes() == before
 
@@ -239,7 +237,7 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 )
 def test_a_run_is_not_resumed_under_an_edited_recipe(tmp_path: Path, edited: Recipe) -> None:
     train(tmp_path, epochs=1)
-    with pytest.raises(RunMismatch, match="holds a run with page"):
+    with pytest.raises(RunMismatch, match="began with another recipe"):
         fit(edited, tiny.dataset(), run=tmp_path, epochs=1, precision="float32", verbose=0)
 
 
@@ -250,7 +248,7 @@ def test_a_run_is_not_resumed_in_another_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": "tiny"}'])
-def test_a_state_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_state_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(RunFailed, match="holds no readable run"):
         train(tmp_path)
@@ -261,7 +259,7 @@ def test_the_state_is_readable_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "state.json").read_text())["recipe"] == "tiny"
 
 
-def test_training_under_mixed_precision_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
+def test_training_under_mixed_precision_restores_the_policy(tmp_path: Path) -> None:
     recipe = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
     state = fit(
         recipe, tiny.dataset(), run=tmp_path, epochs=1, precision="mixed_bfloat16", verbose=0
@@ -270,7 +268,7 @@ def test_training_under_mixed_precision_leaves_the_policy_as_it_was(tmp_path: Pa
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_training_batches_are_shuffled_anew_each_epoch_and_alike_for_one_seed() -> None:
+def test_training_batches_are_shuffled_each_epoch_and_equal_for_one_seed() -> None:
     data = tiny.split(130, 1)
     batches, again = Batches(data, 32, seed=1), Batches(data, 32, seed=1)
     first = batches[0][0]
@@ -289,7 +287,7 @@ def test_training_drops_the_short_last_batch_and_validation_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_that_of_keras_on_smoothed_targets(smoothing: float) -> None:
+def test_the_loss_equals_that_of_keras_on_smoothed_targets(smoothing: float) -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.normal(size=(16, 5)).astype(np.float32), rng.integers(0, 5, 16)
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)(

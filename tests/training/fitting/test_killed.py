@@ -1,4 +1,4 @@
-"""What real processes leave behind: killed, stopped, out of disk, and two at once."""
+"""Runs of real processes: killed, stopped, out of disk, and two at once."""
 
 import random
 import signal
@@ -20,7 +20,7 @@ EPOCHS = 4
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits enough for some seconds an epoch: 6,400 to train on, 50 steps."""
+    """Write digits for some seconds an epoch: 6,400 to train on, 50 steps."""
     folder = tmp_path_factory.mktemp("data")
     write_mnist(folder / "mnist")
     images, labels = squares(800, side=28, channels=1, seed=5)
@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
+    """Train a run without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     done = subprocess.run(command(folder, data_dir), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def command(folder: Path, data_dir: Path, *, epochs: int = EPOCHS, do: str = "tr
 
 
 def with_small_files(command: list[str], limit: int) -> list[str]:
-    """The command on a disk that is full after so many bytes of a file."""
+    """Return the command with a limit on the bytes of a file, as on a full disk."""
     code = (
         "import os, resource, sys; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY)); "
@@ -60,7 +60,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_an_epoch(process: subprocess.Popen[str]) -> None:
-    """Until Keras tells of an epoch that has ended in this process."""
+    """Wait until Keras reports the end of an epoch."""
     assert process.stdout
     for line in process.stdout:
         if "val_accuracy" in line:
@@ -69,7 +69,7 @@ def wait_for_an_epoch(process: subprocess.Popen[str]) -> None:
 
 
 def same(run: Path, other: Path) -> bool:
-    """Whether two finished runs have the same weights, to the bit, and the same history."""
+    """Return True if two finished runs have the same weights, to the bit, and the same history."""
     one, two = read_state(run), read_state(other)
     files = ("best.weights.h5", f"epoch-{EPOCHS}.weights.h5")
     return (one.history, one.best_epoch) == (two.history, two.best_epoch) and all(
@@ -78,7 +78,7 @@ def same(run: Path, other: Path) -> bool:
 
 
 def numbers(file: Path) -> dict[str, bytes]:
-    """Everything that a checkpoint holds, the optimiser's numbers too."""
+    """Return all numbers of a checkpoint, the optimiser's included."""
     found: dict[str, bytes] = {}
 
     def note(name: str, item: h5py.Dataset | h5py.Group) -> None:
@@ -91,7 +91,7 @@ def numbers(file: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(
+def test_a_run_killed_repeatedly_ends_as_an_uninterrupted_one(
     whole: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     run, before, seed = tmp_path / "runs" / RUN, 0, random.randrange(1_000_000)
@@ -111,7 +111,7 @@ def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(
 
 
 def seconds_of(run: Path, epoch: int, process: subprocess.Popen[str]) -> float:
-    """Of training, when so many epochs were noted."""
+    """Return the seconds of training after that many epochs."""
     while process.poll() is None and read_state(run).epoch < epoch:
         time.sleep(0.01)
     return read_state(run).seconds
@@ -124,15 +124,15 @@ def test_sigterm_saves_the_running_epoch_and_exits_75_within_10_seconds(
     run = tmp_path / "runs" / RUN
     process = start(command(tmp_path, data_dir))
     wait_for_an_epoch(process)
-    # The first epoch compiles, so it tells nothing of how long the third will take.
+    # The first epoch compiles, so it does not predict the time of the third.
     one, two = (seconds_of(run, epoch, process) for epoch in (1, 2))
     time.sleep((two - one) / 2)
-    told = time.monotonic()
+    stopped = time.monotonic()
     process.terminate()
     _, errors = process.communicate(timeout=60)
-    took = time.monotonic() - told
+    took = time.monotonic() - stopped
     assert process.returncode == 75, errors
-    assert "Stopped by SIGTERM. The same command goes on" in errors
+    assert "Stopped by SIGTERM. The same command resumes" in errors
     assert took <= 10
     assert (read_state(run).epoch, read_state(run).step) > (2, 0)
     done = subprocess.run(command(tmp_path, data_dir), capture_output=True, text=True, check=False)
@@ -141,7 +141,7 @@ def test_sigterm_saves_the_running_epoch_and_exits_75_within_10_seconds(
 
 
 @pytest.mark.slow
-def test_a_second_run_in_a_folder_stops_at_once_and_the_first_goes_on(
+def test_a_second_run_in_a_folder_stops_at_once_and_the_first_continues(
     whole: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     first = start(command(tmp_path, data_dir))
@@ -152,7 +152,7 @@ def test_a_second_run_in_a_folder_stops_at_once_and_the_first_goes_on(
             command(tmp_path, data_dir, do=do), capture_output=True, text=True, check=False
         )
         assert second.returncode == 1
-        assert "training: Another process is at work in" in second.stderr
+        assert "training: Another process uses" in second.stderr
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate()
     assert first.returncode == 0, errors
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     )
     assert full.returncode == 1, full.stderr
     assert "training: Cannot write" in full.stderr.splitlines()[-1]
-    assert "File too large. Expected: a folder with room" in full.stderr
+    assert "File too large. Expected: a writable folder with free space" in full.stderr
     assert "Traceback" not in full.stderr
     after = {path.name: path.read_bytes() for path in run.iterdir()}
     assert after == {name: data for name, data in before.items() if "partial" not in name}
