@@ -156,7 +156,7 @@ def test_a_run_begun_without_extra_images_does_not_continue_with_them(
     assert main(arguments) == 0
     assert main([*arguments, *extra]) == 2
     output = capsys.readouterr()
-    assert "1 extra image is added to train." in output.out
+    assert "Extra images added to train: 1." in output.out
     assert "digits_adadelta-seed1 began with data " in output.err
     other = f"--runs={tmp_path / 'other'}"
     assert main([*arguments, *extra, other]) == 0

@@ -171,10 +171,8 @@ def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str
     if present < published:
         yield f"{present:,} of the {published:,} published images are present and readable."
     if unreadable:
-        files = "file is" if len(unreadable) == 1 else "files are"
-        yield f"{len(unreadable):,} unreadable {files} left out: {', '.join(unreadable)}."
+        yield f"Unreadable files left out: {len(unreadable):,} ({', '.join(unreadable)})."
     for part, hashed in parts.items():
         if hashed.left_out:
-            images = "image is" if len(hashed.left_out) == 1 else "images are"
             held = "test" if part == "validation" else "test or validation"
-            yield f"{len(hashed.left_out):,} {images} left out of {part}: pixels occur in {held}."
+            yield f"Images left out of {part}: {len(hashed.left_out):,} (pixels occur in {held})."

@@ -115,8 +115,8 @@ def _joined(
     data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: tuple[str, ...]
 ) -> Dataset:
     """Append the images in the order of their hashes, which is independent of the file names."""
-    images, labels = zip(*added, strict=True)
-    extra = by_hash(Records(np.stack(images), np.asarray(labels, dtype=np.int64)))
+    images = np.stack([image for image, _ in added])
+    extra = by_hash(Records(images, np.array([label for _, label in added], np.int64)))
     whole = f"{data.content_hash} {content_hash({'extra': extra})}"
     train = Split(
         np.concatenate([data.train.images, extra.split.images]),
@@ -133,13 +133,9 @@ def _joined(
 
 def _notes(added: int, left_out: Counter[str]) -> Iterator[str]:
     if added:
-        yield f"{_images(added)} added to train."
+        yield f"Extra images added to train: {added:,}."
     for reason, count in sorted(left_out.items()):
-        yield f"{_images(count)} left out: {reason}."
-
-
-def _images(count: int) -> str:
-    return "1 extra image is" if count == 1 else f"{count:,} extra images are"
+        yield f"Extra images left out: {count:,} ({reason})."
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from training.data import pixels
 from training.data.formats import read_file
 from training.data.progress import progress
 from training.data.sources import PUBLISHED_PETS
-from training.data.splits import PARTS, Hashed, Split, pet_part, pet_rank
+from training.data.splits import PARTS, Hashed, Split, pet_part, pet_ranks
 from training.errors import DataError, UnreadableImage
 
 KINDS = ("Cat", "Dog")  # the folders, in the order of the labels
@@ -46,7 +46,7 @@ def pet_files(folder: Path) -> dict[str, list[PetFile]]:
         for file in _numbered(folder / kind, label):
             files[pet_part(kind, file.number)].append(file)
     for part in files.values():
-        part.sort(key=lambda file: (pet_rank(KINDS[file.label], file.number), file.label))
+        part.sort(key=lambda file: (pet_ranks(KINDS[file.label])[file.number], file.label))
     return files
 
 

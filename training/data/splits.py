@@ -12,7 +12,7 @@ of files.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -46,14 +46,12 @@ class Hashed:
 def split_records(train: Records, test: Records) -> dict[str, Hashed]:
     """Split published records into ``PARTS``."""
     rest, held_out = by_hash(train), by_hash(test)
-    fresh, copied = _unlike(rest, range(len(rest.hashes)), held_out)
-    chosen = _lowest_of_each_class(rest, fresh)
+    chosen = _lowest_of_each_class(rest, _unlike(rest, held_out))
     validation = _take(rest, chosen)
-    left = sorted(set(fresh) - set(chosen))
-    kept, copied_too = _unlike(rest, left, validation)
-    left_out = rest.split.labels[copied + copied_too].tolist()
+    kept = _unlike(rest, held_out, validation)
+    left_out = sorted(set(range(len(rest.hashes))) - {*chosen, *kept})
     return {
-        "train": replace(_take(rest, kept), left_out=tuple(left_out)),
+        "train": replace(_take(rest, kept), left_out=tuple(rest.split.labels[left_out].tolist())),
         "validation": validation,
         "test": held_out,
     }
@@ -61,15 +59,20 @@ def split_records(train: Records, test: Records) -> dict[str, Hashed]:
 
 def pet_part(kind: str, number: int) -> str:
     """Return the split of a published image."""
-    rank = pet_rank(kind, number)
+    rank = pet_ranks(kind)[number]
     if rank < HELD_OUT_PETS:
         return "test"
     return "validation" if rank < 2 * HELD_OUT_PETS else "train"
 
 
-def pet_rank(kind: str, number: int) -> int:
-    """Return the rank, from 0, of a published image among all of its kind."""
-    return _pet_ranks(kind)[number]
+@cache
+def pet_ranks(kind: str) -> dict[int, int]:
+    """Return the rank, from 0, of each published image of a kind, by its number."""
+
+    def key(number: int) -> bytes:
+        return hashlib.sha256(f"{kind}/{number}".encode()).digest()
+
+    return {number: rank for rank, number in enumerate(sorted(range(PUBLISHED_PETS), key=key))}
 
 
 def content_hash(parts: Mapping[str, Hashed]) -> str:
@@ -95,31 +98,20 @@ def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
     return Hashed(split, tuple(whole.hashes[row] for row in rows))
 
 
-def _unlike(whole: Hashed, rows: Iterable[int], other: Hashed) -> tuple[list[int], list[int]]:
-    """Separate the rows whose pixels are new to the other split from the copies."""
-    known = set(other.hashes)
-    fresh: list[int] = []
-    copied: list[int] = []
-    for row in rows:
-        (copied if whole.hashes[row] in known else fresh).append(row)
-    return fresh, copied
+def _unlike(whole: Hashed, *others: Hashed) -> list[int]:
+    """Return the rows whose pixels do not occur in the other splits."""
+    known = {value for other in others for value in other.hashes}
+    return [row for row, value in enumerate(whole.hashes) if value not in known]
 
 
 def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
     """Pick the first 500 rows of each class, a fifth in a small class; rows are in hash order."""
-    labels = whole.split.labels[np.asarray(rows, dtype=np.int64)].tolist()
-    wanted = {k: min(_VALIDATION_PER_CLASS, n // 5) for k, n in Counter(labels).items()}
+    labels = whole.split.labels.tolist()
+    counts = Counter(labels[row] for row in rows)
+    wanted = {label: min(_VALIDATION_PER_CLASS, count // 5) for label, count in counts.items()}
     picked = []
-    for row, label in zip(rows, labels, strict=True):
-        if wanted[label]:
-            wanted[label] -= 1
+    for row in rows:
+        if wanted[labels[row]]:
+            wanted[labels[row]] -= 1
             picked.append(row)
     return picked
-
-
-@cache
-def _pet_ranks(kind: str) -> dict[int, int]:
-    def key(number: int) -> bytes:
-        return hashlib.sha256(f"{kind}/{number}".encode()).digest()
-
-    return {number: rank for rank, number in enumerate(sorted(range(PUBLISHED_PETS), key=key))}

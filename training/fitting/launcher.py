@@ -61,7 +61,11 @@ def find(options: argparse.Namespace, environment: Mapping[str, str]) -> Hosts |
     else:
         return None
     for address in addresses:
-        _check(address)
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UsageError(
+                f"Expected HOST:PORT, not {address!r}, in --hosts or MASTER_ADDR and MASTER_PORT."
+            )
     return Hosts(addresses[0], size, _index(options, environment, size))
 
 
@@ -72,14 +76,6 @@ def _master(environment: Mapping[str, str]) -> str:
         )
     address, port = (environment.get(f"MASTER_{key}", "") for key in ("ADDR", "PORT"))
     return f"{address}:{port}"
-
-
-def _check(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(
-            f"Expected HOST:PORT, not {address!r}, in --hosts or MASTER_ADDR and MASTER_PORT."
-        )
 
 
 def _index(options: argparse.Namespace, environment: Mapping[str, str], size: int) -> int:

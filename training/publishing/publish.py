@@ -72,7 +72,10 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
         answers = [each.answers for each in (judgement, int8) if each]
         golden = list(islice(_surest(data.test, answers), GOLDEN_IMAGES))
-        _write_golden(folder / "golden", data, golden)
+        (folder / "golden").mkdir()
+        for n, index in enumerate(golden):
+            label, image = data.labels[data.test.labels[index]], data.test.images[index]
+            (folder / "golden" / f"{label}-{n}.png").write_bytes(encode_png(image))
         examples = data.test.images[golden[:EXAMPLES]]
         evidence = model_card.Evidence(
             history=state.history,
@@ -205,14 +208,6 @@ def _revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.decode().strip()
-
-
-def _write_golden(folder: Path, data: Dataset, chosen: Sequence[int]) -> None:
-    """Save those test images as `<label>-<n>.png`."""
-    folder.mkdir()
-    for n, index in enumerate(chosen):
-        label = data.labels[data.test.labels[index]]
-        (folder / f"{label}-{n}.png").write_bytes(encode_png(data.test.images[index]))
 
 
 def _surest(test: Split, answers: Sequence[NDArray[np.float32]]) -> Iterator[int]:

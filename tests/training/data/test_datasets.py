@@ -162,7 +162,7 @@ def test_a_copy_of_a_test_image_is_left_out_of_training(own: Path) -> None:
     data = read("cifar10", own)
     assert len(data.train.images) + len(data.validation.images) == 300
     assert len(data.test.images) == 100
-    assert any(note.startswith("1 image") and "train" in note for note in data.notes)
+    assert "left out of train: 1 (pixels occur in test or validation)." in data.notes[-1]
 
 
 def test_a_copied_pet_stays_in_test_alone(own: Path) -> None:
@@ -181,7 +181,7 @@ def test_unreadable_pets_are_named_and_left_out(own: Path) -> None:
     cat.write_bytes(cat.read_bytes()[:300])
     data = read("cats_vs_dogs", own)
     assert sum(len(getattr(data, part).images) for part in PARTS) == 79
-    assert f"1 unreadable file is left out: Cat/{number}.jpg." in data.notes
+    assert f"Unreadable files left out: 1 (Cat/{number}.jpg)." in data.notes
 
 
 def test_an_empty_file_is_an_unreadable_pet(own: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_pet_with_damaged_exif_is_read(own: Path) -> None:
     out = BytesIO()
     Image.new("RGB", (50, 40), "teal").save(out, "JPEG", exif=cut_exif)
     (own / "PetImages" / "Dog" / f"{number}.jpg").write_bytes(out.getvalue())
-    assert not any("unreadable" in note for note in read("cats_vs_dogs", own).notes)
+    assert not any("Unreadable" in note for note in read("cats_vs_dogs", own).notes)
 
 
 def test_an_interrupt_while_reading_pets_does_not_wait_for_every_image(
@@ -381,6 +381,6 @@ def test_the_real_pets_are_whole_enough(real_dir: Path, caplog: pytest.LogCaptur
     data = load("cats_vs_dogs", data_dir=real_dir, size=(32, 32))
     uploads = uploads_of("cats_vs_dogs", data_dir=real_dir)
     assert [upload.label for upload in uploads] == [data.labels[k] for k in data.test.labels]
-    unreadable = next(note for note in data.notes if "unreadable" in note)
+    unreadable = next(note for note in data.notes if "Unreadable" in note)
     assert "Cat/666.jpg" in unreadable
     assert "Dog/11702.jpg" in unreadable

@@ -88,7 +88,7 @@ def test_extra_images_are_added_to_training_only(things: Dataset, tmp_path: Path
     assert sorted(more.labels[label] for label in more.train.labels[240:]) == ["cat", "truck"]
     assert same(more.validation, things.validation)
     assert same(more.test, things.test)
-    assert more.notes[-1] == "2 extra images are added to train."
+    assert more.notes[-1] == "Extra images added to train: 2."
 
 
 def test_each_model_reads_its_own_folder(things: Dataset, digits: Dataset, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_any_other_digit_is_counted_and_left_out(digits: Dataset, tmp_path: Path
     more = add_digits(digits, written(tmp_path, files))
     assert more.extra == 1
     assert more.notes[-1] == (
-        "2 extra images are left out: not 28×28 and light on dark, as training requires of digits."
+        "Extra images left out: 2 (not 28×28 and light on dark, as training requires of digits)."
     )
 
 
@@ -156,8 +156,8 @@ def test_an_unreadable_image_is_counted_logged_and_left_out(
     folder = written(tmp_path, {"cat/cut.jpg": whole[:300], "cat/empty": b"", "cat/a.jpg": whole})
     more = add_pets(pets, folder)
     assert more.extra == 1
-    assert more.notes[-1] == "2 extra images are left out: not a readable image."
-    assert f"left out {folder / 'cat/cut.jpg'}: not a readable image" in caplog.text
+    assert more.notes[-1] == "Extra images left out: 2 (not a readable image)."
+    assert f"left out {folder / 'cat/cut.jpg'}: not a readable image" in caplog.messages
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -166,7 +166,7 @@ def test_a_copy_of_a_held_out_image_is_left_out(things: Dataset, tmp_path: Path,
     files = {f"cat/{number}.png": data for number, data in enumerate(copies)}
     more = add_things(things, written(tmp_path, {**files, "cat/a.png": encoded(photograph())}))
     assert more.extra == 1
-    assert more.notes[-1] == "3 extra images are left out: pixels occur in test or validation."
+    assert more.notes[-1] == "Extra images left out: 3 (pixels occur in test or validation)."
 
 
 def test_a_pet_of_the_test_split_is_recognised_in_any_lossless_file(
@@ -175,9 +175,7 @@ def test_a_pet_of_the_test_split_is_recognised_in_any_lossless_file(
     sent, other, *_ = (upload.data for upload in uploads_of("cats_vs_dogs", data_dir=tiny))
     again = encoded(Image.open(BytesIO(other)))
     folder = written(tmp_path, {"dog/a.jpg": sent, "dog/b.png": again})
-    with pytest.raises(
-        DataError, match=r"can be added\. 2 extra images are left out: pixels occur"
-    ):
+    with pytest.raises(DataError, match=r"can be added\. Extra images left out: 2 \(pixels occur"):
         add_pets(pets, folder)
 
 
@@ -252,8 +250,8 @@ def bordered(dark: int, value: int) -> bytes:
     """Draw a digit whose 108 border pixels are ``value`` but for ``dark`` of them, which are 0."""
     image = np.zeros((28, 28), np.uint8)
     image[10:18, 12:16] = 255
-    border = [(0, x) for x in range(28)] + [(27, x) for x in range(28)]
-    border += [(y, x) for x in (0, 27) for y in range(1, 27)]
+    border = [(y, x) for x in (0, 27) for y in range(1, 27)]
+    border += [(y, x) for y in (0, 27) for x in range(28)]
     for place in border[dark:]:
         image[place] = value
     return pixels.encode_png(image[..., np.newaxis])
@@ -268,6 +266,27 @@ def test_half_of_the_border_of_a_digit_must_be_dark(
 ) -> None:
     files = {"1/a.png": bordered(dark, value), "7/b.png": drawn(7)}
     assert add_digits(digits, written(tmp_path, files)).extra == 1 + accepted
+
+
+def test_every_reason_is_reported_if_no_image_can_be_added(digits: Dataset, tmp_path: Path) -> None:
+    folder = written(tmp_path, {"3/a.png": b"not an image", "3/b.png": bordered(0, 255)})
+    with pytest.raises(DataError) as raised:
+        add_digits(digits, folder)
+    assert str(raised.value) == (
+        f"No image in {folder} can be added. Extra images left out: 1 (not 28×28 and light on "
+        "dark, as training requires of digits). Extra images left out: 1 (not a readable image)."
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(DataError, match=rf"^Cannot list {tmp_path}: Permission denied\."):
+        feedback_images.find(tmp_path, model="digits", labels=["3"])
 
 
 def test_every_file_is_listed_with_its_label_in_order(tmp_path: Path) -> None:
@@ -297,9 +316,9 @@ def test_the_notes_count_added_and_left_out_images(digits: Dataset, tmp_path: Pa
     more = add_digits(digits, written(tmp_path, files))
     assert more.notes == (
         *digits.notes,
-        "2 extra images are added to train.",
-        "1 extra image is left out: not 28×28 and light on dark, as training requires of digits.",
-        "1 extra image is left out: not a readable image.",
+        "Extra images added to train: 2.",
+        "Extra images left out: 1 (not 28×28 and light on dark, as training requires of digits).",
+        "Extra images left out: 1 (not a readable image).",
     )
 
 
@@ -312,5 +331,5 @@ def test_the_golden_images_of_a_real_version_are_never_trained_on(
     files = {f"{path.name.partition('-')[0]}/{path.name}": path.read_bytes() for path in golden}
     data = load(name, data_dir=real_dir)
     add = add_digits if model == "digits" else add_things
-    with pytest.raises(DataError, match="10 extra images are left out: pixels occur in test"):
+    with pytest.raises(DataError, match=r"Extra images left out: 10 \(pixels occur in test"):
         add(data, written(tmp_path, files))

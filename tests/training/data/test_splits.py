@@ -82,13 +82,13 @@ def test_copies_are_left_out_of_the_lower_splits_with_their_labels() -> None:
     ],
 )
 def test_a_pet_is_assigned_by_its_rank(rank: int, part: str) -> None:
-    number = next(n for n in range(PUBLISHED_PETS) if splits.pet_rank("Dog", n) == rank)
+    number = next(n for n in range(PUBLISHED_PETS) if splits.pet_ranks("Dog")[n] == rank)
     assert splits.pet_part("Dog", number) == part
 
 
 def test_a_pet_is_ranked_by_the_hash_of_its_name() -> None:
     keys = [hashlib.sha256(f"Cat/{n}".encode()).digest() for n in range(PUBLISHED_PETS)]
-    assert splits.pet_rank("Cat", 17) == sum(key < keys[17] for key in keys)
+    assert splits.pet_ranks("Cat")[17] == sum(key < keys[17] for key in keys)
 
 
 def test_the_content_hash_is_over_the_sorted_lines() -> None:
@@ -97,3 +97,9 @@ def test_the_content_hash_is_over_the_sorted_lines() -> None:
     parts = {"train": Hashed(split, (b"\x02", b"\x01")), "test": Hashed(other, (b"\xff",), (5,))}
     lines = "test 0 ff\ntrain 1 01\ntrain 3 02\n"
     assert splits.content_hash(parts) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_every_image_needs_a_hash() -> None:
+    split = Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([3, 1], np.int64))
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
+        splits.content_hash({"train": Hashed(split, (b"\x02",))})

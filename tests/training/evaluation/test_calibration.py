@@ -21,6 +21,8 @@ def drawn(chance: calibration.Floats) -> calibration.Labels:
 def test_softmax_survives_large_logits() -> None:
     logits = np.array([[1000.0, 0.0, -1000.0]], np.float32)
     assert calibration.softmax(logits).tolist() == [[1.0, 0.0, 0.0]]
+    apart = np.array([[1000.0, 1000.0], [-1000.0, -1000.0]], np.float32)
+    assert calibration.softmax(apart).tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
@@ -129,6 +131,18 @@ def test_each_bin_has_its_images_its_mean_confidence_and_its_accuracy() -> None:
     )
 
 
+def test_the_results_are_float32() -> None:
+    answers = calibration.softmax(np.zeros((3, 2), np.float64))
+    assert answers.dtype == np.float32
+    _, mean, accuracy = calibration.reliability(answers, np.zeros(3, np.int64))
+    assert mean.dtype == np.float32
+    assert accuracy.dtype == np.float32
+
+
+def test_one_wrong_image_has_the_error_of_its_confidence() -> None:
+    assert calibration.calibration_error(np.array([[1.0, 0.0]], np.float32), np.array([1])) == 1
+
+
 def test_no_images_have_no_calibration_error() -> None:
     assert calibration.calibration_error(np.zeros((0, 2), np.float32), np.zeros(0, np.int64)) == 0
 
@@ -151,3 +165,8 @@ def test_the_shares_of_the_baseline_have_six_digits() -> None:
     baseline = calibration.baseline(answers, ("cat", "dog", "bird"))
     assert baseline["classes"] == {"cat": 0.333333, "dog": 0.666667, "bird": 0.0}
     assert baseline["confidence"] == [0, 0, 0, 0, 0, 0, 0.333333, 0, 0, 0.666667]
+    assert calibration.baseline(answers[2:], ("cat", "dog", "bird"))["confidence"] == [
+        *[0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+    ]
+    with pytest.raises(ValueError, match="longer"):
+        calibration.baseline(answers, ("cat",))
