@@ -21,11 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 
+from training import recipes
 from training.data.datasets import Dataset, default_data_dir, load
 from training.data.splits import Split
 from training.fitting.batches import Batches
 from training.fitting.fit import fit, policy
-from training.modelling import recipe as recipes
 from training.modelling.network import build, cores, trainable
 from training.modelling.recipe import Recipe
 
