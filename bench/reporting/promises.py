@@ -1,6 +1,6 @@
-"""What was promised, what was measured, and whether it held: a table, and an exit code.
+"""The command line of a benchmark, and its table: what was promised, measured, and kept.
 
-Knows the page of the documentation; knows nothing of what is measured.
+Knows the pages of the documentation; knows nothing of what is measured.
 """
 
 import argparse
@@ -17,7 +17,7 @@ ACCURACY = ROOT / "docs/accuracy.md"
 
 @dataclass(frozen=True)
 class Promise:
-    """One line of the table."""
+    """One row of the table."""
 
     what: str
     promised: str
@@ -25,21 +25,41 @@ class Promise:
     kept: bool = True
 
 
-def add_page(parser: argparse.ArgumentParser, page: Path = PAGE) -> None:
-    """The option that all have."""
-    parser.add_argument(
-        "--page", type=Path, default=page, help=f"where the tables go (docs/{page.name})"
-    )
+def fact(what: str, measured: str) -> Promise:
+    """Return a row that promises nothing."""
+    return Promise(what, "", measured)
+
+
+def none_of(what: str, count: int, total: str = "") -> Promise:
+    """Return a row that promises that nothing of the kind was counted."""
+    return Promise(what, "0", f"{count}{total}", not count)
+
+
+def parser(
+    module: str, about: str | None, page: Path | None = PAGE, **numbers: tuple[float, str]
+) -> argparse.ArgumentParser:
+    """Return the command line of ``bench.<module>``: options with a number, and ``--page``.
+
+    ``numbers`` maps the name of an option to its default and its help.
+    """
+    made = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=about)
+    for name, (default, text) in numbers.items():
+        text = f"{text} ({default:g})"
+        made.add_argument(f"--{name}", type=type(default), default=default, help=text)
+    if page:
+        text = f"page that receives the tables (docs/{page.name})"
+        made.add_argument("--page", type=Path, default=page, help=text)
+    return made
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Print what was measured, and put it into its place on the page."""
+    """Print a text, and write it into its place on the page."""
     print(text)
     page.write_text(between(page.read_text("utf-8"), name, text), "utf-8")
 
 
-def told(promises: Sequence[Promise], *, page: Path, name: str, above: str) -> int:
-    """Print the table and put it into the page; 1 if a promise was broken."""
+def report(promises: Sequence[Promise], *, page: Path, name: str, above: str) -> int:
+    """Print the table and write it into the page; return 1 if a promise was broken."""
     rows = [
         [each.what, each.promised, each.measured, "yes" if each.kept else "**no**"]
         for each in promises
