@@ -96,7 +96,7 @@ def falls(samples: Sequence[tuple[float, float]]) -> int:
 
 
 def fallen(prometheus: Prometheus, seconds: float) -> Counter[str]:
-    """Count the falls of each counter that comes from the database, in the last ``seconds``."""
+    """Count the falls of each counter computed from the database, in the last ``seconds``."""
     found = Counter[str]()
     for each in prometheus.instant(f'{{__name__=~"{FROM_ROWS}"}}[{max(1, round(seconds))}s]'):
         found[each.labels["__name__"]] += falls(each.samples)
@@ -105,7 +105,7 @@ def fallen(prometheus: Prometheus, seconds: float) -> Counter[str]:
 
 def listed(fallen: Counter[str]) -> str:
     """Format the counters that fell."""
-    return "; ".join(f"`{name}`: {count}" for name, count in fallen.most_common()) or "none"
+    return "; ".join(f"`{name}`: {count}" for name, count in fallen.most_common())
 
 
 def scraped(prometheus: Prometheus, seconds: float) -> Scraped:

@@ -1,6 +1,6 @@
 """A normal day and a shifted one before two replicas: do alerts fire on the shifted day alone?
 
-A real nginx in front, a real Prometheus with the shipped rules, whose time runs faster: a day takes
+A real nginx in front, a real Prometheus with the shipped rules, whose time runs faster: a day lasts
 minutes. Real test images; on the shifted day other classes, noisy and blurred. True labels of a
 share of the predictions follow an hour later.
 """
@@ -10,16 +10,16 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.accuracy import audit, panels, timeline
 from bench.accuracy.days import MODEL, Traffic, days
-from bench.accuracy.panels import Panels, Points
+from bench.accuracy.panels import Panels
 from bench.accuracy.timeline import Episode
-from bench.reporting.promises import ACCURACY, Promise, fact, none_of, parser, report
+from bench.reporting.promises import ACCURACY, Promise, fact, none_of, nothing, parser, report
 from bench.rig.environment import require
 from bench.rig.nginx import balanced
 from bench.rig.postgres import postgres
@@ -42,16 +42,12 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(Panels):
     """The traffic, alerts and series of two days."""
 
-    begin: float  # seconds since 1970
-    day: float  # seconds
     images: int
     labels: int
     failed: Sequence[str]
-    episodes: Sequence[Episode]
-    series: Mapping[str, Points]
     fallen: Counter[str]
 
     @property
@@ -108,11 +104,11 @@ def run(models: Path, options: argparse.Namespace) -> Seen:
         return Seen(
             begin,
             options.day,
+            panels.recorded(watching, begin, end),
+            timeline.episodes(alerts, panels.STEP, end),
             traffic.images,
             traffic.labels,
             traffic.failed,
-            timeline.episodes(alerts, panels.STEP, end),
-            panels.recorded(watching, begin, end),
             audit.fallen(watching, end - begin),
         )
 
@@ -136,14 +132,9 @@ def judge(seen: Seen) -> list[Promise]:
             )
             for what, expression in ROWS.items()
         ),
-        Promise(
-            "alerts on quality that fired on the normal day",
-            "none",
-            "; ".join(sorted(early)) or "none",
-            not early,
-        ),
+        nothing("alerts on quality that fired on the normal day", "; ".join(sorted(early))),
         *(_needed(name, seen) for name in NEEDED),
-        Promise("counters of labels that fell", "none", audit.listed(seen.fallen), not seen.fallen),
+        nothing("counters of labels that fell", audit.listed(seen.fallen)),
     ]
 
 
@@ -159,7 +150,7 @@ def _needed(name: str, seen: Seen) -> Promise:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write table and picture; return 1 if a promise was broken."""
-    command = parser(
+    options = parser(
         "accuracy.drift",
         __doc__,
         ACCURACY,
@@ -167,16 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=(150.0, "images per second"),
         share=(0.3, "share of the predictions that are labelled"),
         seed=(1, "seed of the traffic"),
-    )
-    command.add_argument("--data-dir", type=Path, default=default_data_dir())
-    command.add_argument(
-        "--plot", type=Path, default=ROOT / "docs/drift.png", help="picture (docs/drift.png)"
-    )
-    options = command.parse_args(arguments)
+        data_dir=(default_data_dir(), "folder of the data sets"),
+        plot=(ROOT / "docs/drift.png", "picture to write"),
+    ).parse_args(arguments)
     require(programs=["postgres", "prometheus", "nginx"], packages=["sqlalchemy", "matplotlib"])
     with only([newest(MODEL)]) as models:
         seen = run(models, options)
-    panels.plot(Panels(seen.begin, seen.day, seen.series, seen.episodes), options.plot)
+    panels.plot(seen, options.plot)
     print(*sorted(set(seen.failed)), sep="\n", file=sys.stderr)
     above = (
         f"`{MODEL}` {newest(MODEL).name}, days of {seen.day:g} seconds, {seen.images:,}"

@@ -21,8 +21,9 @@ from bench.clients import bodies
 from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
 from bench.clients.labels import Predicted, predict, published
 from bench.clients.traffic import Outcome, blameless
+from bench.reporting import promises
 from bench.reporting.figures import number, percentile
-from bench.reporting.promises import ACCURACY, Promise, fact, none_of, parser, report
+from bench.reporting.promises import Promise, equal, fact, none_of, nothing
 from bench.rig.environment import require
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.postgres import postgres
@@ -36,6 +37,7 @@ PREDICTING = 4  # concurrent requests: as many images as the queue of one worker
 TWICE = 0.3  # of all posts
 WRONG = 0.12  # of the labels, on purpose
 SETTLED = 3.0  # seconds of scrapes after the restart
+EXCUSED = "but for those of killed workers"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
 
 
 def posting(clients: Sequence[Poster], seconds: float) -> bool:
-    """Wait so many seconds; return False as soon as no client is posting any more."""
+    """Wait up to ``seconds``; return False as soon as no client is posting any more."""
     end = time.monotonic() + seconds
     for client in clients:
         client.join(max(0.0, end - time.monotonic()))
@@ -176,30 +178,25 @@ def judge_answers(sent: Sent) -> list[Promise]:
     recorded = Counter(e.post.id for e in sent.posts if e.answer.startswith("recorded"))
     took = [each.seconds * 1000 for each in sent.posts]
     p50, p99 = (number(percentile(took, share)) for share in (0.5, 0.99))
-    correct, broken = f"{kept:,} of {posts:,}", f" of {statuses[0]}"
+    kept_of, broke_of = f"{kept:,} of {posts:,}", f" of {statuses[0]}"
     return [
-        Promise("posts answered 200, and judged correctly", "all", correct, kept == posts),
+        Promise("posts answered 200, and judged correctly", "all", kept_of, kept == posts),
         fact("posts a second", number(posts / sent.seconds)),
         fact("a post with all its tries: median · p99", f"{p50} · {p99} ms"),
         fact("kills", f"{sum(map(len, sent.kills.values()))}"),
         fact("tries that were repeated", f"{len(tries) - posts:,}"),
         fact("of these answered 503", f"{statuses[503]:,}"),
-        none_of(
-            "connections that broke, but for those of killed workers", sent.unexplained, broken
-        ),
-        Promise("other statuses than 200 and 503", "none", f"{odd or 'none'}", not odd),
+        none_of(f"connections that broke, {EXCUSED}", sent.unexplained, broke_of),
+        nothing("other statuses than 200 and 503", f"{odd or ''}"),
         none_of("ids answered `recorded` twice", sum(count > 1 for count in recorded.values())),
     ]
 
 
 def judge_rows(found: Found, expected: Mapping[str, str]) -> list[Promise]:
     """Return the rows about the content of the database."""
-    count, counts = len(expected), found.counts
-    seen = f"{counts[0]:,} and {counts[1]:,}"
+    count = len(expected)
     return [
-        Promise(
-            "rows and ids in the database", f"{count:,} of each", seen, counts == (count, count)
-        ),
+        equal("rows and ids in the database", "{:,} and {:,}", (count, count), found.counts),
         none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
     ]
 
@@ -208,21 +205,14 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
     """Return the rows about the figures of Prometheus."""
     right, total = sum(each.correct for each in posts), len(posts)
     return [
-        Promise(
+        equal(
             "right and all labels, as Prometheus adds them up after a restart",
-            f"{right:,} of {total:,}",
-            f"{found.right:,.0f} of {found.total:,.0f}",
-            (found.right, found.total) == (right, total),
+            "{:,.0f} of {:,.0f}",
+            (right, total),
+            (found.right, found.total),
         ),
-        Promise(
-            "accuracy, as Prometheus computes it",
-            f"{right / total:.6f}",
-            f"{found.accuracy:.6f}",
-            found.accuracy == right / total,
-        ),
-        Promise(
-            "counters of labels that fell", "none", audit.listed(found.fallen), not found.fallen
-        ),
+        equal("accuracy, as Prometheus computes it", "{:.6f}", [right / total], [found.accuracy]),
+        nothing("counters of labels that fell", audit.listed(found.fallen)),
         none_of(
             "samples above the rows that the replica had written",
             found.scraped.ahead(found.rows),
@@ -237,10 +227,10 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write the table; return 1 if a promise was broken."""
-    options = parser(
+    options = promises.parser(
         "accuracy.feedback",
         __doc__,
-        ACCURACY,
+        promises.ACCURACY,
         posts=(100_000, "number of posts"),
         clients=(16, "number of clients"),
         every=(5.0, "seconds between two kills"),
@@ -253,8 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.posts:,} posts of labels for {len(posts):,} predictions of `{MODEL}`,"
         f" {options.clients} clients, two replicas, {sent.seconds:.0f} seconds:"
     )
-    promises = judge(posts, sent, found, keys(posts))
-    return report(promises, page=options.page, name="feedback", above=above)
+    rows = judge(posts, sent, found, keys(posts))
+    return promises.report(rows, page=options.page, name="feedback", above=above)
 
 
 if __name__ == "__main__":

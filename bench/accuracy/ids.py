@@ -19,14 +19,7 @@ from pathlib import Path
 from bench.clients import bodies
 from bench.clients.labels import post_labels, predict, published
 from bench.clients.wrk import closed
-from bench.reporting.figures import (
-    median,
-    number,
-    percentile,
-    rotated,
-    seconds_per_call,
-    spread,
-)
+from bench.reporting.figures import median, number, percentile, rotated, seconds_per_call, spread
 from bench.reporting.promises import ACCURACY, Promise, fact, parser, report
 from bench.rig.environment import require
 from bench.rig.replicas import KEY
@@ -39,7 +32,7 @@ SCRAPE_MS = 50.0
 SCRAPES = 100
 FORM = 64  # images of a request before the scrapes
 FORMS = 4  # of each version
-CALLS = 100  # between two looks at the clock
+CALLS = 100  # between two readings of the clock
 
 
 @dataclass(frozen=True)
@@ -154,16 +147,15 @@ def judge_scrapes(took: Sequence[float], size: int, labels: int) -> list[Promise
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the table; return 1 if a promise was broken."""
-    command = parser(
+    options = parser(
         "accuracy.ids",
         __doc__,
         ACCURACY,
         seconds=(4.0, "length of a window"),
         rounds=(5, "rounds in which the kinds of requests take turns"),
         seed=(1, "seed of the labels"),
-    )
-    command.add_argument("--models", nargs="+", default=list(bodies.NAMES), choices=bodies.NAMES)
-    options = command.parse_args(arguments)
+        models=(bodies.NAMES, "models to serve"),
+    ).parse_args(arguments)
     require(programs=["wrk"], packages=["sqlalchemy"])
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as scratch:
         usual = {"workers": WORKERS, "feedback_keys": KEY}

@@ -25,10 +25,10 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Panels:
-    """Two days of ``day`` seconds each from ``begin``."""
+    """Two days: their series and their alerts."""
 
-    begin: float
-    day: float
+    begin: float  # seconds since 1970
+    day: float  # seconds
     series: Mapping[str, Points]
     episodes: Sequence[Episode]
 

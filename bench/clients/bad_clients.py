@@ -81,18 +81,13 @@ async def _send_half(streams: Streams) -> None:
 
 async def _drip(streams: Streams, data: bytes) -> None:
     reader, writer = streams
-    closed = asyncio.ensure_future(reader.read())
-    try:
-        for byte in data:
-            if closed.done():
-                break
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.wait([closed], timeout=DRIP)
-        await closed
-    finally:
-        closed.cancel()
-        await asyncio.gather(closed, return_exceptions=True)
+    for byte in data:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(), DRIP)
+            return
+    await reader.read()
 
 
 class BadClients(threading.Thread):
@@ -114,29 +109,25 @@ class BadClients(threading.Thread):
         asyncio.run(self._all())
 
     async def _all(self) -> None:
-        tasks = [
-            asyncio.create_task(self._repeat(kind))
-            for kind, count in self._counts.items()
-            for _ in range(count)
-        ]
+        kinds = [kind for kind, count in self._counts.items() for _ in range(count)]
+        clients = asyncio.gather(*map(self._repeat, kinds))
         while not self._stopping.is_set():
             await asyncio.sleep(0.05)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        clients.cancel()
+        await asyncio.gather(clients, return_exceptions=True)
 
     async def _repeat(self, kind: str) -> None:
         while True:
             with suppress(OSError):
-                await self._once(kind)
+                await self._once(KINDS[kind])
             await asyncio.sleep(0.1)
 
-    async def _once(self, kind: str) -> None:
+    async def _once(self, client: Callable[[Streams], Awaitable[None]]) -> None:
         streams = await asyncio.open_connection("127.0.0.1", self._port)
         began = time.monotonic()
         try:
             with suppress(OSError):
-                await KINDS[kind](streams)
+                await client(streams)
             self.ended.append(time.monotonic() - began)
         finally:
             streams[1].close()

@@ -22,17 +22,11 @@ PATIENCE = 60.0  # seconds after which a client gives up
 
 @dataclass(frozen=True)
 class Post:
-    """A label for an id, and whether the prediction was correct."""
+    """A label for an id, and True if the prediction was correct."""
 
     id: str
     label: str
     correct: bool
-
-    @property
-    def answers(self) -> set[str]:
-        """The possible answers."""
-        correct = f"{self.correct}".lower()
-        return {f"recorded {correct}", f"duplicate {correct}"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,8 @@ class PostOutcome:
     @property
     def kept(self) -> bool:
         """Return True if the label was accepted, and the prediction judged correctly."""
-        return self.status == 200 and self.answer in self.post.answers
+        correct = f"{self.post.correct}".lower()
+        return self.status == 200 and self.answer in (f"recorded {correct}", f"duplicate {correct}")
 
 
 def make_posts(

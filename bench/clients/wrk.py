@@ -4,6 +4,7 @@ Knows wrk and its script ``wrk.lua``; knows nothing of servers or of tables.
 """
 
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -39,7 +40,12 @@ class Closed:
     per_second: float  # requests
     p50: float  # milliseconds
     p99: float
-    errors: int  # answers with a status above 399, and connections that failed
+    errors: int = 0  # answers with a status above 399, and connections that failed
+
+    @property
+    def speed(self) -> float:
+        """Requests per second; NaN if a request failed, or nothing was answered."""
+        return math.nan if self.errors else self.per_second or math.nan
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ class Open:
 
 
 def closed(url: str, bodies: Bodies, *, clients: int, seconds: float) -> Closed:
-    """Run so many clients with one connection each, kept alive if the server allows it."""
-    return read_closed(_wrk(url, bodies, threads=1, clients=clients, seconds=seconds))
+    """Run clients with one connection each, kept alive if the server allows it."""
+    return read_closed(_wrk(url, bodies, 1, clients, seconds, {}))
 
 
 def opened(
@@ -84,22 +90,21 @@ def opened(
     which no connection is free is sent late. Otherwise each connection has its own schedule.
     """
     threads = 1 if echoed else clients
-    return read_open(
-        _wrk(
-            url,
-            bodies,
-            threads=threads,
-            clients=clients,
-            seconds=seconds,
-            BENCH_INTERVAL_US=str(1e6 * threads / rate),
-            BENCH_THREADS=str(threads),
-            BENCH_ECHOED=str(int(echoed)),
-        )
-    )
+    variables = {
+        "BENCH_INTERVAL_US": str(1e6 * threads / rate),
+        "BENCH_THREADS": str(threads),
+        "BENCH_ECHOED": str(int(echoed)),
+    }
+    return read_open(_wrk(url, bodies, threads, clients, seconds, variables))
 
 
 def _wrk(
-    url: str, bodies: Bodies, *, threads: int, clients: int, seconds: float, **variables: str
+    url: str,
+    bodies: Bodies,
+    threads: int,
+    clients: int,
+    seconds: float,
+    variables: Mapping[str, str],
 ) -> str:
     command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{max(1, round(seconds))}s"]
     command += ["--timeout", f"{TIMEOUT}s", "-s", str(SCRIPT)]
@@ -128,14 +133,9 @@ def written(files: Sequence[bytes]) -> Iterator[list[Path]]:
         yield paths
 
 
-def _summary(output: str) -> dict[str, float]:
-    found: dict[str, float] = json.loads(output[output.rindex("{") :])
-    return found
-
-
 def read_closed(output: str) -> Closed:
     """Parse the output of wrk after a closed loop."""
-    found = _summary(output)
+    found = json.loads(output[output.rindex("{") :])
     return Closed(
         found["requests"] / found["seconds"],
         found["p50_us"] / 1000,
@@ -146,7 +146,7 @@ def read_closed(output: str) -> Closed:
 
 def read_open(output: str) -> Open:
     """Parse the output of wrk after an open loop."""
-    found = _summary(output)
+    found = json.loads(output[output.rindex("{") :])
     latencies: dict[int, list[float]] = {}
     lost = int(found["broken"])
     for line in output.splitlines():

@@ -56,7 +56,7 @@ def rotated(values: Sequence[Each], by: int) -> list[Each]:
 
 
 def seconds_per_call(step: Callable[[], object], seconds: float, calls: int = 1) -> float:
-    """Call ``step`` for so many seconds, ``calls`` times between two looks at the clock."""
+    """Call ``step`` for ``seconds``, reading the clock every ``calls`` calls."""
     began, done = time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < seconds:
         for _ in range(calls):

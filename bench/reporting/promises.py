@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.reporting.figures import between, table
 from bench.rig.service import ROOT
@@ -35,20 +36,37 @@ def none_of(what: str, count: int, total: str = "") -> Promise:
     return Promise(what, "0", f"{count}{total}", not count)
 
 
-def parser(
-    module: str, about: str | None, page: Path | None = PAGE, **numbers: tuple[float, str]
-) -> argparse.ArgumentParser:
-    """Return the command line of ``bench.<module>``: options with a number, and ``--page``.
+def nothing(what: str, found: str) -> Promise:
+    """Return a row that promises that nothing of the kind was found."""
+    return Promise(what, "none", found or "none", not found)
 
-    ``numbers`` maps the name of an option to its default and its help.
+
+def equal(what: str, form: str, expected: Sequence[float], found: Sequence[float]) -> Promise:
+    """Return a row that promises exact numbers, formatted by ``form``."""
+    return Promise(what, form.format(*expected), form.format(*found), [*expected] == [*found])
+
+
+def parser(
+    module: str, about: str | None, page: Path | None = PAGE, **options: tuple[Any, str]
+) -> argparse.ArgumentParser:
+    """Return the command line of ``bench.<module>``, with ``options`` and ``--page``.
+
+    Each option has a default, which sets its type, and a help text. The default of an option with
+    several texts holds all allowed ones.
     """
     made = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=about)
-    for name, (default, text) in numbers.items():
-        text = f"{text} ({default:g})"
-        made.add_argument(f"--{name}", type=type(default), default=default, help=text)
     if page:
-        text = f"page that receives the tables (docs/{page.name})"
-        made.add_argument("--page", type=Path, default=page, help=text)
+        options["page"] = (page, "page that receives the tables")
+    for name, (default, text) in options.items():
+        several = list(default) if isinstance(default, (list, tuple)) else []
+        made.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(several[0] if several else default),
+            nargs="*" if several else None,
+            choices=several if several and isinstance(several[0], str) else None,
+            default=default,
+            help=f"{text} (%(default)s)",
+        )
     return made
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 # Where to get a missing program.
 PROGRAMS = {
     "wrk": "the Debian package wrk, `brew install wrk`, or https://github.com/wg/wrk",
-    "strace": "the Debian package strace",
     "nginx": "the Debian package nginx-light",
     "postgres": "the Debian package postgresql",
     "prometheus": "the Debian package prometheus",

@@ -83,8 +83,17 @@ def prometheus(
         for file, text in zip(files, rules, strict=True):
             file.write_text(text, "utf-8")
         configuration = Path(folder, "prometheus.yml")
-        # JSON is YAML.
-        configuration.write_text(json.dumps(_configured(ports, scrape, evaluate, files)))
+        intervals = {"scrape_interval": scrape, "evaluation_interval": evaluate}
+        targets = [
+            {"targets": [f"127.0.0.1:{number}"], "labels": {"instance": name}}
+            for name, number in ports.items()
+        ]
+        configured = {
+            "global": {name: milliseconds(seconds) for name, seconds in intervals.items()},
+            "rule_files": [str(file) for file in files],
+            "scrape_configs": [{"job_name": JOB, "static_configs": targets}],
+        }
+        configuration.write_text(json.dumps(configured))  # JSON is YAML
         port = free_port()
         with started(
             [
@@ -116,23 +125,6 @@ def hastened(rules: str, times: float, least: float) -> str:
 def milliseconds(seconds: float) -> str:
     """Return a duration as Prometheus writes it."""
     return f"{round(seconds * 1000)}ms"
-
-
-def _configured(
-    ports: Mapping[str, int], scrape: float, evaluate: float, files: Sequence[Path]
-) -> dict[str, Any]:
-    targets = [
-        {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
-        for name, port in ports.items()
-    ]
-    return {
-        "global": {
-            "scrape_interval": milliseconds(scrape),
-            "evaluation_interval": milliseconds(evaluate),
-        },
-        "rule_files": [str(file) for file in files],
-        "scrape_configs": [{"job_name": JOB, "static_configs": targets}],
-    }
 
 
 def _series(data: Any) -> list[Series]:

@@ -39,27 +39,25 @@ class Server:
     log: IO[str]
     ready_after: float = 0.0  # seconds from its start
 
-    def connect(self, seconds: float = 60.0) -> http.client.HTTPConnection:
+    def connect(self) -> http.client.HTTPConnection:
         """Return a connection, which its first request opens."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def url(self, path: str) -> str:
         """Return the URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def status(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "", seconds: float = 60
-    ) -> int:
+    def status(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> int:
         """Return the status of one request on a new connection; 0 if there is no answer."""
         with suppress(OSError, http.client.HTTPException):
-            return self.answer(method, path, body, kind, seconds)[0]
+            return self.answer(method, path, body, kind)[0]
         return 0
 
     def answer(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "", seconds: float = 60
+        self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> tuple[int, bytes]:
         """Return status and body of the answer to one request on a new connection."""
-        connection = self.connect(seconds)
+        connection = self.connect()
         try:
             connection.request(method, path, body, {"Content-Type": kind} if kind else {})
             response = connection.getresponse()
@@ -109,7 +107,7 @@ def observe(pid: int, read: Callable[[Any], Value], otherwise: Value) -> Value:
 def until(
     true: Callable[[], bool], seconds: float, otherwise: str | Callable[[], str], every: float = 0.1
 ) -> None:
-    """Return as soon as ``true()``, checked every so many seconds.
+    """Return as soon as ``true()``, which is checked every ``every`` seconds.
 
     Raises:
         TimeoutError: with the text ``otherwise``, if ``seconds`` have passed.
@@ -176,19 +174,15 @@ def started(
             server.ready_after = time.monotonic() - began
             yield server
         finally:
-            _stop(server, stop_signal)
-
-
-def _stop(server: Server, by: signal.Signals) -> None:
-    processes = server.processes()
-    server.process.send_signal(by)
-    try:
-        server.process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        for pid in processes:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        server.process.wait()
+            processes = server.processes()
+            process.send_signal(stop_signal)
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                for pid in processes:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
 
 
 def convserve_environment(models: Path, **settings: object) -> dict[str, str]:

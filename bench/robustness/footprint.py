@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.clients import bodies
 from bench.clients.traffic import clients, mixture, stopped
 from bench.reporting.figures import median
-from bench.reporting.promises import Promise, parser, report
+from bench.reporting.promises import Promise, fact, nothing, parser, report
 from bench.rig.environment import require
 from bench.rig.service import WORKERS, Server, convserve, newest, only
 from bench.rig.sockets import outbound
@@ -41,7 +41,7 @@ def idle(server: Server, seconds: float) -> float:
 
 
 def connections(server: Server, seconds: float) -> set[tuple[str, str, int]]:
-    """Return the outbound connections seen during so many seconds of mixed traffic."""
+    """Return the outbound connections seen during ``seconds`` of mixed traffic."""
     running = clients(server, mixture(), CLIENTS, pause=0.005)
     found: set[tuple[str, str, int]] = set()
     end = time.monotonic() + seconds
@@ -87,7 +87,6 @@ def measure(models: Path, seconds: float) -> list[Promise]:
         opened = connections(server, seconds)
         used = server.pss()
     calls, ready, limit = traced(models, seconds), median(starts), f"≤ {READY_SECONDS:g} s"
-    seen = "strace may not attach here" if calls is None else _list(calls)
     below = share < IDLE_SHARE
     return [
         _memory("after the start", fresh),
@@ -99,8 +98,10 @@ def measure(models: Path, seconds: float) -> list[Promise]:
             ready <= READY_SECONDS,
         ),
         Promise("idle processor time, of one core", f"< {IDLE_SHARE:.0%}", f"{share:.2%}", below),
-        Promise("outbound connections under traffic", "none", _list(opened), not opened),
-        Promise("outbound system calls, under strace", "none", seen, not calls),
+        nothing("outbound connections under traffic", _list(opened)),
+        nothing("outbound system calls, under strace", _list(calls))
+        if calls is not None
+        else fact("outbound system calls, under strace", "strace may not attach here"),
     ]
 
 
@@ -125,7 +126,7 @@ def _memory(when: str, megabytes: float) -> Promise:
 
 
 def _list(found: set[tuple[str, str, int]] | list[str]) -> str:
-    return "; ".join(map(str, sorted(found)[:5])) or "none"
+    return "; ".join(map(str, sorted(found)[:5]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Hostile images: 10,000 from a seeded mutator, and every file of the given folders.
 
-Each is posted as it is, in forms and in JSON, over several connections; after each comes a sound
+Each is posted as it is, in forms and in JSON, over several connections; each is followed by a sound
 image in an odd body. No answer may be a 5xx or later than its deadline, and no worker may die.
 An image that breaks a promise is saved with the seed and the number that reproduce it.
 """
@@ -139,14 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         __doc__,
         count=(10_000, "number of images to make"),
         seed=(1, "seed of the images"),
+        save=(ROOT / "runs/hostile", "folder for findings"),
     )
     command.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="files to post too")
-    command.add_argument(
-        "--save",
-        type=Path,
-        default=ROOT / "runs/hostile",
-        help="folder for findings (runs/hostile)",
-    )
     options = command.parse_args(arguments)
     for folder in options.folders:
         if not folder.is_dir():

@@ -45,7 +45,7 @@ def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> l
         none_of("other answers than 200", sum(not (e.broke or e.kept) for e in outcomes)),
         Promise(
             "answers counted in /metrics, and received",
-            "equal, but for those that broke",
+            "equal, but for broken ones",
             f"{counted:,.0f}, {answered:,}",
             abs(counted - answered) <= len(broken),
         ),

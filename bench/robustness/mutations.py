@@ -102,46 +102,22 @@ def flip(rng: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def overwrite(rng: random.Random, data: bytes) -> bytes:
-    """Overwrite some bytes by one value, or by random ones."""
-    start, length = _place(rng, data), rng.choice((1, 2, 4, 16, 256))
-    filling = bytes([rng.choice((0, 0xFF, rng.randrange(256)))]) * length
-    if rng.random() < 0.5:
-        filling = rng.randbytes(length)
-    return data[:start] + filling[: len(data) - start] + data[start + length :]
-
-
-def truncate(rng: random.Random, data: bytes) -> bytes:
-    """Keep the start alone."""
-    return data[: rng.randint(0, len(data))]
-
-
-def cut(rng: random.Random, data: bytes) -> bytes:
-    """Remove some bytes."""
-    start = _place(rng, data)
-    return data[:start] + data[start + rng.choice((1, 2, 4, 32, 1024)) :]
-
-
-def repeat(rng: random.Random, data: bytes) -> bytes:
-    """Repeat some bytes."""
-    start = _place(rng, data)
-    part = data[start : start + rng.choice((1, 4, 32, 1024))]
-    return data[:start] + part * rng.choice((2, 3, 100)) + data[start:]
-
-
-def splice(rng: random.Random, data: bytes) -> bytes:
-    """Join the start of this image and the end of another."""
-    other = rng.choice(sound())
-    return data[: _place(rng, data)] + other[_place(rng, other) :]
-
-
-def lengths(rng: random.Random, data: bytes) -> bytes:
-    """Write an extreme number of two or four bytes where a length may be."""
-    wide = rng.random() < 0.5
-    value = rng.choice(NUMBERS) & (0xFFFFFFFF if wide else 0xFFFF)
-    packed = struct.pack(rng.choice("<>") + ("I" if wide else "H"), value)
-    start = _place(rng, data)
-    return data[:start] + packed + data[start + len(packed) :]
+def edit(rng: random.Random, data: bytes) -> bytes:
+    """Overwrite, remove, repeat or truncate some bytes, or continue with another image."""
+    start, length = _place(rng, data), rng.choice((1, 2, 4, 16, 256, 1024))
+    part, rest, other = data[start : start + length], data[start + length :], rng.choice(sound())
+    wide = rng.choice((2, 4))  # bytes of a number, where a length may be
+    number = (rng.choice(NUMBERS) % 256**wide).to_bytes(wide, rng.choice(("big", "little")))
+    edits = (
+        bytes([rng.choice((0, 0xFF, rng.randrange(256)))]) * len(part) + rest,
+        rng.randbytes(len(part)) + rest,
+        number + data[start + wide :],
+        rest,
+        part * rng.choice((3, 4, 100)) + rest,
+        b"",
+        other[_place(rng, other) :],
+    )
+    return data[:start] + rng.choice(edits)
 
 
 def pieces(rng: random.Random, data: bytes) -> bytes:
@@ -150,7 +126,7 @@ def pieces(rng: random.Random, data: bytes) -> bytes:
     if container and len(found := container.split(data)) > 1:
         _rearrange(rng, found)
         return container.join(found)
-    return lengths(rng, data)
+    return edit(rng, data)
 
 
 def swell(rng: random.Random, data: bytes) -> bytes:
@@ -160,7 +136,7 @@ def swell(rng: random.Random, data: bytes) -> bytes:
         place = rng.randint(1, len(found))
         found[place:place] = [container.empty] * rng.choice(MANY)
         return container.join(found)
-    return repeat(rng, data)
+    return edit(rng, data)
 
 
 def scans(rng: random.Random, data: bytes) -> bytes:
@@ -188,7 +164,7 @@ def _rearrange(rng: random.Random, found: list[Piece]) -> None:
     elif what == 2:
         found.insert(rng.randrange(len(found)), found.pop(place))
     elif what == 3:
-        found[place] = (name, rng.choice(PLAIN)(rng, held) if held else b"\0")
+        found[place] = (name, edit(rng, held) if held else b"\0")
     else:
         found[place] = (rng.choice(found)[0], held)
 
@@ -256,8 +232,7 @@ def _place(rng: random.Random, data: bytes) -> int:
     return rng.randrange(min(len(data), 64) if rng.random() < 0.5 else len(data))
 
 
-PLAIN: tuple[Damage, ...] = (flip, overwrite, truncate, cut, repeat, splice, lengths)
-DAMAGES = (*PLAIN, pieces, swell, scans)
+DAMAGES: tuple[Damage, ...] = (flip, edit, edit, edit, edit, pieces, swell, scans)
 FORMATS = {
     b"\x89PNG": Container(png_pieces, png, (b"teSt", b"")),
     b"\xff\xd8": Container(jpeg_pieces, jpeg, (b"\xff\xfe", b"")),

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.clients import bodies
 from bench.clients.traffic import JSON, Call
-from bench.robustness.mutations import PLAIN
+from bench.robustness.mutations import edit, flip
 
 HEAD = 200  # bytes at the beginning of a form, where its first part is described
 VALUES: tuple[Any, ...] = (
@@ -33,7 +33,7 @@ def _form(rng: random.Random, name: str, good: bytes) -> Call:
     whole = bodies.form([good] * rng.randint(1, 3))
     head, rest = whole[:HEAD], whole[HEAD:]
     for _ in range(rng.randint(1, 3)):
-        head = rng.choice(PLAIN)(rng, head) or head
+        head = rng.choice((flip, edit))(rng, head) or head
     return Call(f"/predict/{name}", head + rest, bodies.FORM)
 
 

@@ -57,8 +57,7 @@ class Target:
     def speed(self, clients: int) -> float:
         """Return the requests per second of a closed loop; NaN if a request failed."""
         url = self.server.url(self.path)
-        seen = closed(url, self.bodies, clients=clients, seconds=self.window)
-        return math.nan if seen.errors else seen.per_second
+        return closed(url, self.bodies, clients=clients, seconds=self.window).speed
 
     def capacity(self) -> float:
         """Return the median speed of some closed loops."""
@@ -78,7 +77,7 @@ class Target:
     def once(self) -> float:
         """Return the seconds of one request on a new connection; infinite without a 200."""
         began, body, kind = time.monotonic(), self.bodies.files[0], self.bodies.content_type
-        status = self.server.status("POST", self.path, body, kind, seconds=30)
+        status = self.server.status("POST", self.path, body, kind)
         return time.monotonic() - began if status == 200 else math.inf
 
 
@@ -213,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         __doc__,
         seconds=(60.0, "length of the storm"),
         window=(WINDOW, "seconds of a closed loop"),
+        bad=(list(BAD), "kinds of bad clients"),
     )
     command.add_argument("--model", default="cats_vs_dogs", choices=bodies.NAMES)
-    command.add_argument("--bad", nargs="*", default=list(BAD), choices=list(BAD))
     options = command.parse_args(arguments)
     require(programs=["wrk", "nginx"])
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,5 +1,6 @@
 """A folder of models in which versions of one model are published and removed."""
 
+import http.client
 import json
 import shutil
 from dataclasses import dataclass
@@ -54,7 +55,10 @@ def metadata(key: bytes, text: bytes) -> bytes:
 
 def converged(server: Server, name: str, expected: dict[str, Any]) -> bool:
     """Return True if all workers are ready and serve the model as expected."""
-    status, body = server.answer("GET", "/models")
+    try:
+        status, body = server.answer("GET", "/models")
+    except (OSError, http.client.HTTPException):
+        return False
     states = json.loads(body)["workers"] if status == 200 else []
     return len(states) == len(server.workers()) and all(
         state["state"] == "ready" and expected.items() <= state["models"].get(name, {}).items()

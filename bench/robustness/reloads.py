@@ -61,7 +61,7 @@ class Table:
         print(f"| {' | '.join(COLUMNS)} |", "|" + " ---: |" * len(COLUMNS), sep="\n")
 
     def row(self, done: int, took: Sequence[float]) -> None:
-        """Print a row after ``done`` reloads, the last of which took so many seconds each."""
+        """Print a row after ``done`` reloads; ``took`` has the seconds of the latest ones."""
         outcomes = self._recent.take()
         self._failed += sum(each.status != 200 for each in outcomes)
         began = time.monotonic()

@@ -5,7 +5,6 @@ keep-alive clients with one image a request. Prints the median requests per seco
 ratio of the medians, and the median, least and most ratio of the rounds.
 """
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,7 @@ THIS, OTHER = "this", "other"
 def requests_per_second(server: Server, model: str, clients: int, seconds: float) -> float:
     """Run a closed loop; return NaN if a request failed."""
     sent = bodies.single(bodies.files(model))
-    seen = closed(server.url(f"/predict/{model}"), sent, clients=clients, seconds=seconds)
-    return math.nan if seen.errors else seen.per_second
+    return closed(server.url(f"/predict/{model}"), sent, clients=clients, seconds=seconds).speed
 
 
 def measure(
@@ -54,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         None,
         seconds=(4.0, "length of one window"),
         rounds=(5, "rounds in which the services take turns"),
+        models=(bodies.NAMES, "models to serve"),
+        clients=([8, 32], "numbers of clients"),
     )
     parser.add_argument("--other", type=Path, required=True, metavar="DIR", help="its checkout")
-    parser.add_argument("--models", nargs="+", default=bodies.NAMES, choices=bodies.NAMES)
-    parser.add_argument("--clients", nargs="+", type=int, default=[8, 32])
     options = parser.parse_args(arguments)
     if not (options.other / "serving").is_dir():
         parser.error(f"{options.other} is not a checkout: it has no folder 'serving'.")

@@ -15,15 +15,8 @@ from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.wrk import Bodies
-from bench.rig.service import (
-    WORKERS,
-    Server,
-    convserve,
-    convserve_environment,
-    free_port,
-    only,
-    started,
-)
+from bench.rig import service
+from bench.rig.service import WORKERS, Server, only
 
 OURS = "Convserve"
 
@@ -59,7 +52,7 @@ class Contender:
 @contextmanager
 def _convserve(subject: Subject) -> Iterator[Server]:
     settings = {"workers": str(WORKERS), **subject.settings}
-    with only([subject.folder]) as models, convserve(models, **settings) as server:
+    with only([subject.folder]) as models, service.convserve(models, **settings) as server:
         yield server
 
 
@@ -69,7 +62,7 @@ def _flask_application(subject: Subject) -> Iterator[Server]:
         return server.status("GET", "/readyz") == 200
 
     with only([subject.folder]) as models:
-        environment = convserve_environment(models, **subject.settings)
+        environment = service.convserve_environment(models, **subject.settings)
         with _module(GTHREAD, ready, environment) as server:
             yield server
 
@@ -93,9 +86,9 @@ def _module(
     command: Sequence[str], ready: Callable[[Server], bool], environment: Mapping[str, str]
 ) -> AbstractContextManager[Server]:
     """Start a server that is a Python module, on a free port."""
-    port = free_port()
+    port = service.free_port()
     full = [sys.executable, "-m", *(part.format(port=port) for part in command)]
-    return started(full, port=port, ready=ready, environment=environment)
+    return service.started(full, port=port, ready=ready, environment=environment)
 
 
 UVICORN = (

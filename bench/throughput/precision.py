@@ -6,7 +6,6 @@ test set, which ``training`` measured of the exported files and wrote into them.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -24,57 +23,42 @@ SPEEDUPS = {"cifar10": 1.5, "cats_vs_dogs": 2.5}  # of int8 over float32, at lea
 POINTS = 0.1  # of accuracy that int8 may cost
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The figures of one model: milliseconds per image of each round, and the loss of accuracy."""
-
-    float32: list[float]
-    int8: list[float]
-    loss: float  # in percentage points
-
-
-def measure(name: str, *, rounds: int, seconds: float) -> Measured:
-    """Measure the newest version of a model."""
-    folder = newest(name)
+def measure(name: str, *, rounds: int, seconds: float) -> list[Promise]:
+    """Measure the newest version of a model; return the rows of the table."""
+    folder, least = newest(name), SPEEDUPS.get(name, 0.0)
     models = {
         precision: Model(folder / file, name=name, version=int(folder.name))
         for precision, file in FILES.items()
     }
     spec = models["float32"].spec
     images = [read(file, spec, max_pixels=10**8)[np.newaxis] for file in bodies.files(name)]
-    taken: dict[str, list[float]] = {precision: [] for precision in models}
+    times: dict[str, list[float]] = {precision: [] for precision in models}
     for turn in range(rounds):
         for precision in rotated(list(models), turn):
-            taken[precision].append(milliseconds(models[precision], images, seconds))
+            times[precision].append(milliseconds(models[precision], images, seconds))
+    slow, fast = times["float32"], times["int8"]
     metrics: dict[str, Any] = {each: model.about["metrics"] for each, model in models.items()}
-    loss = metrics["float32"]["accuracy"] - metrics["int8"]["accuracy"]
-    return Measured(taken["float32"], taken["int8"], 100 * loss)
+    points = 100 * (metrics["float32"]["accuracy"] - metrics["int8"]["accuracy"])
+    return [
+        Promise(
+            f"`{name}`: float32's time ÷ int8's",
+            f"≥ {least:g}" if least else "",
+            f"{median(slow):.2f} ÷ {median(fast):.2f} ms: {ratios(slow, fast)}",
+            median(quotients(slow, fast)) >= least,
+        ),
+        Promise(
+            f"`{name}`: points of accuracy that int8 costs",
+            f"≤ {POINTS:g}",
+            f"{points:.2f}",
+            round(points, 6) <= POINTS,
+        ),
+    ]
 
 
 def milliseconds(model: Model, images: Sequence[Any], seconds: float) -> float:
     """Return the time of one image."""
     turns = cycle(images)
     return 1000 * seconds_per_call(lambda: model.predict(next(turns)), seconds)
-
-
-def judge(name: str, found: Measured) -> list[Promise]:
-    """Return the rows of one model."""
-    least = SPEEDUPS.get(name, 0.0)
-    times = f"{median(found.float32):.2f} ÷ {median(found.int8):.2f} ms"
-    return [
-        Promise(
-            f"`{name}`: float32's time ÷ int8's",
-            f"≥ {least:g}" if least else "",
-            f"{times}: {ratios(found.float32, found.int8)}",
-            median(quotients(found.float32, found.int8)) >= least,
-        ),
-        Promise(
-            f"`{name}`: points of accuracy that int8 costs",
-            f"≤ {POINTS:g}",
-            f"{found.loss:.2f}",
-            round(found.loss, 6) <= POINTS,
-        ),
-    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require()
     rows = []
     for name in bodies.NAMES:
-        rows += judge(name, measure(name, rounds=options.rounds, seconds=options.seconds))
+        rows += measure(name, rounds=options.rounds, seconds=options.seconds)
     above = (
         f"Medians of {options.rounds} interleaved rounds of {options.seconds:g} s; in brackets"
         " the least and the most:"

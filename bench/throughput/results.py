@@ -1,11 +1,10 @@
 """What was measured when servers took turns, as tables and a plot.
 
-Knows samples; knows nothing of servers. A sample with an error among its answers is void.
+Knows windows of load; knows nothing of servers. A window with an error among its answers is void.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,23 @@ LIMIT = "in process"
 FORM = "32 images a request"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One window of one server under one load."""
-
-    seen: Closed
-    shares: tuple[float, ...] = ()  # processor seconds of the workers, the busiest first
-    images: int = 1  # of a request
-
-    @property
-    def speed(self) -> float:
-        """Images per second; NaN if the window is void, or nothing was answered."""
-        return math.nan if self.seen.errors else self.seen.per_second * self.images or math.nan
-
-    @property
-    def p99(self) -> float:
-        """Milliseconds; NaN if the window is void."""
-        return math.nan if self.seen.errors else self.seen.p99
-
-
 class Results:
-    """The samples of a run, one of each round, by model, load and server.
+    """The windows of a run, one of each round, by model, load and server.
 
-    A load is a number of clients, FORM, a share of the capacity, or a batch in process.
+    A load is a number of clients, FORM, a share of the capacity, or a batch in process. The speed
+    of a window is in images per second.
     """
 
     def __init__(self) -> None:
-        self.cells: dict[tuple[str, str, str], list[Sample]] = {}
+        self.cells: dict[tuple[str, str, str], list[Closed]] = {}
+        self.busier: dict[tuple[str, str], list[float]] = {}  # share of Convserve's busier worker
 
-    def add(self, model: str, load: str, server: str, sample: Sample) -> None:
-        """Add the sample of the next round to its cell."""
-        self.cells.setdefault((model, load, server), []).append(sample)
+    def add(self, model: str, load: str, server: str, seen: Closed) -> None:
+        """Add the window of the next round to its cell."""
+        self.cells.setdefault((model, load, server), []).append(seen)
 
-    def of(self, model: str, load: str, server: str) -> list[Sample]:
-        """Return the samples of one cell, by round."""
+    def of(self, model: str, load: str, server: str) -> list[Closed]:
+        """Return the windows of one cell, by round."""
         return self.cells.get((model, load, server), [])
 
     def speeds(self, model: str, load: str, server: str) -> list[float]:
@@ -82,52 +64,42 @@ class Results:
         return max((speed for speed in reached if not math.isnan(speed)), default=math.nan)
 
     def void(self) -> list[str]:
-        """Describe each sample with errors."""
+        """Describe each window with errors."""
         return [
-            f"{', '.join(cell)}: {sample.seen.errors} errors"
-            for cell, samples in self.cells.items()
-            for sample in samples
-            if sample.seen.errors
+            f"{', '.join(cell)}: {seen.errors} errors"
+            for cell, windows in self.cells.items()
+            for seen in windows
+            if seen.errors
         ]
 
-    def markdown(self) -> str:
-        """Return all tables, model by model."""
-        return self._by_model(self._all_parts)
+    def markdown(self, *, closed_loops_only: bool = False) -> str:
+        """Return the tables, model by model."""
+        parts = []
+        for model in self.models():
+            parts += [f"### `{model}`", *self._closed_loops(model)]
+            if not closed_loops_only:
+                parts += self._rest(model)
+        return "\n\n".join(parts)
 
-    def comparison(self) -> str:
-        """Return the tables of the closed loops alone."""
-        return self._by_model(self._closed_parts)
-
-    def _by_model(self, parts: Callable[[str], list[tuple[str, str]]]) -> str:
-        return "\n\n".join(
-            "\n\n".join([f"### `{model}`", *(f"{title}\n\n{text}" for title, text in parts(model))])
-            for model in self.models()
-        )
-
-    def _closed_parts(self, model: str) -> list[tuple[str, str]]:
+    def _closed_loops(self, model: str) -> list[str]:
         clients = ["Clients", *self.loads(model)]
         return [
-            (
-                "Images a second · p99 in milliseconds, one image a request:",
-                self._grid(model, clients, self._speed_and_p99),
-            ),
-            (
-                "Convserve ÷ the other, in images a second:",
-                self._grid(model, clients, self._ratio, but=OURS),
-            ),
+            "Images a second · p99 in milliseconds, one image a request:",
+            self._grid(model, clients, self._speed_and_p99),
+            "Convserve ÷ the other, in images a second:",
+            self._grid(model, clients, self._ratio, but=OURS),
         ]
 
-    def _all_parts(self, model: str) -> list[tuple[str, str]]:
+    def _rest(self, model: str) -> list[str]:
         open_loads = self.loads(model, lambda load: load.endswith("%"))
         return [
-            *self._closed_parts(model),
-            (
-                "At a constant rate, that share of what each reached: p50 · p99 in milliseconds,"
-                " from the time a request was due:",
-                self._grid(model, ["Load", *open_loads], self._latency),
-            ),
-            ("Against the in-process limit:", self._limit(model)),
-            ("Processor time of Convserve's two workers:", self._shares(model)),
+            "At a constant rate, that share of what each reached: p50 · p99 in milliseconds,"
+            " from the time a request was due:",
+            self._grid(model, ["Load", *open_loads], self._latency),
+            "Against the in-process limit:",
+            self._limit(model),
+            "Processor time of Convserve's two workers:",
+            self._shares(model),
         ]
 
     def _grid(
@@ -141,19 +113,21 @@ class Results:
         ]
         return table(head, rows)
 
+    def _p99(self, model: str, load: str, server: str) -> str:
+        cell = self.of(model, load, server)
+        return number(median([math.nan if each.errors else each.p99 for each in cell]))
+
     def _speed_and_p99(self, model: str, load: str, server: str) -> str:
-        p99 = median([each.p99 for each in self.of(model, load, server)])
-        return f"{number(self.speed(model, load, server))} · {number(p99)}"
+        return f"{number(self.speed(model, load, server))} · {self._p99(model, load, server)}"
 
     def _ratio(self, model: str, load: str, server: str) -> str:
         return ratios(self.speeds(model, load, OURS), self.speeds(model, load, server))
 
     def _latency(self, model: str, load: str, server: str) -> str:
         cell = self.of(model, load, server)
-        if any(each.seen.errors for each in cell):
+        if any(each.errors for each in cell):
             return "void"
-        p50 = median([each.seen.p50 for each in cell])
-        return f"{number(p50)} · {number(median([each.p99 for each in cell]))}"
+        return f"{number(median([each.p50 for each in cell]))} · {self._p99(model, load, server)}"
 
     def _limit(self, model: str) -> str:
         head = ["What", "Images a second", "Share"]
@@ -175,14 +149,9 @@ class Results:
 
     def _shares(self, model: str) -> str:
         loads = [*self.loads(model), FORM]
-        cells = [_split(self.of(model, load, OURS)) for load in loads]
+        busier = [median(self.busier.get((model, load), [])) for load in loads]
+        cells = ["" if math.isnan(each) else f"{each:.0%} : {1 - each:.0%}" for each in busier]
         return table(["Clients", *loads], [["busier : other", *cells]])
-
-
-def _split(samples: Sequence[Sample]) -> str:
-    """Return the median share of the busier worker, and of the other."""
-    busier = median([e.shares[0] / sum(e.shares) for e in samples if sum(e.shares)])
-    return "" if math.isnan(busier) else f"{busier:.0%} : {1 - busier:.0%}"
 
 
 def plot(results: Results, to: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.clients import bodies
@@ -26,7 +26,7 @@ from bench.rig.service import WORKERS, Server, newest
 from bench.throughput import results
 from bench.throughput.contenders import CONTENDERS, DECISION, OURS, Contender, Subject
 from bench.throughput.limit import BATCHES, limit
-from bench.throughput.results import FORM, LIMIT, Results, Sample
+from bench.throughput.results import FORM, LIMIT, Results
 
 FORM_IMAGES = 32
 FORM_CLIENTS = 8  # of 32 images each: as many as fit into the queues of two workers
@@ -65,7 +65,7 @@ class Comparison:
         for batch in BATCHES:
             show(f"round {number + 1}: in process, batch {batch}")
             speed = limit(self.subject.model, pictures, batch=batch, seconds=seconds)
-            self._keep(f"batch {batch}", LIMIT, Sample(Closed(speed, 0, 0, 0)))
+            self._keep(f"batch {batch}", LIMIT, Closed(speed, 0, 0))
         for clients in self.options.clients:
             for name in rotated(list(self.contenders), number):
                 self._measure(f"{clients}", name, number, self._single(name), clients)
@@ -77,9 +77,12 @@ class Comparison:
         time.sleep(PAUSE)
         before = self.servers[name].cpu()
         seen = self._closed(name, sent, clients=clients, seconds=self.options.seconds)
-        spent = self.servers[name].cpu()
-        shares = sorted((spent[pid] - before.get(pid, 0.0) for pid in spent), reverse=True)
-        self._keep(load, name, Sample(seen, tuple(shares[:WORKERS]), sent.images))
+        after = self.servers[name].cpu()
+        if name == OURS:
+            spent = sorted((after[pid] - before.get(pid, 0.0) for pid in after), reverse=True)
+            shares = self.results.busier.setdefault((self.subject.name, load), [])
+            shares.append(spent[0] / (sum(spent[:WORKERS], 0.0) or math.nan))
+        self._keep(load, name, replace(seen, per_second=seen.per_second * sent.images))
 
     def _open_round(self, number: int) -> None:
         for share in OPEN_SHARES:
@@ -97,7 +100,7 @@ class Comparison:
                     clients=OPEN_CLIENTS,
                 )
                 whole = Closed(seen.rate(), seen.at(0.5), seen.at(0.99), seen.errors)
-                self._keep(f"{share:.0%}", name, Sample(whole))
+                self._keep(f"{share:.0%}", name, whole)
 
     def _closed(self, name: str, sent: Bodies, *, clients: int, seconds: float) -> Closed:
         return closed(self._url(name), sent, clients=clients, seconds=seconds)
@@ -108,8 +111,8 @@ class Comparison:
     def _url(self, name: str) -> str:
         return self.servers[name].url(f"/predict/{self.subject.name}")
 
-    def _keep(self, load: str, name: str, sample: Sample) -> None:
-        self.results.add(self.subject.name, load, name, sample)
+    def _keep(self, load: str, name: str, seen: Closed) -> None:
+        self.results.add(self.subject.name, load, name, seen)
 
 
 def show(progress: str) -> None:
@@ -124,29 +127,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         __doc__,
         seconds=(4.0, "length of one window"),
         rounds=(3, "rounds in which the servers take turns"),
+        models=(bodies.NAMES, "models to serve"),
+        clients=([1, 8, 32, 64], "numbers of clients"),
+        file=("model.onnx", "file of a version that all run; or see --set PRECISION=…"),
     )
-    parser.add_argument("--models", nargs="+", default=bodies.NAMES, choices=bodies.NAMES)
-    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64])
-    parser.add_argument(
-        "--quick", action="store_true", help="one round of one second with 8 clients"
-    )
-    parser.add_argument("--decision", action="store_true", help="see above")
-    parser.add_argument(
-        "--photos", type=Path, help="a folder of *.jpg to send to cats_vs_dogs instead of ours"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of Convserve, without CONVSERVE_",
-    )
-    parser.add_argument(
-        "--file", default="model.onnx", help="file of a version that all run; or --set PRECISION"
-    )
-    parser.add_argument(
-        "--section", default="serving", choices=SECTIONS, help="section of the page for the tables"
-    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one round of one second with 8 clients")
+    add("--decision", action="store_true", help="see above")
+    add("--photos", type=Path, help="folder of *.jpg to send to cats_vs_dogs instead of ours")
+    settings = "settings of Convserve, without CONVSERVE_"
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=settings)
+    add("--section", default="serving", choices=SECTIONS, help="section of the page")
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds, options.rounds, options.clients = 1, 1, [8]
@@ -170,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contenders = DECISION if options.decision else CONTENDERS
         Comparison(subject, options, found, contenders).run()
     section = "decision" if options.decision else options.section
-    tables = found.comparison() if options.decision else found.markdown()
+    tables = found.markdown(closed_loops_only=options.decision)
     promises.put(options.page, section, f"{conditions(options)}\n\n{tables}")
     if section == "serving":
         results.plot(found, options.page.with_suffix(".png"))

@@ -36,28 +36,18 @@ from training.modelling.recipe import Recipe
 RECIPES = ("cifar10", "cifar10_sixconv")
 
 
-class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """The end of each epoch, in seconds since training began, and its validation accuracy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends: list[float] = []
-        self.accuracies: list[float] = []
-        self._began = 0.0
-
-    def on_train_begin(self, *_: Any) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, _epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Record time and accuracy."""
-        self.ends.append(time.perf_counter() - self._began)
-        self.accuracies.append((logs or {})["val_accuracy"])
-
-
 def train(entry: Recipe, data: Dataset, run: Path, options: argparse.Namespace) -> list[str]:
     """Train as the command `train` does; return a row of the table."""
-    clock = Clock()
+    ends, accuracies = [0.0], list[float]()  # of each epoch; seconds since training began
+    began: list[float] = []
+
+    def on_epoch_end(_epoch: int, logs: dict[str, float]) -> None:
+        ends.append(time.perf_counter() - began[0])
+        accuracies.append(logs["val_accuracy"])
+
+    clock = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda _logs: began.append(time.perf_counter()), on_epoch_end=on_epoch_end
+    )
     fit(
         entry,
         data,
@@ -68,17 +58,17 @@ def train(entry: Recipe, data: Dataset, run: Path, options: argparse.Namespace) 
         callbacks=[clock],
         verbose=2,
     )
-    spans = [end - start for start, end in pairwise([0.0, *clock.ends])]
+    spans = [end - start for start, end in pairwise(ends)]
     epoch = median(spans)
     images = Batches(data.train, entry.batch_size, seed=1).steps * entry.batch_size
     reached = (
         f"{end:.0f} s"
-        for end, accuracy in zip(clock.ends, clock.accuracies, strict=True)
+        for end, accuracy in zip(ends[1:], accuracies, strict=True)
         if accuracy >= options.target
     )
     return [
-        *(f"`{entry.name}`", f"{len(spans)}", f"{clock.ends[-1]:.0f} s", f"{epoch:.1f} s"),
-        *(f"{images / epoch:,.0f}", next(reached, "never"), f"{max(clock.accuracies):.2%}"),
+        *(f"`{entry.name}`", f"{len(spans)}", f"{ends[-1]:.0f} s", f"{epoch:.1f} s"),
+        *(f"{images / epoch:,.0f}", next(reached, "never"), f"{max(accuracies):.2%}"),
     ]
 
 

@@ -48,7 +48,7 @@ def test_a_time_is_shown_by_the_clock_of_its_day() -> None:
 
 def seen(*episodes: Episode) -> drift.Seen:
     series = {expression: [(99.0, 0.5), (199.0, 0.7)] for expression in drift.ROWS.values()}
-    return drift.Seen(0.0, 100.0, 10, 3, [], episodes, series, Counter())
+    return drift.Seen(0.0, 100.0, series, episodes, 10, 3, [], Counter())
 
 
 NEEDED = [Episode(Alert(name, "critical", "1h"), 110, 120) for name in drift.NEEDED]

@@ -32,8 +32,10 @@ def test_a_broken_promise_ends_with_1(tmp_path: Path) -> None:
 
 
 def test_an_option_has_the_type_of_its_default() -> None:
-    parser = promises.parser("some.module", "", None, seconds=(1.0, "length"), count=(3, "number"))
-    options = parser.parse_args(["--seconds=2", "--count=5"])
-    assert (options.seconds, options.count) == (2.0, 5)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--count=2.5"])
+    options = {"seconds": (1.0, "length"), "few": ([1, 2], "numbers"), "to": (Path("a"), "folder")}
+    parser = promises.parser("some.module", "", None, **options, kinds=(("a", "b"), "kinds"))
+    found = parser.parse_args(["--seconds=2", "--few", "3", "--to", "b", "--kinds", "b"])
+    assert vars(found) == {"seconds": 2.0, "few": [3], "to": Path("b"), "kinds": ["b"]}
+    for wrong in (["--seconds=x"], ["--few", "1.5"], ["--kinds", "c"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)

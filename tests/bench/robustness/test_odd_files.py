@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from bench.rig.service import MODELS, newest
+from bench.rig.service import newest, only
 from tests.serving.running import Running, running
 
 MEGA = 1024 * 1024
@@ -21,7 +21,8 @@ PETS = sorted((newest("cats_vs_dogs") / "golden").glob("*-[0-3].png"))
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
-    with running(MODELS, log_level="warning") as started:
+    served = [newest("digits"), newest("cats_vs_dogs")]
+    with only(served) as models, running(models, log_level="warning") as started:
         yield started
 
 

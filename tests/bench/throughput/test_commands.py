@@ -99,10 +99,11 @@ def test_the_benchmark_of_training_measures_one_network_alone(
     assert rows == ["cifar10_sixconv"] * 2
 
 
-def test_a_run_that_exists_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.throughput import training
 
     monkeypatch.setenv("DATA_DIR", str(write_tiny_data(tmp_path)))
     (tmp_path / "runs/cifar10-seed1").mkdir(parents=True)
-    with pytest.raises(SystemExit):
-        training.main(["--runs", str(tmp_path / "runs")])
+    for arguments in (["--runs", str(tmp_path / "runs")], ["--help"]):
+        with pytest.raises(SystemExit):
+            training.main(arguments)
