@@ -1,6 +1,6 @@
 """``POST /feedback``: the true labels of predictions, one or many, each judged and kept once.
 
-Knows ids, the recorder and the JSON of both sides; knows no server and no database.
+Knows ids, the writer and the JSON of both sides; knows no server and no database.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from serving.errors import (
     ServingError,
     UnknownLabel,
 )
-from serving.feedback.ids import Signed, Signer
+from serving.feedback.ids import Prediction, Signer
 from serving.feedback.labels import Label
-from serving.feedback.writer import Recorder
+from serving.feedback.writer import Writer
 from serving.monitoring.metrics import Metrics
 
 MOST = 1000  # labels of one request
@@ -36,7 +36,7 @@ KEYS = {"id", "label", "source"}
 class Given:
     """A label as it was sent, and the prediction that it is for."""
 
-    signed: Signed
+    signed: Prediction
     label: str
     source: str
 
@@ -71,10 +71,10 @@ class Feedback:
     """Answers the calls of ``/feedback``."""
 
     def __init__(
-        self, predictor: Predictor, signer: Signer, recorder: Recorder, metrics: Metrics
+        self, predictor: Predictor, signer: Signer, writer: Writer, metrics: Metrics
     ) -> None:
         self._predictor, self._signer = predictor, signer
-        self._recorder, self._metrics = recorder, metrics
+        self._writer, self._metrics = writer, metrics
 
     async def answer(self, call: Call) -> dict[str, Any]:
         """The JSON of an answer: of one label, or of each in a list, in its place.
@@ -90,13 +90,13 @@ class Feedback:
                 several = isinstance(body, list)
                 given = await self._judged(body if isinstance(body, list) else [body])
         except ServingError as exc:
-            self._metrics.rejected(exc.code)
+            self._metrics.label_rejection(exc.code)
             raise
         # Labels that wait for the database hold no place of a prediction.
         results = await self._recorded(given, deadline)
         for each in results:
             if isinstance(each, ServingError):
-                self._metrics.rejected(each.code)
+                self._metrics.label_rejection(each.code)
         if several:
             return {"results": [_told(each) for each in results]}
         (result,) = results
@@ -119,10 +119,12 @@ class Feedback:
         now = time.time()
         sound = [each for each in given if isinstance(each, Given)]
         try:
-            before = await self._recorder.record([each.row(now) for each in sound], deadline)
+            before = await self._writer.write([each.row(now) for each in sound], deadline)
         except ServingError as exc:
             for each in given:
-                self._metrics.rejected(each.code if isinstance(each, ServingError) else exc.code)
+                self._metrics.label_rejection(
+                    each.code if isinstance(each, ServingError) else exc.code
+                )
             raise
         known = iter(zip(sound, before, strict=True))
         return [
@@ -132,10 +134,10 @@ class Feedback:
 
     def _outcome(self, given: Given, before: str | None) -> dict[str, Any] | ServingError:
         if before is None:
-            self._metrics.labelled(given.signed.model, max(0.0, time.time() - given.signed.at))
+            self._metrics.label_delay(given.signed.model, max(0.0, time.time() - given.signed.at))
             return given.told("recorded")
         if before == given.label:
-            self._metrics.rejected("duplicate")
+            self._metrics.label_rejection("duplicate")
             return given.told("duplicate")
         return ConflictingFeedback(
             f"The prediction has the label {before!r} already, and not {given.label!r}."
@@ -156,7 +158,7 @@ class Feedback:
             return exc
         return Given(signed, label, source)
 
-    def _labels(self, signed: Signed) -> Sequence[str]:
+    def _labels(self, signed: Prediction) -> Sequence[str]:
         """Those of the version that predicted or, where it has been retired, of the others, which
         can tell whether it was right.
 

@@ -59,7 +59,7 @@ def create_app(
 
 def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     folder = None if slot is None else Path(os.environ[run_dir.DIRECTORY])
-    metrics = Metrics(slot=slot, since=None if folder is None else run_dir.began(folder))
+    metrics = Metrics(slot=slot, since=None if folder is None else run_dir.started_at(folder))
     reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
     reloader.look()
     if not reloader.repository.names or (slot is None and reloader.refused):
@@ -79,7 +79,7 @@ def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
         settings=settings,
         reloader=reloader,
         predictor=predictor,
-        labelling=service.made(settings, metrics, serves, slot=slot or 0, run_key=key),
+        feedback=service.create(settings, metrics, serves, slot=slot or 0, run_key=key),
         golden=Golden(settings.models, serves, predictor.decoder.read, predictor.batcher, metrics),
         metrics=metrics,
         draining=threading.Event(),

@@ -13,7 +13,7 @@ from serving.api.predict import Predictions
 from serving.api.routes import Route
 from serving.app.loop_thread import Loop
 from serving.errors import DeviceMissing, Draining
-from serving.feedback.service import Labelling
+from serving.feedback.service import FeedbackService
 from serving.inference.golden import Golden
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
@@ -28,7 +28,7 @@ class Service:
     settings: Settings
     reloader: Reloader
     predictor: Predictor
-    labelling: Labelling
+    feedback: FeedbackService
     golden: Golden
     metrics: metrics.Metrics
     draining: threading.Event
@@ -41,12 +41,12 @@ class Service:
 
     def routes(self) -> list[Route]:
         """Those that are answered in the event loop."""
-        labelling = self.labelling
+        feedback = self.feedback
         return routes.table(
-            Predictions(self.predictor, labelling.ids, self.metrics),
-            Feedback(self.predictor, labelling.signer, labelling.recorder, self.metrics),
+            Predictions(self.predictor, feedback.ids, self.metrics),
+            Feedback(self.predictor, feedback.signer, feedback.writer, self.metrics),
             self.predictor,
-            labelling.ids,
+            feedback.ids,
             self.ready,
             self.metrics.page,
         )

@@ -123,15 +123,17 @@ def _quality(service: Service, name: str) -> dict[str, Any]:
     models = [served.get(name, version) for version in served.versions(name)]
     if unknown := sorted(request.args.keys() - {"labels"}):
         raise BadRequest(f"No parameter named {unknown[0]!r}. Known parameters: labels.")
-    newest = positive("The parameter 'labels'", request.args.get("labels", str(quality.NEWEST)))
-    store = service.labelling.recorder.store
+    newest = positive(
+        "The parameter 'labels'", request.args.get("labels", str(quality.DEFAULT_LABELS))
+    )
+    database = service.feedback.writer.database
     return {
         "model": name,
         **quality.quality(
             models,
-            store.newest(name, min(newest, quality.MOST)),
-            service.metrics.predicted(name),
-            store.written(name, since=service.metrics.since),
+            database.newest(name, min(newest, quality.MAX_LABELS)),
+            service.metrics.predictions(name),
+            database.count_written(name, since=service.metrics.since),
         ),
     }
 

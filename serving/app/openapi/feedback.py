@@ -17,8 +17,7 @@ from serving.app.openapi.schemas import (
     structure,
     text,
 )
-from serving.feedback.quality import MOST as MOST_LABELS
-from serving.feedback.quality import NEWEST
+from serving.feedback.quality import DEFAULT_LABELS, MAX_LABELS
 
 _COUNT = {"type": "integer", "minimum": 0}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -73,8 +72,8 @@ def quality(name: dict[str, Any]) -> dict[str, Any]:
             {
                 "name": "labels",
                 "in": "query",
-                "schema": {"type": "integer", "minimum": 1, "default": NEWEST},
-                "description": f"Of so many labels, the newest; at most {MOST_LABELS}.",
+                "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LABELS},
+                "description": f"Of so many labels, the newest; at most {MAX_LABELS}.",
             },
         ],
         "responses": {

@@ -53,7 +53,7 @@ def failures(*errors: type[ServingError], shape: str = "Error") -> dict[str, Any
     """The answers of so many errors, by their status."""
     by_status: dict[str, list[str]] = {}
     for error in errors:
-        by_status.setdefault(str(error.status), []).append(f"`{error().code}`: {error.__doc__}")
+        by_status.setdefault(str(error.status), []).append(f"`{error.code}`: {error.__doc__}")
     return {
         status: content(" ".join(about), JSON, ref(shape)) for status, about in by_status.items()
     }

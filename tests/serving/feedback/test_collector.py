@@ -1,22 +1,20 @@
-"""Series of labels: the same whatever order the database tells its sums in."""
+"""Series of labels do not depend on the order of the sums, and are bounded."""
 
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
-
-from serving.feedback.collector import CONFUSED, RETIRED, Scores
+from serving.feedback.collector import CONFUSED, RETIRED, FeedbackCollector
 from serving.feedback.labels import SCALE, Sum
 from serving.inference.models.model import Model
+from serving.monitoring.exposition import Page
 from tests.serving.monitoring.test_metrics import labels, value
 from tests.serving.samples import publish
 
 
 def page(sums: list[Sum], served: Sequence[Model] = ()) -> str:
-    registry = CollectorRegistry()
-    registry.register(Scores(lambda: sums, lambda: served, ephemeral=False))
-    return generate_latest(registry).decode()
+    collector = FeedbackCollector(lambda: sums, lambda: served, ephemeral=False)
+    return Page()(collector.collect()).decode()
 
 
 def some(count: int) -> list[Sum]:
@@ -27,16 +25,16 @@ def some(count: int) -> list[Sum]:
     ]
 
 
-def told(text: str) -> set[str]:
+def series(text: str) -> set[str]:
     return {line for line in text.splitlines() if line.startswith("convserve_feedback")}
 
 
-def test_no_order_of_the_rows_changes_a_value() -> None:
+def test_the_order_of_the_rows_changes_no_value() -> None:
     sums = some(10)
-    first = told(page(sums))
+    first = series(page(sums))
     for seed in range(20):
         random.Random(seed).shuffle(sums)
-        assert told(page(sums)) == first
+        assert series(page(sums)) == first
 
 
 def test_confusion_is_counted_for_models_of_few_labels() -> None:
@@ -51,6 +49,6 @@ def test_the_series_of_retired_versions_are_bounded(tmp_path: Path) -> None:
     sums = [Sum("shade", version, "dark", "dark", 9, 1, 1, 1) for version in range(1, 40)]
     served = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
     text = page(sums, [served])
-    told = {int(each) for each in labels(text, "convserve_feedback_total", "version")}
-    assert told == {1, *range(40 - RETIRED, 40)}
+    versions = {int(each) for each in labels(text, "convserve_feedback_total", "version")}
+    assert versions == {1, *range(40 - RETIRED, 40)}
     assert value(text, "convserve_feedback_total", model="shade", version="1") == 1

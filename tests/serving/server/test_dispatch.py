@@ -14,7 +14,7 @@ from flask import Flask
 
 from serving.api.context import Answer
 from serving.app import SERVICE, create_app, exchange
-from serving.feedback.database import Store
+from serving.feedback.database import Database
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
 from serving.server.dispatch import PER_THREAD
@@ -170,7 +170,7 @@ def test_metrics_wait_for_no_database_that_hangs(
         assert go_on.wait(60)
         return []
 
-    monkeypatch.setattr(Store, "newest", hang)
+    monkeypatch.setattr(Database, "newest", hang)
     asking = [threading.Thread(target=front.get, args=("/models/shade/quality",)) for _ in range(8)]
     for each in asking:
         each.start()
