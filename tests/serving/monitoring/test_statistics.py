@@ -26,6 +26,7 @@ def test_intervals_match_the_literature(correct: int, labels: int, low: float, h
 def test_calibration_error_weights_bins_by_their_labels() -> None:
     bins = [(10, 5, 7.0), (0, 0, 0.0), (90, 81, 81.0)]
     assert calibration_error(bins) == pytest.approx(0.02)
+    assert calibration_error([(1, 1, 0.5)]) == 0.5
     assert calibration_error([]) == 0.0
 
 
@@ -33,7 +34,11 @@ def test_psi_is_zero_without_a_shift_and_finite_with_an_empty_class() -> None:
     assert psi({"a": 30, "b": 70}, {"a": 0.3, "b": 0.7}) == pytest.approx(0.0)
     expected = (0.8 - 0.5) * math.log(0.8 / 0.5) + (0.2 - 0.5) * math.log(0.2 / 0.5)
     assert psi({"a": 80, "b": 20}, {"a": 0.5, "b": 0.5}) == pytest.approx(expected)
-    assert 1 < psi({"a": 100}, {"a": 0.5, "b": 0.5}) < 10
+    expected = (1 - 0.5) * math.log(1 / 0.5) + (1e-4 - 0.5) * math.log(1e-4 / 0.5)
+    assert psi({"a": 100}, {"a": 0.5, "b": 0.5}) == pytest.approx(expected)
+    assert psi({"a": 50, "b": 50}, {"a": 1.0, "b": 0.0}) == pytest.approx(
+        (0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4)
+    )
     assert psi({}, {"a": 0.5, "b": 0.5}) == 0.0
 
 
