@@ -126,7 +126,7 @@ def _quality(service: Service, name: str) -> dict[str, Any]:
     newest = positive(
         "The parameter 'labels'", request.args.get("labels", str(quality.DEFAULT_LABELS))
     )
-    database = service.feedback.writer.database
+    database = service.feedback.database
     return {
         "model": name,
         **quality.quality(

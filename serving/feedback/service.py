@@ -6,9 +6,9 @@ Knows the settings of feedback and assembles the parts; knows no protocol.
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from serving.feedback.collector import FeedbackCollector
+from serving.feedback.database import Database
 from serving.feedback.ids import Signer
 from serving.feedback.image_store import ImageStore
 from serving.feedback.writer import Writer
@@ -17,15 +17,13 @@ from serving.inference.models.model import Model, best
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
-if TYPE_CHECKING:
-    from serving.feedback.database import Database
-
 
 @dataclass(frozen=True)
 class FeedbackService:
     """The parts, one of each per worker."""
 
     signer: Signer
+    database: Database
     writer: Writer
     images: ImageStore
 
@@ -52,16 +50,8 @@ def create(
     """Create the parts and their series. ``run_key`` signs if the settings name no key; without
     either, ids are valid in this process only."""
     keys = settings.keys or [run_key or secrets.token_hex(32)]
-
-    def connect() -> "Database":
-        from serving.feedback.database import Database
-
-        return Database(settings.feedback_url, replica=settings.replica_name, worker=slot)
-
-    writer = Writer(connect)
-    collector = FeedbackCollector(
-        lambda: writer.database.sums(), serves, ephemeral=not settings.keys
-    )
+    database = Database(settings.feedback_url, replica=settings.replica_name, worker=slot)
+    collector = FeedbackCollector(lambda: database.sums(), serves, ephemeral=not settings.keys)
     metrics.add_computed(collector.collect)
     images = ImageStore(
         settings.keep_folder,
@@ -69,4 +59,5 @@ def create(
         megabytes=settings.keep_megabytes,
         days=settings.keep_days,
     )
-    return FeedbackService(Signer(keys, days=settings.feedback_days), writer, images)
+    signer = Signer(keys, days=settings.feedback_days)
+    return FeedbackService(signer, database, Writer(database), images)

@@ -5,18 +5,14 @@ knows nothing of HTTP or ids.
 """
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from serving.errors import DeadlineExceeded, FeedbackUnavailable, Overloaded
+from serving.feedback.database import Database
 from serving.feedback.labels import Label
-
-if TYPE_CHECKING:
-    from serving.feedback.database import Database
 
 GROUP = 1000  # labels per transaction, unless a single request has more
 STUCK = 12.0  # seconds of a transaction after which no more labels queue behind it
@@ -28,32 +24,21 @@ Before = list[str | None]  # for each label, the one stored before
 class Writer:
     """A queue of labels, written first in, first out."""
 
-    def __init__(self, connect: Callable[[], "Database"]) -> None:
-        """``connect`` is called on first use: importing its library takes a third of a second."""
-        self._connect, self._connecting = connect, threading.Lock()
-        self._database: Database | None = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._queue: deque[tuple[Sequence[Label], asyncio.Future[Before]]] = deque()
         self._queued = 0  # labels
         self._began: float | None = None  # the start of the running transaction
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
 
-    @property
-    def database(self) -> "Database":
-        """The database; not for the event loop."""
-        with self._connecting:
-            if self._database is None:
-                self._database = self._connect()
-            return self._database
-
     def probe(self) -> None:
         """Query the database in the thread, so that the log reports an unreachable one early."""
-        self._thread.submit(lambda: self.database.sums())
+        self._thread.submit(self._database.sums)
 
     def close(self) -> None:
         """Finish the running transaction and close the database."""
         self._thread.shutdown()
-        if self._database is not None:
-            self._database.close()
+        self._database.close()
 
     async def write(self, labels: Sequence[Label], deadline: float) -> Before:
         """Write the labels of one request before a ``time.monotonic()``; return for each the label
@@ -67,7 +52,7 @@ class Writer:
         if not labels:
             return []
         stuck = self._began is not None and time.monotonic() - self._began > STUCK
-        if stuck or (self._database is not None and self._database.unreachable):
+        if stuck or self._database.unreachable:
             raise FeedbackUnavailable("The database of labels is unreachable. Try again later.")
         if self._queued and self._queued + len(labels) > QUEUED:
             raise Overloaded(f"{self._queued} labels wait to be written. Try again later.")
@@ -96,7 +81,7 @@ class Writer:
             group.append((len(own), result))
             labels += own
         self._queued -= len(labels)
-        writing = loop.run_in_executor(self._thread, lambda: self.database.write(labels))
+        writing = loop.run_in_executor(self._thread, self._database.write, labels)
         writing.add_done_callback(lambda done: self._finish_group(loop, group, done))
 
     def _finish_group(

@@ -28,7 +28,6 @@ def serve(check: Callable[[], int], *, workers: int) -> int:
         os._exit(_ended(check))
     os.environ[DIRECTORY] = str(run_dir.create())
     importlib.import_module("serving.app")
-    importlib.import_module("serving.feedback.database")  # takes a third of a second
     gc.freeze()  # or a collection in a worker would copy what all share
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (0, ON_GPU):

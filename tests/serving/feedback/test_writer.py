@@ -35,7 +35,7 @@ def soon() -> float:
 
 
 def writer(database: Any) -> Writer:
-    return Writer(lambda: database)
+    return Writer(database)
 
 
 def test_waiting_labels_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
