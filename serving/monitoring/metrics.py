@@ -50,7 +50,6 @@ class Metrics:
         self.since = time.time() if since is None else since
         self.refusals: Callable[[], Iterable[str]] = tuple  # the paths refused at the moment
         self._shared = None if slot is None else SharedCounts(Path(os.environ[DIRECTORY]), slot)
-        self._page = exposition.Page()
         self._retired: dict[Version, None] = {}  # in the order of their retirement
         # Not counted, but computed for each page.
         self._computed: list[Callable[[], Iterable[Metric]]] = [self._refused]
@@ -222,7 +221,7 @@ class Metrics:
     def page(self) -> bytes:
         """Return the page for Prometheus, merged over the workers."""
         collects = (self._counted, *self._computed)
-        return self._page(family for collect in collects for family in collect())
+        return exposition.page(family for collect in collects for family in collect())
 
     def predictions(self, name: str) -> Mapping[int, PredictionCounts]:
         """Return what all workers predicted with a model since the service started, by version."""

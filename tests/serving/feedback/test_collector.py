@@ -13,19 +13,19 @@ from serving.feedback import collector as module
 from serving.feedback.collector import CONFUSED, RETIRED, FeedbackCollector
 from serving.feedback.labels import SCALE, Sum
 from serving.inference.models.model import Model
-from serving.monitoring.exposition import Page
+from serving.monitoring import exposition
 from tests.serving.monitoring.test_metrics import labels, value
 from tests.serving.samples import publish
 
 
 def page(sums: list[Sum], served: Sequence[Model] = ()) -> str:
     collector = FeedbackCollector(lambda: sums, lambda: served, ephemeral=False)
-    return Page()(collector.collect()).decode()
+    return exposition.page(collector.collect()).decode()
 
 
 def collected(sums: Callable[[], Sequence[Sum]], *, ephemeral: bool = False) -> str:
     collector = FeedbackCollector(sums, list, ephemeral=ephemeral)
-    return Page()(collector.collect()).decode()
+    return exposition.page(collector.collect()).decode()
 
 
 def some(count: int) -> list[Sum]:
@@ -152,7 +152,7 @@ def test_a_scrape_does_not_wait_for_a_database_that_hangs(monkeypatch: pytest.Mo
     collector = FeedbackCollector(hang, list, ephemeral=False)
 
     def up() -> float:
-        return value(Page()(collector.collect()).decode(), "convserve_feedback_store_up")
+        return value(exposition.page(collector.collect()).decode(), "convserve_feedback_store_up")
 
     assert (up(), up()) == (0, 0)
     assert asked == [1]  # one query at a time
