@@ -190,7 +190,7 @@ class Database:
             query = query.where(_labels.c.model == model)
         with self._transaction() as connection:
             if self._engine.name == "postgresql":
-                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # all takes long
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # slow
             streaming = connection.execution_options(yield_per=1000)
             for row in streaming.execute(query.order_by(_labels.c.labelled_at, _labels.c.id)):
                 yield Label(*row)

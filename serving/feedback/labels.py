@@ -1,4 +1,4 @@
-"""A prediction with its true label, and sums of such.
+"""The true labels of predictions, and their sums.
 
 Knows no database and no protocol.
 """

@@ -4,6 +4,8 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -56,19 +58,27 @@ def test_confusion_is_counted_for_models_of_few_labels() -> None:
     assert value(many, "convserve_feedback_bin_total") == CONFUSED
 
 
+@pytest.mark.parametrize(("count", "pairs"), [(CONFUSED, CONFUSED**2), (CONFUSED + 1, 0)])
+def test_confusion_starts_at_zero_for_models_of_few_labels(count: int, pairs: int) -> None:
+    names = [f"label-{number}" for number in range(count)]
+    model = SimpleNamespace(name="many", version=1, labels=names, about={})
+    assert page([], [cast(Model, model)]).count("convserve_feedback_confusion_total{") == pairs
+
+
 def test_the_series_of_retired_versions_are_bounded(tmp_path: Path) -> None:
     sums = [Sum("shade", version, "dark", "dark", 9, 1, 1, 1) for version in range(1, 40)]
-    served = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
+    served = Model(publish(tmp_path, version=39) / "model.onnx", name="shade", version=39)
     text = page(sums, [served])
     versions = {int(each) for each in labels(text, "convserve_feedback_total", "version")}
-    assert versions == {1, *range(40 - RETIRED, 40)}
-    assert value(text, "convserve_feedback_total", model="shade", version="1") == 1
+    assert versions == set(range(39 - RETIRED, 40))
+    assert value(text, "convserve_feedback_total", model="shade", version="39") == 1
 
 
 def test_each_sum_is_counted_in_every_series() -> None:
     half = SCALE // 2
     sums = [
-        Sum("shade", 2, "dark", "dark", 9, 3, 3 * SCALE, 0),
+        Sum("shade", 2, "dark", "dark", 9, 2, 2 * SCALE, 0),
+        Sum("shade", 2, "dark", "dark", 8, 1, SCALE, 0),
         Sum("shade", 2, "dark", "light", 4, 2, 2 * half, 2 * half**2),
         Sum("shade", 2, "light", "light", 4, 1, half, half**2),
     ]
@@ -81,9 +91,9 @@ def test_each_sum_is_counted_in_every_series() -> None:
 
     assert (read("", correct="true"), read("", correct="false")) == (4, 2)
     assert read("_brier") == pytest.approx(0.75, abs=1e-4)
-    assert (read("_bin", bin="1.0"), read("_bin", bin="0.5"), read("_bin")) == (3, 3, 6)
-    assert (read("_bin_correct", bin="1.0"), read("_bin_correct", bin="0.5")) == (3, 1)
-    assert read("_bin_confidence", bin="1.0") == 3
+    assert [read("_bin", bin=edge) for edge in ("0.5", "0.9", "1.0")] == [3, 1, 2]
+    assert [read("_bin_correct", bin=edge) for edge in ("0.5", "0.9", "1.0")] == [1, 1, 2]
+    assert read("_bin_confidence", bin="1.0") == 2
     assert read("_bin_confidence", bin="0.5") == pytest.approx(1.5, abs=1e-4)
     assert labels(text, "convserve_feedback_bin_total", "bin") == {
         f"{n / 10}" for n in range(1, 11)
@@ -103,6 +113,7 @@ def test_series_of_a_served_version_start_at_zero_and_its_baseline_is_shown(tmp_
     for actual, guess in pairs:
         pair = {"actual": actual, "predicted": guess}
         assert value(text, "convserve_feedback_confusion_total", **pair, **shade) == 0
+    assert value(text, "convserve_feedback_brier_total", **shade) == 0
     assert value(text, "convserve_baseline_accuracy", **shade) == 1
     assert value(text, "convserve_baseline_class_share", label="light", **shade) == 0.5
     assert value(text, "convserve_baseline_confidence_share", bin="1.0", **shade) == 1

@@ -143,6 +143,12 @@ def test_drift_is_the_stability_index_of_classes_and_of_confidence(tmp_path: Pat
     assert since["classes_psi"] == round(psi(counts.labels, {"dark": 0.4, "light": 0.6}), 4)
 
 
+def test_a_bin_that_was_never_counted_is_empty(tmp_path: Path) -> None:
+    counts, served = PredictionCounts({"dark": 1}), model(tmp_path, baseline=BASELINE)
+    (version,) = quality([served], [], {1: counts}, {})["versions"]
+    assert version["since_start"]["confidence_psi"] == 0.0
+
+
 @pytest.mark.parametrize("baseline", ["", "{}"], ids=["no baseline", "an empty one"])
 def test_without_a_baseline_no_drift_is_reported(tmp_path: Path, baseline: str) -> None:
     counts = PredictionCounts({"dark": 1}, below(0, 0, 0, 0, 0, 0, 0, 0, 0, 1), 1.0)

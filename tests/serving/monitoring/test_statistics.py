@@ -23,6 +23,12 @@ def test_intervals_match_the_literature(correct: int, labels: int, low: float, h
     assert wilson(correct, labels) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_an_interval_lies_within_zero_and_one() -> None:
+    for labels in range(1, 500):
+        assert wilson(0, labels)[0] >= 0
+        assert wilson(labels, labels)[1] <= 1
+
+
 def test_calibration_error_weights_bins_by_their_labels() -> None:
     bins = [(10, 5, 7.0), (0, 0, 0.0), (90, 81, 81.0)]
     assert calibration_error(bins) == pytest.approx(0.02)
@@ -44,7 +50,17 @@ def test_psi_is_zero_without_a_shift_and_finite_with_an_empty_class() -> None:
 
 @pytest.mark.parametrize(
     ("confidence", "expected"),
-    [(0.0, 0), (0.05, 0), (0.1, 0), (0.1000001, 1), (0.95, 9), (0.9, 8), (1.0, 9), (0.3, 2)],
+    [
+        (0.0, 0),
+        (0.05, 0),
+        (0.1, 0),
+        (0.1000001, 1),
+        (0.95, 9),
+        (0.9, 8),
+        (1.0, 9),
+        (0.3, 2),
+        (1.1, 9),
+    ],
 )
 def test_a_bin_includes_its_upper_edge(confidence: float, expected: int) -> None:
     assert bin_of(confidence) == expected
