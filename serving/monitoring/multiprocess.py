@@ -7,8 +7,10 @@ dropped its part alone, the sum would fall to the parts left, which ``rate()`` c
 """
 
 import fcntl
+import os
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,8 +91,10 @@ class SharedCounts:
 
     def retire(self, version: Version) -> None:
         """Note that this worker no longer serves a version."""
-        with self.lock():
-            (self._folder(version) / f"{SERVES}_{self._slot}.db").unlink(missing_ok=True)
+        folder, now = self._folder(version), time.time_ns()
+        with self.lock(), suppress(FileNotFoundError):
+            (folder / f"{SERVES}_{self._slot}.db").unlink()
+            os.utime(folder, ns=(now, now))  # the kernel's own clock may tick every 4 ms
 
     def sweep(self, kept: int) -> None:
         """Drop the versions that no worker serves, except the ``kept`` ones retired last."""
