@@ -53,6 +53,11 @@ def _run(options: argparse.Namespace, chosen: settings.Settings) -> int:
     if options.command == "tune":
         print(tune.tune(chosen, seconds=options.seconds))
         return 0
+    if os.environ.get("GUNICORN_CMD_ARGS"):  # would move the service or drop its engine unnoticed
+        raise SettingsError(
+            "GUNICORN_CMD_ARGS is set. Expected no such variable: the options of the service are"
+            f" {settings.PREFIX} variables."
+        )
     if options.check:
         return _check(chosen, verbose=True)
     from serving.server import launch, sockets

@@ -170,14 +170,8 @@ class Settings:
         """Read every ``CONVSERVE_`` variable.
 
         Raises:
-            SettingsError: if a variable is unknown or malformed, or would change gunicorn's
-                options unnoticed.
+            SettingsError: if a variable is unknown or malformed.
         """
-        if environ.get("GUNICORN_CMD_ARGS", "").strip():
-            raise SettingsError(
-                "GUNICORN_CMD_ARGS is set. Expected no such variable: the service reads its options"
-                f" from {PREFIX} variables only."
-            )
         known = {row.name: row for row in rows()}
         values: dict[str, Any] = {}
         for name, text in environ.items():

@@ -39,13 +39,11 @@ def lock(run: Path) -> int:
     return descriptor
 
 
-def started_at(run: Path) -> float | None:
-    """Return the start of the run, in seconds since 1970, or None if it has not begun."""
-    path = run / KEY
-    return path.stat().st_mtime if path.exists() else None
+def started_at(run: Path) -> float:
+    """Return the start of a locked run, in seconds since 1970."""
+    return (run / KEY).stat().st_mtime
 
 
-def key(run: Path) -> str | None:
-    """Return a secret that the processes of this run share, or None if it has not begun."""
-    path = run / KEY
-    return path.read_text() if path.exists() else None
+def key(run: Path) -> str:
+    """Return a secret that the processes of a locked run share."""
+    return (run / KEY).read_text()

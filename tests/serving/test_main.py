@@ -60,10 +60,11 @@ def test_help_needs_no_extra_and_lists_the_settings(tmp_path: Path) -> None:
     assert "CONVSERVE_MAX_PIXELS" in ended.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["serve", "check"])
 def test_options_of_gunicorn_in_the_environment_stop_the_start(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 127.0.0.1:0 --worker-class sync")
-    ended = command_line(models)
+    ended = command_line(models, *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("serving: GUNICORN_CMD_ARGS is set. Expected no such variable:")

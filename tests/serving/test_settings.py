@@ -9,7 +9,7 @@ from serving.settings import Settings, rows, table
 
 
 def test_an_environment_without_settings_means_the_defaults() -> None:
-    assert Settings.from_environ({"PATH": "/bin", "GUNICORN_CMD_ARGS": " "}) == Settings()
+    assert Settings.from_environ({"PATH": "/bin"}) == Settings()
 
 
 def test_values_are_read_in_their_type() -> None:
@@ -49,7 +49,6 @@ def test_values_are_read_in_their_type() -> None:
             "k" * 16 + ",short",
             "holds a key of 5 characters. Expected at",
         ),
-        ("GUNICORN_CMD_ARGS", "--reload", "GUNICORN_CMD_ARGS is set. Expected no such variable"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, message: str) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from serving.monitoring import run_dir
@@ -31,6 +32,12 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path: Pa
     other.communicate()
     third = run_dir.create(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([second, third])  # the second has no lock yet
+
+
+def test_processes_of_a_run_share_its_start_and_a_secret(tmp_path: Path) -> None:
+    os.close(run_dir.lock(tmp_path))
+    assert abs(time.time() - run_dir.started_at(tmp_path)) < 60
+    assert len(run_dir.key(tmp_path)) == 64
 
 
 def test_without_shared_memory_the_folder_is_a_temporary_one(tmp_path: Path) -> None:
