@@ -1,6 +1,6 @@
-"""The serving half: turn a published ONNX file into HTTP answers.
+"""The serving half: load published ONNX files and answer HTTP requests with their predictions.
 
-Knows the contract in ``models/README.md``; knows nothing of training, of Keras or of TensorFlow.
+Knows the contract in ``models/README.md``; knows nothing of training, Keras or TensorFlow.
 """
 
-__version__ = "0.1.0"  # that of pyproject.toml, which an image does not hold
+__version__ = "0.2.0"  # stated here alone: pyproject.toml reads it, and an image holds no metadata

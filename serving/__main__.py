@@ -1,9 +1,8 @@
 """``python -m serving``: load and self-test every published model, then become gunicorn.
 
-A broken model or setting is told here, in a sentence, before any process is started. ``--check``
-stops after the test and exits 0. ``tune`` measures which settings of the engine would gain;
-``export-feedback`` writes what was labelled.
-``--help`` prints the settings, which all come from the environment.
+A broken model or setting is reported here, in a sentence, before any process starts. ``--check``
+stops after the self-test; ``tune`` measures which settings of the engine would help;
+``export-feedback`` writes the recorded labels; ``--help`` lists the settings.
 """
 
 import argparse
@@ -11,91 +10,94 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from serving import settings
 from serving.errors import FeedbackUnavailable, ModelError, SettingsError
-from serving.inference.models import repository, tune
-from serving.inference.models.model import Model
-from serving.inference.models.session import CUDA, Options
-from serving.server import launch, sockets
 
-USAGE, BROKEN = 2, 1
+BROKEN, USAGE = 1, 2  # exit codes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    told = _parser().parse_args(arguments)
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    return _reported(lambda: _run(options, settings.Settings.from_environ(os.environ)))
+
+
+def _reported(work: Callable[[], int]) -> int:
+    """Return the exit code of ``work``; print an expected error as one sentence."""
     try:
-        chosen = settings.Settings.from_environ(os.environ)
-    except SettingsError as exc:
+        return work()
+    except (SettingsError, ModelError) as exc:
         print(f"serving: {exc}", file=sys.stderr)
-        return USAGE
-    if told.command == "tune":
-        return _reported(lambda: print(tune.tune(chosen, seconds=told.seconds)))
-    if told.command == "export-feedback":
-        return _export(chosen, told)
-    if told.check:
-        return _check(chosen, tell=True)
-    if code := _reported(lambda: sockets.check(chosen.bind)):
-        return code
-    return launch.serve(partial(_check, chosen), workers=chosen.workers)
-
-
-def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
-    """Load and self-test all, and see that labels have an address; ``ON_GPU`` where some of it runs
-    on one and nobody is told."""
-    from serving.feedback import database  # a third of a second
-
-    models: list[Model] = []
-
-    def load() -> None:
-        database.Store(chosen.feedback_url, replica=chosen.counts_as, worker=0).close()
-        options = Options.of(chosen)
-        models.extend(repository.load(chosen.models, options=options, max_pixels=chosen.max_pixels))
-        for model in models if tell else ():
-            print(f"{model}: sound")
-
-    code = _reported(load)
-    return launch.ON_GPU if not tell and any(model.provider == CUDA for model in models) else code
-
-
-def _reported(work: Callable[[], None]) -> int:
-    """The exit code; what is wrong with a model or a setting is told in a sentence."""
-    try:
-        work()
-    except SettingsError as exc:
-        print(f"serving: {exc}", file=sys.stderr)
-        return USAGE
-    except ModelError as exc:
-        print(f"serving: {exc}", file=sys.stderr)
-        return BROKEN
-    return 0
-
-
-def _export(chosen: settings.Settings, told: argparse.Namespace) -> int:
-    from serving.feedback import export
-
-    def write() -> None:
-        wanted = {"out": told.out, "images": told.images, "model": told.model, "since": told.since}
-        print(f"serving: {export.export(chosen, **wanted)}", file=sys.stderr)
-
-    try:
-        return _reported(write)
+        return USAGE if isinstance(exc, SettingsError) else BROKEN
     except FeedbackUnavailable as exc:
-        reason = getattr(exc.__cause__, "orig", exc.__cause__)  # without the statement
+        reason = getattr(exc.__cause__, "orig", exc.__cause__)  # without the SQL statement
         print(f"serving: {exc} {reason}", file=sys.stderr)
         return BROKEN
-    except BrokenPipeError:  # who reads has enough; Python would complain at its end
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "serving").partition(".")[0]
+        if package == "serving":
+            raise
+        extra = "Install the extra: pip install 'convserve[serve]'."
+        print(f"serving: {package} is not installed. {extra}", file=sys.stderr)
+        return USAGE
+
+
+def _run(options: argparse.Namespace, chosen: settings.Settings) -> int:
+    if options.command == "export-feedback":
+        return _export(options, chosen)
+    # Late, as ``--help`` works without the extra; before the fork, as both processes need it.
+    from serving.inference.models import tune
+
+    if options.command == "tune":
+        print(tune.tune(chosen, seconds=options.seconds))
+        return 0
+    if os.environ.get("GUNICORN_CMD_ARGS"):  # would move the service or drop its engine unnoticed
+        raise SettingsError(
+            "GUNICORN_CMD_ARGS is set. Expected no such variable: the options of the service are"
+            f" {settings.PREFIX} variables."
+        )
+    if options.check:
+        return _check(chosen, verbose=True)
+    from serving.server import launch, sockets
+
+    sockets.check(chosen.bind)
+    return launch.serve(lambda: _reported(lambda: _check(chosen)), workers=chosen.workers)
+
+
+def _check(chosen: settings.Settings, *, verbose: bool = False) -> int:
+    """Load and self-test all models and check the database URL; return ``ON_GPU`` if a model runs
+    on a GPU, unless ``verbose``."""
+    from serving.feedback.database import Database
+    from serving.inference.models import repository
+    from serving.inference.models.session import CUDA, Options
+    from serving.server.launch import ON_GPU
+
+    Database(chosen.feedback_url, replica=chosen.replica_name, worker=0).close()
+    models = list(
+        repository.load(chosen.models, options=Options.of(chosen), max_pixels=chosen.max_pixels)
+    )
+    if verbose:
+        print("".join(f"{model}: sound\n" for model in models), end="")
+        return 0
+    return ON_GPU if any(model.provider == CUDA for model in models) else 0
+
+
+def _export(options: argparse.Namespace, chosen: settings.Settings) -> int:
+    from serving.feedback import export
+
+    wanted = {name: getattr(options, name) for name in ("out", "images", "model", "since")}
+    try:
+        print(f"serving: {export.export(chosen, **wanted)}", file=sys.stderr)
+    except BrokenPipeError:  # the reader closed the pipe; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN
     except OSError as exc:
-        print(
-            f"serving: {exc.filename or 'The table'} cannot be written: {exc.strerror}.",
-            file=sys.stderr,
-        )
+        target = exc.filename or "The table"
+        print(f"serving: {target} cannot be written: {exc.strerror}.", file=sys.stderr)
         return BROKEN
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,29 +111,30 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="load and self-test every model, then exit"
     )
     commands = parser.add_subparsers(dest="command", metavar="tune | export-feedback")
-    tuning = commands.add_parser("tune", help="measure which settings would gain on this machine")
+    tuning = commands.add_parser("tune", help="measure which settings would help on this machine")
     tuning.add_argument(
-        "--seconds", type=float, default=60.0, metavar="N", help="to measure for (default: 60)"
+        "--seconds", type=float, default=60.0, metavar="N", help="time to measure (default: 60)"
     )
-    labels = commands.add_parser("export-feedback", help="write what was labelled as CSV")
-    labels.add_argument("--out", type=Path, metavar="FILE", help="(default: standard output)")
+    labels = commands.add_parser("export-feedback", help="write the recorded labels as CSV")
+    labels.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     labels.add_argument(
         "--images", type=Path, metavar="DIR", help="copy kept images to DIR/<model>/<label>/"
     )
-    labels.add_argument("--model", metavar="NAME", help="of this model alone")
+    labels.add_argument("--model", metavar="NAME", help="only labels of this model")
     labels.add_argument(
-        "--since", type=_moment, metavar="WHEN", help="labelled since then, like 2026-01-31"
+        "--since", type=_moment, metavar="TIME", help="only labels since then, like 2026-01-31"
     )
     return parser
 
 
 def _moment(text: str) -> datetime:
-    """A time in ISO 8601; one without a zone is UTC."""
+    """Parse a time in ISO 8601; one without a zone is UTC."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        told = f"{text!r} is no date. Expected one like 2026-01-31 or 2026-01-31T18:00."
-        raise argparse.ArgumentTypeError(told) from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a date. Expected one like 2026-01-31 or 2026-01-31T18:00."
+        ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

@@ -1,68 +1,61 @@
-"""Everything that can go wrong for a client, each with its HTTP status and a stable code.
+"""Every error that a client can receive, each with its HTTP status and a stable code.
 
 Knows nothing of Flask or of any library that may raise; those are translated where they are called.
 
 ServingError
 ├── BadRequest           400  the body or a parameter is malformed
 │   ├── InvalidImage     400  the bytes are not a readable image
-│   └── MalformedId      400  the id of a prediction is cut short, or none
-├── ForgedId             403  the id of a prediction was changed, or signed by an unknown key
+│   └── MalformedId      400  not a prediction id, or a truncated one
+├── ForgedId             403  the prediction id was changed, or signed with an unknown key
 ├── UnknownPath          404  no such route
 ├── UnknownModel         404  no model of that name
 ├── UnknownVersion       404  no such version of the model
 ├── MethodNotAllowed     405  the route exists, the method does not
-├── ConflictingFeedback  409  the prediction has another label already
+├── ConflictingFeedback  409  the prediction already has another label
 ├── ExpiredId            410  the prediction is too old to be labelled
 ├── RequestTooLarge      413  more bytes, or more parts, than the limit
 │   └── ImageTooLarge    413  more pixels than the limit
-├── TargetTooLong        414  a target with more bytes than the limit
-├── UnsupportedMedia     415  a content type that carries no image
+├── TargetTooLong        414  the request target is longer than the limit
+├── UnsupportedMedia     415  the content type cannot carry an image
 ├── UnknownLabel         422  the model has no such label
-├── HeaderTooLarge       431  a header with more bytes, or more fields, than the limit
-├── DeviceMissing        503  the device that was asked for is not there
+├── HeaderTooLarge       431  the header has more bytes, or more fields, than the limit
+├── DeviceMissing        503  the configured device is not available
 ├── Overloaded           503  the queue is full; try again later
-│   └── Draining         503  this replica is about to stop
+│   └── Draining         503  this replica is shutting down
 ├── FeedbackUnavailable  503  labels cannot be recorded at the moment; try again later
-├── DeadlineExceeded     504  no answer within the request's time
-│   └── BodyTooSlow      408  the body did not come within it
-└── InternalError        500  a bug of ours; the log holds the cause
+├── DeadlineExceeded     504  no answer before the request's deadline
+│   └── BodyTooSlow      408  the body did not arrive before the deadline
+└── InternalError        500  a bug in the service; the log names the cause
 
-Two stand apart and answer no request. ModelError: a published model breaks the contract; it stops
-the start, or leaves the version out. SettingsError: a setting is unknown or malformed; no start.
+Two more stand apart and answer no request. ModelError: a published model breaks the contract; it
+stops the start, or leaves the version out. SettingsError: a setting is unknown or malformed; it
+stops the start.
 """
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import ClassVar
 
 
 class ServingError(Exception):
-    """The root: an HTTP ``status`` and, in ``headers``, what the answer carries beside its body."""
+    """The root: an HTTP ``status``, a ``code``, and ``headers`` that the response adds."""
 
     status: ClassVar[int] = 500
+    code: ClassVar[str]  # the class name in snake_case: what programs compare, not the message
     headers: ClassVar[dict[str, str]] = {}
 
-    @property
-    def code(self) -> str:
-        """The class name in snake_case: what programs compare, unlike the message."""
-        return _in_snake_case(type(self).__name__)
+    def __init_subclass__(cls, status: int | None = None) -> None:
+        cls.status = status or cls.status
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @property
     def body(self) -> dict[str, dict[str, str]]:
-        """The one shape of an error."""
+        """The JSON body, of one shape for every error."""
         return {"error": {"code": self.code, "message": str(self)}}
 
 
-@lru_cache
-def _in_snake_case(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-class BadRequest(ServingError):
+class BadRequest(ServingError, status=400):
     """The body or a parameter is malformed."""
-
-    status = 400
 
 
 class InvalidImage(BadRequest):
@@ -70,127 +63,95 @@ class InvalidImage(BadRequest):
 
 
 class MalformedId(BadRequest):
-    """The id of a prediction is cut short, or none."""
+    """Not a prediction id, or a truncated one."""
 
 
-class ForgedId(ServingError):
-    """The id of a prediction was changed, or signed by an unknown key."""
-
-    status = 403
+class ForgedId(ServingError, status=403):
+    """The prediction id was changed, or signed with an unknown key."""
 
 
-class UnknownPath(ServingError):
+class UnknownPath(ServingError, status=404):
     """No such route."""
 
-    status = 404
 
-
-class UnknownModel(ServingError):
+class UnknownModel(ServingError, status=404):
     """No model of that name."""
 
-    status = 404
 
-
-class UnknownVersion(ServingError):
+class UnknownVersion(ServingError, status=404):
     """No such version of the model."""
 
-    status = 404
 
-
-class MethodNotAllowed(ServingError):
+class MethodNotAllowed(ServingError, status=405):
     """The route exists, the method does not."""
 
-    status = 405
+
+class ConflictingFeedback(ServingError, status=409):
+    """The prediction already has another label."""
 
 
-class ConflictingFeedback(ServingError):
-    """The prediction has another label already."""
-
-    status = 409
-
-
-class ExpiredId(ServingError):
+class ExpiredId(ServingError, status=410):
     """The prediction is too old to be labelled."""
 
-    status = 410
 
-
-class RequestTooLarge(ServingError):
+class RequestTooLarge(ServingError, status=413):
     """More bytes, or more parts, than the limit."""
-
-    status = 413
 
 
 class ImageTooLarge(RequestTooLarge):
     """More pixels than the limit."""
 
 
-class TargetTooLong(ServingError):
-    """A target with more bytes than the limit."""
-
-    status = 414
+class TargetTooLong(ServingError, status=414):
+    """The request target is longer than the limit."""
 
 
-class UnsupportedMedia(ServingError):
-    """A content type that carries no image."""
-
-    status = 415
+class UnsupportedMedia(ServingError, status=415):
+    """The content type cannot carry an image."""
 
 
-class UnknownLabel(ServingError):
+class UnknownLabel(ServingError, status=422):
     """The model has no such label."""
 
-    status = 422
+
+class HeaderTooLarge(ServingError, status=431):
+    """The header has more bytes, or more fields, than the limit."""
 
 
-class HeaderTooLarge(ServingError):
-    """A header with more bytes, or more fields, than the limit."""
-
-    status = 431
+class DeviceMissing(ServingError, status=503):
+    """The configured device is not available."""
 
 
-class DeviceMissing(ServingError):
-    """The device that was asked for is not there."""
-
-    status = 503
-
-
-class Overloaded(ServingError):
+class Overloaded(ServingError, status=503):
     """The queue is full; try again later."""
 
-    status = 503
     headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
 
 
 class Draining(Overloaded):
-    """This replica is about to stop."""
+    """This replica is shutting down."""
 
 
-class FeedbackUnavailable(ServingError):
+class FeedbackUnavailable(ServingError, status=503):
     """Labels cannot be recorded at the moment; try again later."""
 
-    status = 503
     headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
 
-class DeadlineExceeded(ServingError):
-    """No answer within the request's time."""
-
-    status = 504
+class DeadlineExceeded(ServingError, status=504):
+    """No answer before the request's deadline."""
 
 
-class BodyTooSlow(DeadlineExceeded):
-    """The body did not come within the request's time."""
-
-    status = 408
+class BodyTooSlow(DeadlineExceeded, status=408):
+    """The body did not arrive before the deadline."""
 
 
 class InternalError(ServingError):
-    """A bug of ours; the log holds the cause."""
+    """A bug in the service; the log names the cause."""
 
 
 class SettingsError(ValueError):
-    """A setting is unknown or its value is not what it should be; the service must not start."""
+    """A setting is unknown or malformed; the service must not start."""
 
 
 class ModelError(Exception):
@@ -198,17 +159,17 @@ class ModelError(Exception):
 
 
 def tree(root: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
-    """Every error below ``root``, in the order it is drawn."""
+    """Yield every error below ``root``, in the order of the drawing."""
     for child in root.__subclasses__():
         yield child
         yield from tree(child)
 
 
 def table() -> str:
-    """The errors as a Markdown table: the one of the README."""
+    """Return the errors as a Markdown table, for the docs."""
     rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
     rows += [
-        f"| {error.status} | `{error().code}` | {error.__doc__} |"
+        f"| {error.status} | `{error.code}` | {error.__doc__} |"
         for error in sorted(tree(), key=lambda error: error.status)
     ]
     return "\n".join(rows)

@@ -1,7 +1,7 @@
-"""Every setting of the service in one frozen table: type, default and a sentence each.
+"""Every setting of the service in one frozen table: its type, its default and a sentence.
 
-Knows the environment; knows nothing of models or of HTTP.
-Reading is strict: a name that is not here, or a value that cannot be parsed, stops the start.
+Knows the environment; knows nothing of models or HTTP.
+Reading is strict: an unknown name, or a value that does not parse, stops the start.
 """
 
 import dataclasses
@@ -12,171 +12,138 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any, TypeVar
 
 from serving.cpus import cores
 from serving.errors import SettingsError
 
 PREFIX = "CONVSERVE_"
+SHORTEST_KEY = 16  # characters of a key that signs ids
 
+_BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1,5})")
+_DATABASE = re.compile(r"sqlite:///.|postgresql\+psycopg://")
 # What Kubernetes injects into every pod for a Service called "convserve" or "convserve-…".
 _KUBERNETES_NAMES = re.compile(
     r"CONVSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
-_BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1,5})")
-_DATABASE = re.compile(r"sqlite:///.|postgresql\+psycopg://")
-SHORTEST_KEY = 16  # characters of a key for ids
 _KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 
+Value = TypeVar("Value", str, int, float, Path)
 
-@dataclass(frozen=True)
-class About:
-    """What a setting means, how small and how large a number may be, and which words a word."""
 
-    sentence: str
-    least: float | None = None
-    most: float = math.inf
-    choices: tuple[str, ...] = ()
+def _setting(default: Value, sentence: str, **bounds: Any) -> Value:
+    """Return a field with its default, its sentence and the ``bounds`` of its ``Row``."""
+    return dataclasses.field(default=default, metadata={"sentence": sentence, **bounds})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator may choose; ``Settings()`` is the service with every default."""
+    """The operator's choices; ``Settings()`` is the service with every default."""
 
-    bind: Annotated[str, About("Address and port to listen on.")] = "0.0.0.0:8000"
-    models: Annotated[Path, About("Folder of the published models.")] = Path("models")
-    workers: Annotated[
-        int,
-        About(
-            "Worker processes; 0 means the processor quota divided by `INTRA_THREADS`, or one where"
-            " a GPU is used.",
-            0,
-            most=256,
-        ),
-    ] = 0
-    requests: Annotated[
-        int,
-        About("Predictions, their bodies there, that one worker holds before it answers 503.", 1),
-    ] = 256
-    threads: Annotated[
-        int, About("Threads of one worker for descriptions and quality, beside its event loop.", 1)
-    ] = 4
-    intra_threads: Annotated[int, About("Processor threads of one inference.", 1)] = 1
-    device: Annotated[
-        str,
-        About(
-            "`cpu`; `cuda`, without which `/readyz` answers 503; or `auto`: CUDA where it works.",
-            choices=("cpu", "cuda", "auto"),
-        ),
-    ] = "cpu"
-    precision: Annotated[
-        str,
-        About(
-            "`float32`; `int8` for versions published in it, float32 for the others; or `auto`:"
-            " int8 for those, unless float32 is faster on this machine.",
-            choices=("float32", "int8", "auto"),
-        ),
-    ] = "auto"
-    arena: Annotated[
-        str,
-        About(
-            "Whether onnxruntime keeps the memory of its largest batch (`on`) or asks for it anew"
-            " for each (`off`).",
-            choices=("on", "off"),
-        ),
-    ] = "on"
-    optimisation: Annotated[
-        str,
-        About(
-            "How far onnxruntime rewrites a graph when it loads it.",
-            choices=("all", "extended", "basic"),
-        ),
-    ] = "all"
-    lanes: Annotated[
-        int, About("Long inferences that one worker runs at once, beside its event loop.", 1)
-    ] = 1
-    queue: Annotated[
-        int, About("Images that one worker holds, waiting or running, before it answers 503.", 1)
-    ] = 256
-    timeout_ms: Annotated[
-        int,
-        About(
-            "Milliseconds before a request that still waits is answered 504; the header"
-            " `X-Request-Timeout-Ms` can only shorten it.",
-            1,
-        ),
-    ] = 10_000
-    max_body_bytes: Annotated[
-        int,
-        About(
-            "Largest request body, in bytes; one worker holds eight times as many, arriving or"
-            " there, before it answers 503.",
-            1,
-        ),
-    ] = 32 * 1024 * 1024
-    max_images: Annotated[int, About("Most images in one request.", 1, most=65535)] = 64
-    max_pixels: Annotated[
-        int, About("Most pixels in one image, judged before it is decoded.", 1)
-    ] = 50_000_000
-    poll_seconds: Annotated[
-        float,
-        About(
-            "Seconds between two looks at what is published; 0 means never, but SIGHUP looks at"
-            " once.",
-            0,
-        ),
-    ] = 2.0
-    drain_seconds: Annotated[
-        float,
-        About(
-            "Seconds between SIGTERM and the end of accepting connections, with `/readyz` at 503,"
-            " for a load balancer to notice.",
-            0,
-        ),
-    ] = 0.0
-    grace_seconds: Annotated[
-        float, About("Seconds that accepted requests have to finish after that.", 1)
-    ] = 30.0
-    feedback_keys: Annotated[
-        str,
-        About(
-            "Keys that sign the ids of predictions, with commas between: the first signs, all are"
-            f" accepted. Each has {SHORTEST_KEY} characters at least; all replicas need the same."
-            " Without any, ids end with this run."
-        ),
-    ] = ""
-    feedback_url: Annotated[
-        str,
-        About(
-            "The database of labels: `sqlite:///<file>`, or `postgresql+psycopg://…` for several"
-            " replicas."
-        ),
-    ] = "sqlite:///feedback.db"
-    feedback_days: Annotated[
-        float, About("Days for which a prediction can be labelled.", 0.001)
-    ] = 30.0
-    replica: Annotated[
-        str,
-        About(
-            "The name under which this replica counts the labels that it writes: another than those"
-            " of all that run beside it; empty means the host's."
-        ),
-    ] = ""
-    keep_images: Annotated[
-        float, About("Share of the predicted images that is kept in files, 0 to 1.", 0, most=1)
-    ] = 0.0
-    keep_folder: Annotated[Path, About("Folder of the kept images.")] = Path("images")
-    keep_megabytes: Annotated[
-        int, About("Size that it may have; beyond it the oldest images go.", 1)
-    ] = 1000
-    keep_days: Annotated[float, About("Days after which a kept image goes.", 0)] = 30.0
-    log_level: Annotated[
-        str,
-        About(
-            "`debug`, `info` (one line for every request), `warning` or `error`.",
-            choices=("debug", "info", "warning", "error"),
-        ),
-    ] = "info"
+    bind: str = _setting("0.0.0.0:8000", "Address and port to listen on.")
+    models: Path = _setting(  # noqa: RUF009 - a field
+        Path("models"), "Folder of the published models."
+    )
+    workers: int = _setting(
+        0,
+        "Number of worker processes; 0 means the CPU quota divided by `INTRA_THREADS`, or one on a"
+        " GPU.",
+        least=0,
+        most=256,
+    )
+    requests: int = _setting(
+        256, "Maximum number of fully received requests per worker; beyond it, 503."
+    )
+    threads: int = _setting(
+        4, "Threads per worker for model descriptions and quality, beside its event loop."
+    )
+    intra_threads: int = _setting(1, "Threads per inference.")
+    device: str = _setting(
+        "cpu",
+        "`cpu`; `cuda`, where `/readyz` answers 503 if CUDA does not work; or `auto`: CUDA if it"
+        " works.",
+        choices=("cpu", "cuda", "auto"),
+    )
+    precision: str = _setting(
+        "auto",
+        "`float32`; `int8`, with float32 for versions that were not published in int8; or `auto`:"
+        " int8 unless float32 is faster on this machine.",
+        choices=("float32", "int8", "auto"),
+    )
+    arena: str = _setting(
+        "on",
+        "`on`: onnxruntime keeps the memory of its largest batch; `off`: it allocates memory for"
+        " each batch.",
+        choices=("on", "off"),
+    )
+    optimisation: str = _setting(
+        "all",
+        "Level of onnxruntime's graph optimisation when it loads a model.",
+        choices=("all", "extended", "basic"),
+    )
+    lanes: int = _setting(
+        1, "Maximum number of long inferences at once per worker, beside its event loop."
+    )
+    queue: int = _setting(
+        256, "Maximum number of images per worker, waiting or running; beyond it, 503."
+    )
+    timeout_ms: int = _setting(
+        10_000,
+        "Milliseconds until a waiting request is answered 504; the header `X-Request-Timeout-Ms`"
+        " can only shorten it.",
+    )
+    max_body_bytes: int = _setting(
+        32 * 1024 * 1024,
+        "Largest request body, in bytes; a worker holds at most eight times as many bytes of"
+        " bodies; beyond it, 503.",
+    )
+    max_images: int = _setting(64, "Maximum number of images per request.", most=65535)
+    max_pixels: int = _setting(
+        50_000_000, "Maximum number of pixels per image, checked before decoding."
+    )
+    poll_seconds: float = _setting(
+        2.0, "Seconds between two scans of the models folder; 0 means on SIGHUP only.", least=0
+    )
+    drain_seconds: float = _setting(
+        0.0,
+        "Seconds between SIGTERM and the end of accepting connections, with `/readyz` at 503, for a"
+        " load balancer to react.",
+        least=0,
+    )
+    grace_seconds: float = _setting(30.0, "Seconds that accepted requests then have to finish.")
+    feedback_keys: str = _setting(
+        "",
+        "Comma-separated keys that sign prediction ids: the first signs, all are accepted. At least"
+        f" {SHORTEST_KEY} characters each, the same on all replicas. If empty, ids are valid only"
+        " until this run ends.",
+    )
+    feedback_url: str = _setting(
+        "sqlite:///feedback.db",
+        "Database of labels: `sqlite:///<file>`, or `postgresql+psycopg://…` for several replicas.",
+    )
+    feedback_days: float = _setting(
+        30.0, "Days during which a prediction can be labelled.", least=0.001
+    )
+    replica: str = _setting(
+        "",
+        "Name under which this replica counts the labels that it writes, unique among the running"
+        " replicas; empty means the host name.",
+    )
+    keep_images: float = _setting(
+        0.0, "Share of the predicted images that is kept in files, 0 to 1.", least=0, most=1
+    )
+    keep_folder: Path = _setting(  # noqa: RUF009 - a field
+        Path("images"), "Folder of the kept images."
+    )
+    keep_megabytes: int = _setting(
+        1000, "Maximum size of that folder; beyond it, the oldest images are deleted."
+    )
+    keep_days: float = _setting(30.0, "Days after which a kept image is deleted.", least=0)
+    log_level: str = _setting(
+        "info",
+        "`debug`, `info` (one line per request), `warning` or `error`.",
+        choices=("debug", "info", "warning", "error"),
+    )
 
     def __post_init__(self) -> None:
         bind = _BIND.fullmatch(self.bind)
@@ -186,21 +153,7 @@ class Settings:
                 " unix:<path>."
             )
         for row in rows():
-            value = getattr(self, row.field)
-            if row.about.choices and value not in row.about.choices:
-                *others, last = row.about.choices
-                raise SettingsError(
-                    f"{row.name} is {value!r}. Expected {', '.join(others)} or {last}."
-                )
-            if row.about.least is not None and not _within(value, row.about):
-                most = "" if row.about.most == math.inf else f", at most {row.about.most}"
-                raise SettingsError(
-                    f"{row.name} is {value}. Expected a finite number, at least"
-                    f" {row.about.least}{most}."
-                )
-        self._check_feedback()
-
-    def _check_feedback(self) -> None:
+            row.check(getattr(self, row.field))
         if not _DATABASE.match(self.feedback_url):
             raise SettingsError(
                 f"{PREFIX}FEEDBACK_URL begins with {self.feedback_url[:10]!r}. Expected"
@@ -208,8 +161,8 @@ class Settings:
             )
         if short := [key for key in self.keys if len(key) < SHORTEST_KEY]:
             raise SettingsError(
-                f"{PREFIX}FEEDBACK_KEYS holds a key of {len(short[0])} characters. Expected"
-                f" {SHORTEST_KEY} at least."
+                f"{PREFIX}FEEDBACK_KEYS holds a key of {len(short[0])} characters. Expected at"
+                f" least {SHORTEST_KEY}."
             )
 
     @classmethod
@@ -217,7 +170,7 @@ class Settings:
         """Read every ``CONVSERVE_`` variable.
 
         Raises:
-            SettingsError: a variable is unknown or does not parse.
+            SettingsError: if a variable is unknown or malformed.
         """
         known = {row.name: row for row in rows()}
         values: dict[str, Any] = {}
@@ -226,64 +179,88 @@ class Settings:
                 continue
             if name not in known:
                 raise SettingsError(_unknown(name, sorted(known)))
-            values[known[name].field] = _parse(name, text, known[name].kind)
+            values[known[name].field] = known[name].parse(text)
         return cls(**values)
 
     @property
     def processes(self) -> int:
-        """How many workers to start, after ``0`` was replaced by the processor quota."""
+        """The number of workers to start, with 0 replaced by the CPU quota."""
         return self.workers or max(1, cores() // self.intra_threads)
 
     @property
+    def processors(self) -> int:
+        """The number of processors per worker."""
+        return max(1, cores() // self.processes)
+
+    @property
     def keys(self) -> list[str]:
-        """Those of the ids, the one that signs first."""
+        """The keys of prediction ids; the first one signs."""
         return [key.strip() for key in self.feedback_keys.split(",") if key.strip()]
 
     @property
-    def counts_as(self) -> str:
+    def replica_name(self) -> str:
         """The name under which this replica counts labels."""
         return self.replica or socket.gethostname()
-
-    @property
-    def processors(self) -> int:
-        """How many processors each worker has for itself."""
-        return max(1, cores() // self.processes)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: its variable, its field, its type and what it means."""
+    """One setting: its variable, its field, its meaning and the values that it accepts."""
 
     name: str
     field: str
-    kind: type[str] | type[int] | type[float] | type[Path]
-    default: object
-    about: About
+    default: Any  # a string, a number or a path: its type is that of the setting
+    sentence: str
+    least: float = 1
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> str | float | Path:
+        """Return the value of a text, in the type of the default.
+
+        Raises:
+            SettingsError: if the text is empty or not a number where one is expected.
+        """
+        if isinstance(self.default, str | Path) and not text.strip():
+            raise SettingsError(f"{self.name} is empty. Expected a value, or no such variable.")
+        kind: type[str | float | Path] = type(self.default)
+        try:
+            return kind(text.strip())
+        except ValueError as exc:
+            expected = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{self.name} is {text!r}. Expected {expected}.") from exc
+
+    def check(self, value: Any) -> None:
+        """Check the value against the choices or the bounds.
+
+        Raises:
+            SettingsError: if the setting does not accept the value.
+        """
+        if self.choices and value not in self.choices:
+            *others, last = self.choices
+            raise SettingsError(
+                f"{self.name} is {value!r}. Expected {', '.join(others)} or {last}."
+            )
+        if isinstance(self.default, str | Path):
+            return
+        if not self.least <= value <= self.most or value == math.inf:
+            most = "" if self.most == math.inf else f", at most {self.most}"
+            raise SettingsError(
+                f"{self.name} is {value}. Expected a finite number, at least {self.least}{most}."
+            )
 
 
 def rows() -> list[Row]:
-    """The table of all settings, in the order of the class."""
-    hints = get_type_hints(Settings, include_extras=True)
+    """Return all settings, in the order of the class."""
     return [
-        Row(
-            name=PREFIX + field.name.upper(),
-            field=field.name,
-            kind=hints[field.name].__origin__,
-            default=field.default,
-            about=hints[field.name].__metadata__[0],
-        )
+        Row(PREFIX + field.name.upper(), field.name, field.default, **field.metadata)
         for field in dataclasses.fields(Settings)
     ]
 
 
-def _within(value: float, about: About) -> bool:
-    return about.least is not None and about.least <= value <= about.most and value < math.inf
-
-
 def _from_kubernetes(name: str, text: str) -> bool:
-    if name.endswith("_PORT"):
-        return bool(_KUBERNETES_PORT.fullmatch(text) or _KUBERNETES_NAMES.fullmatch(name))
-    return bool(_KUBERNETES_NAMES.fullmatch(name))
+    port = name.endswith("_PORT") and _KUBERNETES_PORT.fullmatch(text)
+    return bool(port or _KUBERNETES_NAMES.fullmatch(name))
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -292,20 +269,8 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"No setting named {name}.{hint} Known settings: {', '.join(known)}."
 
 
-def _parse(
-    name: str, text: str, kind: type[str] | type[int] | type[float] | type[Path]
-) -> str | float | Path:
-    if kind in (str, Path) and not text.strip():
-        raise SettingsError(f"{name} is empty. Expected a value, or no such variable.")
-    try:
-        return kind(text.strip())
-    except ValueError as exc:
-        expected = "a whole number" if kind is int else "a number"
-        raise SettingsError(f"{name} is {text!r}. Expected {expected}.") from exc
-
-
 def table() -> str:
-    """The settings as a Markdown table: for the README and for ``python -m serving --help``."""
+    """Return the settings as a Markdown table, for the docs and ``python -m serving --help``."""
     lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{row.name}` | `{row.default}` | {row.about.sentence} |" for row in rows()]
+    lines += [f"| `{row.name}` | `{row.default}` | {row.sentence} |" for row in rows()]
     return "\n".join(lines)

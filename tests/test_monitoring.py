@@ -1,11 +1,11 @@
-"""What deploy/prometheus and deploy/grafana say holds together: rules, tests, dashboard, docs."""
+"""The rules, alerts, dashboard and docs of monitoring are consistent."""
 
 import json
 import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,19 @@ BOARD = json.loads((ROOT / "deploy/grafana/convserve.json").read_text("utf-8"))
 PANELS = [each for each in BOARD["panels"] if each["type"] != "row"]
 PAGE = (ROOT / "docs/monitoring.md").read_text("utf-8")
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus"
-)
+
+@pytest.fixture
+def promtool() -> Callable[..., None]:
+    """Return the program, which must accept its arguments."""
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool, of Debian's package prometheus")
+
+    def run(*arguments: object) -> None:
+        command = ["promtool", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 def rules(name: str) -> list[dict[str, Any]]:
@@ -34,38 +44,34 @@ RECORDS, ALERTS = rules("recording"), rules("alerts")
 
 
 def expressions() -> Iterator[str]:
-    """Every expression of the dashboard, with something for its variables."""
+    """Yield every expression of the dashboard, with values for its variables."""
     asked = [target["expr"] for panel in PANELS for target in panel["targets"]]
     for each in (*asked, *(note["expr"] for note in BOARD["annotations"]["list"])):
         yield re.sub(r"\$(\w+)", lambda name: "5m" if name[1][0] == "_" else "a", each)
 
 
-def promtool(*arguments: object) -> None:
-    command = ["promtool", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def told(alert: dict[str, Any]) -> tuple[str, str, str]:
-    """What tells one alert from another; two windows of one name may be equally severe."""
+def identity(alert: dict[str, Any]) -> tuple[str, str, str]:
+    """Return name, severity and window: two windows of one name may be equally severe."""
     labels = alert["labels"]
     return alert["alert"], labels["severity"], labels.get("window", "")
 
 
-@needs_promtool
+@pytest.mark.system
 @pytest.mark.parametrize("file", ["recording.yml", "alerts.yml"])
-def test_the_rules_are_valid(file: str) -> None:
+def test_the_rules_are_valid(promtool: Callable[..., None], file: str) -> None:
     promtool("check", "rules", RULES / file)
 
 
-@needs_promtool
+@pytest.mark.system
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda file: file.stem)
-def test_alerts_fire_when_they_should_and_not_before(scenario: Path) -> None:
+def test_alerts_fire_when_they_should_and_not_before(
+    promtool: Callable[..., None], scenario: Path
+) -> None:
     promtool("test", "rules", scenario)
 
 
 def expected() -> Iterator[tuple[str, set[tuple[str, str, str]]]]:
-    """Of each test of an alert, its name and which of that name fire."""
+    """Yield the name of each tested alert, and which alerts of that name fire."""
     for file in SCENARIOS:
         for group in yaml.safe_load(file.read_text("utf-8"))["tests"]:
             for test in group.get("alert_rule_test", ()):
@@ -73,15 +79,15 @@ def expected() -> Iterator[tuple[str, set[tuple[str, str, str]]]]:
                     {"alert": test["alertname"], "labels": each["exp_labels"]}
                     for each in test["exp_alerts"]
                 ]
-                yield test["alertname"], {told(each) for each in fires}
+                yield test["alertname"], {identity(each) for each in fires}
 
 
 EXPECTED = list(expected())
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(told(alert)))
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(identity(alert)))
 def test_each_alert_is_tested_on_both_sides(alert: dict[str, Any]) -> None:
-    name, severity, window = told(alert)
+    name, severity, window = identity(alert)
     sides = {
         any(fired[1] == severity and window in ("", fired[2]) for fired in fires)
         for tested, fires in EXPECTED
@@ -90,8 +96,8 @@ def test_each_alert_is_tested_on_both_sides(alert: dict[str, Any]) -> None:
     assert sides == {True, False}
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(told(alert)))
-def test_each_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join(identity(alert)))
+def test_each_alert_has_a_severity_and_a_runbook(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     assert alert["annotations"]["runbook"] == f"docs/monitoring.md#{alert['alert'].lower()}"
@@ -99,12 +105,12 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> 
     assert f"[{alert['alert']}](#{alert['alert'].lower()})" in PAGE
 
 
-def test_no_alert_is_explained_that_is_not_there() -> None:
+def test_the_docs_explain_exactly_the_alerts() -> None:
     assert set(re.findall(r"^### (.*)$", PAGE, re.MULTILINE)) == {each["alert"] for each in ALERTS}
 
 
-def test_no_rule_divides_what_was_counted_at_two_moments() -> None:
-    """A record of another group is up to an interval older than what is counted here."""
+def test_no_rule_divides_counts_of_two_moments() -> None:
+    """A record of another group may be one interval older."""
     text = (RULES / "recording.yml").read_text("utf-8")
     for group in yaml.safe_load(text)["groups"]:
         own = {rule["record"] for rule in group["rules"]}
@@ -113,13 +119,13 @@ def test_no_rule_divides_what_was_counted_at_two_moments() -> None:
             assert asked <= own, (rule["record"], asked - own)
 
 
-def test_windows_are_written_so_that_text_can_replace_them() -> None:
+def test_windows_have_the_spelling_that_the_docs_replace() -> None:
     windows = re.findall(r"\[.*?\]", " ".join(each["expr"] for each in RECORDS + ALERTS))
     assert set(windows) == {"[5m]", "[30m]", "[1h]", "[6h]", "[1d]"}
     assert {each["for"] for each in ALERTS} == {"5m"}
 
 
-def test_every_series_and_record_that_is_asked_for_is_in_the_docs() -> None:
+def test_every_queried_series_and_record_is_in_the_docs() -> None:
     series = set(re.findall(r"^\| `(convserve_\w+)`", PAGE, re.MULTILINE))
     first_cells = re.findall(r"^\| (`convserve:.*?) \|", PAGE, re.MULTILINE)
     records = {name for cell in first_cells for name in re.findall(r"`([\w:]+)`", cell)}
@@ -130,13 +136,15 @@ def test_every_series_and_record_that_is_asked_for_is_in_the_docs() -> None:
     assert plain <= series | records
 
 
-def test_every_record_is_asked_for() -> None:
+def test_every_record_is_queried() -> None:
     asked = " ".join([*(each["expr"] for each in RECORDS + ALERTS), *expressions()])
     assert all(re.search(rf"\b{each['record']}\b", asked) for each in RECORDS)
 
 
-@needs_promtool
-def test_every_expression_of_dashboard_and_docs_is_promql(tmp_path: Path) -> None:
+@pytest.mark.system
+def test_every_expression_of_dashboard_and_docs_is_promql(
+    promtool: Callable[..., None], tmp_path: Path
+) -> None:
     printed = re.findall(r"```promql\n(.*?)\n```", PAGE, re.DOTALL)
     assert printed
     asked = [
@@ -169,7 +177,7 @@ def test_panels_do_not_overlap() -> None:
     assert set(taken.values()) == {1}
 
 
-def test_the_dashboard_asks_for_its_variables_and_names_no_prometheus_of_its_own() -> None:
+def test_the_dashboard_uses_its_variables_and_names_no_prometheus() -> None:
     text = json.dumps(BOARD)
     known = {each["name"] for each in BOARD["templating"]["list"]}
     assert known == {"datasource", "model", "version", "window"}
@@ -177,8 +185,8 @@ def test_the_dashboard_asks_for_its_variables_and_names_no_prometheus_of_its_own
     assert set(re.findall(r'"uid": "(.*?)"', text)) == {"${datasource}", BOARD["uid"]}
 
 
-@needs_promtool
-def test_the_scrape_config_is_one(tmp_path: Path) -> None:
+@pytest.mark.system
+def test_the_scrape_config_is_valid(promtool: Callable[..., None], tmp_path: Path) -> None:
     (config,) = re.findall(r"```yaml\n(global:.*?)```", PAGE, re.DOTALL)
     read = yaml.safe_load(config)
     assert {ROOT / each for each in read["rule_files"]} == set(RULES.glob("*.yml"))
@@ -191,8 +199,8 @@ def test_the_scrape_config_is_one(tmp_path: Path) -> None:
     promtool("check", "config", "--syntax-only", file)
 
 
-@needs_promtool
-def test_a_day_can_be_played_in_two_minutes(tmp_path: Path) -> None:
+@pytest.mark.system
+def test_a_day_can_be_played_in_two_minutes(promtool: Callable[..., None], tmp_path: Path) -> None:
     (script,) = re.findall(r"\$ sed '(.*)' deploy/prometheus/alerts.yml", PAGE)
     for file in RULES.glob("*.yml"):
         done = subprocess.run(["sed", script, file], capture_output=True, text=True, check=True)

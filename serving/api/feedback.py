@@ -20,9 +20,9 @@ from serving.errors import (
     ServingError,
     UnknownLabel,
 )
-from serving.feedback.ids import Signed, Signer
+from serving.feedback.ids import SignedPrediction, Signer
 from serving.feedback.labels import Label
-from serving.feedback.writer import Recorder
+from serving.feedback.writer import Writer
 from serving.inference.models.reloader import Reloader
 from serving.monitoring.metrics import Metrics
 
@@ -38,7 +38,7 @@ EXPECTED = '{"id": "…", "label": "…"}, or a list of them'
 class Given:
     """A valid label and the prediction that it belongs to."""
 
-    signed: Signed
+    signed: SignedPrediction
     label: str
     source: str
 
@@ -78,11 +78,11 @@ class Feedback:
         intake: Intake,
         reloader: Reloader,
         signer: Signer,
-        recorder: Recorder,
+        writer: Writer,
         metrics: Metrics,
     ) -> None:
         self._intake, self._reloader, self._signer = intake, reloader, signer
-        self._recorder, self._metrics = recorder, metrics
+        self._writer, self._metrics = writer, metrics
 
     async def answer(self, exchange: Exchange) -> Answer:
         """Record one label, or each of a list; of a list, an invalid label is an error in its
@@ -94,12 +94,12 @@ class Feedback:
         try:
             given, several, deadline = await self._intake.run(exchange, _parse, self._check)
         except ServingError as exc:
-            self._metrics.rejected(exc.code)
+            self._metrics.label_rejection(exc.code)
             raise
         results = await self._record(given, deadline)  # while it waits, it holds no place
         for each in results:
             if isinstance(each, ServingError):
-                self._metrics.rejected(each.code)
+                self._metrics.label_rejection(each.code)
         if several:
             listed = [each.body if isinstance(each, ServingError) else each for each in results]
             return Answer(200, encoded({"results": listed}))
@@ -125,10 +125,12 @@ class Feedback:
         now = time.time()
         valid = [each for each in given if isinstance(each, Given)]
         try:
-            before = await self._recorder.record([each.row(now) for each in valid], deadline)
+            before = await self._writer.write([each.row(now) for each in valid], deadline)
         except ServingError as exc:
             for each in given:
-                self._metrics.rejected(each.code if isinstance(each, ServingError) else exc.code)
+                self._metrics.label_rejection(
+                    each.code if isinstance(each, ServingError) else exc.code
+                )
             raise
         known = iter(zip(valid, before, strict=True))
         return [
@@ -138,10 +140,10 @@ class Feedback:
 
     def _outcome(self, given: Given, before: str | None) -> dict[str, Any] | ServingError:
         if before is None:
-            self._metrics.labelled(given.signed.model, max(0.0, time.time() - given.signed.at))
+            self._metrics.label_delay(given.signed.model, max(0.0, time.time() - given.signed.at))
             return given.result("recorded")
         if before == given.label:
-            self._metrics.rejected("duplicate")
+            self._metrics.label_rejection("duplicate")
             return given.result("duplicate")
         return ConflictingFeedback(
             f"The prediction already has the label {before!r}, not {given.label!r}."
@@ -162,7 +164,7 @@ class Feedback:
             return exc
         return Given(signed, label, source)
 
-    def _labels(self, signed: Signed) -> Sequence[str]:
+    def _labels(self, signed: SignedPrediction) -> Sequence[str]:
         """Return the labels of the version that predicted. Where it is retired, return those of the
         versions that are served, and the predicted one.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.api.exchange import Exchange, positive, query_parameters
 from serving.feedback import quality
-from serving.feedback.writer import Recorder
+from serving.feedback.database import Database
 from serving.inference.models.model import Model
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
@@ -18,8 +18,8 @@ from serving.monitoring.metrics import Metrics
 class Models:
     """The handlers of ``/models``. Each reads files or the database: call them in a thread."""
 
-    def __init__(self, reloader: Reloader, recorder: Recorder, metrics: Metrics) -> None:
-        self._reloader, self._recorder, self._metrics = reloader, recorder, metrics
+    def __init__(self, reloader: Reloader, database: Database, metrics: Metrics) -> None:
+        self._reloader, self._database, self._metrics = reloader, database, metrics
 
     def every(self, _: Exchange) -> dict[str, Any]:
         """Return all models, what is refused outside them, and the states of all workers."""
@@ -49,13 +49,14 @@ class Models:
         name, served = exchange.names["name"], self._reloader.repository
         models = [served.get(name, version) for version in served.versions(name)]
         given = query_parameters(exchange.query, frozenset({"labels"}))
-        newest = positive("The parameter 'labels'", given.get("labels", str(quality.NEWEST)))
-        store = self._recorder.store
+        newest = positive(
+            "The parameter 'labels'", given.get("labels", str(quality.DEFAULT_LABELS))
+        )
         found = quality.quality(
             models,
-            store.newest(name, min(newest, quality.MOST)),
-            self._metrics.predicted(name),
-            store.written(name, since=self._metrics.since),
+            self._database.newest(name, min(newest, quality.MAX_LABELS)),
+            self._metrics.predictions(name),
+            self._database.count_written(name, since=self._metrics.since),
         )
         return {"model": name, **found}
 

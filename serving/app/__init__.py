@@ -61,7 +61,7 @@ def create_app(
 
 def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     folder = None if slot is None else Path(os.environ[run_dir.DIRECTORY])
-    metrics = Metrics(slot=slot, since=None if folder is None else run_dir.began(folder))
+    metrics = Metrics(slot=slot, since=None if folder is None else run_dir.started_at(folder))
     reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
     reloader.look()
     if not reloader.repository.names or (slot is None and reloader.refused):
@@ -80,15 +80,15 @@ def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
         return Intake(admission, limits, timeout_ms=settings.timeout_ms)
 
     key = None if folder is None else run_dir.key(folder)
-    labelling = labels.made(settings, metrics, serves, slot=slot or 0, run_key=key)
+    feedback = labels.create(settings, metrics, serves, slot=slot or 0, run_key=key)
     batcher = Batcher(lanes=settings.lanes)
-    pipeline = Pipeline(settings, reloader, intake(BODIES), batcher, metrics, labelling.ids)
+    pipeline = Pipeline(settings, reloader, intake(BODIES), batcher, metrics, feedback.ids)
     return Service(
         settings=settings,
         reloader=reloader,
         pipeline=pipeline,
         labels=intake(1),
-        labelling=labelling,
+        feedback=feedback,
         golden=Golden(settings.models, serves, pipeline.decoder.read, batcher, metrics),
         metrics=metrics,
         draining=threading.Event(),

@@ -17,7 +17,7 @@ from serving.api.routes import Pool, Route
 from serving.app.loop_thread import Loop
 from serving.app.openapi import document
 from serving.errors import DeviceMissing, Draining
-from serving.feedback.service import Labelling
+from serving.feedback.service import FeedbackService
 from serving.inference.golden import Golden
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
@@ -33,7 +33,7 @@ class Service:
     reloader: Reloader
     pipeline: Pipeline
     labels: Intake
-    labelling: Labelling
+    feedback: FeedbackService
     golden: Golden
     metrics: Metrics
     draining: threading.Event
@@ -48,15 +48,18 @@ class Service:
     @cached_property
     def routes(self) -> list[Route]:
         """The table of routes."""
-        recorder = self.labelling.recorder
         return routes.table(
             predict=Predict(self.pipeline, self.metrics),
             pipeline=self.pipeline,
             feedback=Feedback(
-                self.labels, self.reloader, self.labelling.signer, recorder, self.metrics
+                self.labels,
+                self.reloader,
+                self.feedback.signer,
+                self.feedback.writer,
+                self.metrics,
             ),
             labels=self.labels.admission,
-            models=Models(self.reloader, recorder, self.metrics),
+            models=Models(self.reloader, self.feedback.database, self.metrics),
             pool=self.pool,
             ready=self.ready,
             page=self.metrics.page,

@@ -1,4 +1,4 @@
-"""Prediction ids, the labels that come back, and the quality computed from them.
+"""Prediction ids, the labels sent back for them, and the quality computed from those labels.
 
-May import errors, settings, monitoring and inference; holds SQLAlchemy.
+May import errors, settings, monitoring and inference; the only folder that imports SQLAlchemy.
 """

@@ -1,19 +1,20 @@
-"""The series that are made when they are asked for: of labels, from the sums in the database, and
-of the baselines that the files of the models tell.
+"""Compute, for each scrape, the series of labels from the sums in the database, and the baselines
+that the models' files state.
 
-Knows prometheus-client; knows nothing of HTTP. What a replica counts here it has written itself, so
-replicas add up; while the database is away its series are absent, which no rate takes for a fall.
+Knows prometheus-client; knows nothing of HTTP. A replica counts what it wrote itself, so replicas
+add up. While the database is unreachable its series are absent: a rate does not take that for a
+fall.
 """
 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from serving import __version__
 from serving.errors import FeedbackUnavailable
@@ -23,18 +24,17 @@ from serving.monitoring.statistics import BINS
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 1.0  # seconds for the database, which takes some milliseconds
-# Versions of a model that keep their series when they are served no longer: the newest.
-RETIRED = 16
-CONFUSED = 20  # labels of a model whose confusion is counted: its series are as many squared
-
-Version = tuple[str, str]
-
+TIMEOUT = 1.0  # seconds for the database, which takes milliseconds
+RETIRED = 16  # versions of a model, the newest, that keep their series once they are retired
+CONFUSED = 20  # labels of a model with a confusion matrix: its series are as many squared
 BIN_NAMES = [f"{(place + 1) / BINS:.1f}" for place in range(BINS)]
 
+Version = tuple[str, str]
+_VERSION = ("model", "version")
 
-class Scores(Collector):
-    """What the labels of this replica say of each version."""
+
+class FeedbackCollector:
+    """The labels that this replica wrote, by version."""
 
     def __init__(
         self,
@@ -43,143 +43,130 @@ class Scores(Collector):
         *,
         ephemeral: bool,
     ) -> None:
-        """``ephemeral`` is a key for this run alone."""
+        """``ephemeral`` is True if ids are signed with a key of this run alone."""
         self._sums, self._serves, self._ephemeral = sums, serves, ephemeral
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sums")
-        self._asked: Future[Sequence[Sum]] | None = None
+        self._query: Future[Sequence[Sum]] | None = None
 
-    def collect(self) -> Iterable[Metric]:
-        """All of them."""
-        key = GaugeMetricFamily(
+    def collect(self) -> Iterator[Metric]:
+        """Yield all series."""
+        yield GaugeMetricFamily(
             "convserve_feedback_key_ephemeral",
-            "1 where ids are signed by a key that ends with this run.",
+            "1 if ids are signed with a key that ends with this run.",
+            value=self._ephemeral,
         )
-        key.add_metric((), float(self._ephemeral))
-        up = GaugeMetricFamily(
-            "convserve_feedback_store_up", "1 where the database of labels answers."
-        )
-        served = list(self._serves())
         build = GaugeMetricFamily(
             "convserve_build_info", "1, with the version of the service.", labels=("version",)
         )
         build.add_metric((__version__,), 1)
-        yield from (key, build)
+        yield build
+        served = list(self._serves())
         yield from _baselines(served)
+        families: list[Metric] = []
         try:
-            sums = self._soon()
+            families = list(_families(_by_version(self._fetch(), served)))
         except (FeedbackUnavailable, TimeoutError):
-            up.add_metric((), 0)
-        except Exception:  # all other series are told
+            pass
+        except Exception:  # the other series stay
             logger.exception("bug")
-            up.add_metric((), 0)
-        else:
-            up.add_metric((), 1)
-            yield from _families(_by_version(sums, served))
-        yield up
+        yield from families
+        yield GaugeMetricFamily(
+            "convserve_feedback_store_up",
+            "1 if the database of labels answers.",
+            value=bool(families),
+        )
 
-    def _soon(self) -> Sequence[Sum]:
-        """The sums. A page does not wait for a database that is away."""
-        if self._asked is None or self._asked.done():
-            self._asked = self._thread.submit(self._sums)
-        return self._asked.result(PATIENCE)
+    def _fetch(self) -> Sequence[Sum]:
+        """Return the sums, without waiting long for an unreachable database."""
+        if self._query is None or self._query.done():
+            self._query = self._thread.submit(self._sums)
+        return self._query.result(TIMEOUT)
 
 
 class _Tally:
-    """The labels of one version. Its series start at zero: a rate needs to see the first."""
+    """The labels of one version. Its series start at zero: a rate needs to see the first label."""
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.correct = {False: 0, True: 0}
-        self.bins = [[0, 0, 0] for _ in range(BINS)]  # labels, right ones, sum of confidences
+        self.bins = [(0, 0, 0)] * BINS  # labels, correct ones, sum of confidences
         self.brier = 0
-        self.confusion: dict[tuple[str, str], int] | None = None
         self.labels = set(labels)
-        if len(labels) <= CONFUSED:
-            self.confusion = {(label, other): 0 for label in labels for other in labels}
+        pairs = product(labels, labels) if len(labels) <= CONFUSED else ()
+        self.confusion = dict.fromkeys(pairs, 0)
 
     def add(self, each: Sum) -> None:
         right = each.predicted == each.label
         self.correct[right] += each.labels
         self.brier += each.brier
-        tally = self.bins[each.bin]
-        tally[0] += each.labels
-        tally[1] += each.labels * right
-        tally[2] += each.confidence
-        if self.confusion is not None:
-            pair = (each.label, each.predicted)
-            self.confusion[pair] = self.confusion.get(pair, 0) + each.labels
-            self.labels.update(pair)
-            if len(self.labels) > CONFUSED:
-                self.confusion = None
+        labels, correct, confidence = self.bins[each.bin]
+        labels, correct = labels + each.labels, correct + each.labels * right
+        self.bins[each.bin] = (labels, correct, confidence + each.confidence)
+        pair = (each.label, each.predicted)
+        self.confusion[pair] = self.confusion.get(pair, 0) + each.labels
+        self.labels.update(pair)
 
 
 def _by_version(sums: Sequence[Sum], served: Iterable[Model]) -> Mapping[Version, _Tally]:
+    """Return the tallies of the served versions and of the newest retired ones."""
     tallies: defaultdict[Version, _Tally] = defaultdict(_Tally)
     for model in served:
         tallies[model.name, str(model.version)] = _Tally(model.labels)
-    gone: defaultdict[str, set[int]] = defaultdict(set)
+    retired: defaultdict[str, set[int]] = defaultdict(set)
     for each in sums:
         if (each.model, str(each.version)) not in tallies:
-            gone[each.model].add(each.version)
-    told = {name: sorted(versions)[-RETIRED:] for name, versions in gone.items()}
+            retired[each.model].add(each.version)
+    kept = {(name, v) for name, versions in retired.items() for v in sorted(versions)[-RETIRED:]}
     for each in sums:
         version = each.model, str(each.version)
-        if version in tallies or each.version in told[each.model]:
+        if version in tallies or (each.model, each.version) in kept:
             tallies[version].add(each)
     return tallies
 
 
 def _families(tallies: Mapping[Version, _Tally]) -> Iterator[Metric]:
-    names = ("model", "version")
-    total = _counter("", "Labels, by whether the prediction was right.", *names, "correct")
+    total = _counter("", "Labels by correctness of the prediction.", "correct")
     confusion = _counter(
-        "_confusion",
-        "Labels, by what was so and what was predicted.",
-        *names,
-        "actual",
-        "predicted",
+        "_confusion", "Labels by actual and predicted label.", "actual", "predicted"
     )
-    brier = _counter("_brier", "Sum of the squares of confidence less 1, or 0 if wrong.", *names)
-    binned = [
-        _counter("_bin", "Labels, by confidence: bins by their upper edge.", *names, "bin"),
-        _counter("_bin_correct", "Labels of a bin whose prediction was right.", *names, "bin"),
-        _counter("_bin_confidence", "Sum of the confidences of a bin.", *names, "bin"),
+    brier = _counter("_brier", "Sum of (confidence - correct) squared.")
+    bins = [
+        _counter("_bin", "Labels by confidence, in bins named by their upper edge.", "bin"),
+        _counter("_bin_correct", "Labels of a bin whose prediction was right.", "bin"),
+        _counter("_bin_confidence", "Sum of the confidences of a bin.", "bin"),
     ]
     for version, tally in tallies.items():
         for right, count in tally.correct.items():
             total.add_metric((*version, str(right).lower()), count)
         brier.add_metric(version, tally.brier / SCALE**2)
-        for place, values in zip(BIN_NAMES, tally.bins, strict=True):
-            count, correct, confidence = values
-            for family, value in zip(binned, (count, correct, confidence / SCALE), strict=True):
-                family.add_metric((*version, place), value)
-        for pair, count in (tally.confusion or {}).items():
-            confusion.add_metric((*version, *pair), count)
-    yield from (total, confusion, brier, *binned)
+        for name, (count, correct, confidence) in zip(BIN_NAMES, tally.bins, strict=True):
+            for family, value in zip(bins, (count, correct, confidence / SCALE), strict=True):
+                family.add_metric((*version, name), value)
+        if len(tally.labels) <= CONFUSED:
+            for pair, count in tally.confusion.items():
+                confusion.add_metric((*version, *pair), count)
+    yield from (total, confusion, brier, *bins)
 
 
 def _counter(name: str, about: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"convserve_feedback{name}", about, labels=labels)
+    return CounterMetricFamily(f"convserve_feedback{name}", about, labels=(*_VERSION, *labels))
 
 
 def _baselines(served: Iterable[Model]) -> Iterator[Metric]:
-    names = ("model", "version")
-    accuracy = _gauge("accuracy", "Accuracy on the test images.", *names)
-    classes = _gauge("class_share", "Share of the test images that got a label.", *names, "label")
-    confidence = _gauge(
-        "confidence_share", "Share of the test images by confidence: bins of 0.1.", *names, "bin"
-    )
+    accuracy = _gauge("accuracy", "Accuracy on the test images.")
+    classes = _gauge("class_share", "Share of the test images by predicted label.", "label")
+    confidence = _gauge("confidence_share", "Share of the test images by confidence bin.", "bin")
     for model in served:
         version = (model.name, str(model.version))
-        told: Any = model.about
-        if (reached := told.get("metrics", {}).get("accuracy")) is not None:
+        about: Any = model.about
+        if (reached := about.get("metrics", {}).get("accuracy")) is not None:
             accuracy.add_metric(version, reached)
-        baseline = told.get("baseline", {})
+        baseline = about.get("baseline", {})
         for label, share in baseline.get("classes", {}).items():
             classes.add_metric((*version, label), share)
-        for place, share in zip(BIN_NAMES, baseline.get("confidence", ()), strict=False):
-            confidence.add_metric((*version, place), share)
+        for name, share in zip(BIN_NAMES, baseline.get("confidence", ()), strict=False):
+            confidence.add_metric((*version, name), share)
     yield from (accuracy, classes, confidence)
 
 
 def _gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"convserve_baseline_{name}", about, labels=labels)
+    return GaugeMetricFamily(f"convserve_baseline_{name}", about, labels=(*_VERSION, *labels))

@@ -1,9 +1,9 @@
-"""The database of labels: that of each prediction, once, and the sums of what each replica wrote.
+"""The database of labels: one label per prediction, and the sums of what each replica wrote.
 
-Knows SQLAlchemy, SQLite and PostgreSQL; knows nothing of HTTP, of ids or of Prometheus.
+Knows SQLAlchemy, SQLite and PostgreSQL; knows nothing of HTTP, ids or Prometheus.
 
-A label and the sums that it changes are written in one transaction. So a counter that is read from
-the sums is exact whatever is killed, and after a restart it goes on where it stopped.
+A label and the sums that it changes are written in one transaction. A counter read from the sums is
+therefore exact whatever is killed, and continues after a restart.
 """
 
 import logging
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,266 +24,235 @@ from serving.monitoring.statistics import bin_of
 
 logger = logging.getLogger(__name__)
 
-AWAY = 5.0  # seconds for which a database that did not answer is not asked again
-PATIENCE = 5  # seconds for a lock, a connection, a statement
-PREPARING = 724_861_053  # the advisory lock under which PostgreSQL makes the tables
+BACKOFF = 5.0  # seconds during which an unreachable database is not asked again
+TIMEOUT = 5  # seconds for a lock, a connection, a statement
+SCHEMA_LOCK = 724_861_053  # the advisory lock under which PostgreSQL creates the tables
 
+_column = partial(sa.Column, nullable=False)
+_key = partial(sa.Column, primary_key=True)
 _schema = sa.MetaData()
 _labels = sa.Table(
     "convserve_labels",
     _schema,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("replica", sa.String(255), nullable=False),
-    sa.Column("model", sa.String(255), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("predicted", sa.String(255), nullable=False),
-    sa.Column("confidence", sa.Double, nullable=False),
-    sa.Column("label", sa.String(255), nullable=False),
-    sa.Column("source", sa.String(16), nullable=False),
-    sa.Column("predicted_at", sa.BigInteger, nullable=False),  # seconds since 1970
-    sa.Column("labelled_at", sa.Double, nullable=False),
+    _key("id", sa.String(64)),
+    _column("replica", sa.String(255)),
+    _column("model", sa.String(255)),
+    _column("version", sa.Integer),
+    _column("predicted", sa.String(255)),
+    _column("confidence", sa.Double),
+    _column("label", sa.String(255)),
+    _column("source", sa.String(16)),
+    _column("predicted_at", sa.BigInteger),  # seconds since 1970
+    _column("labelled_at", sa.Double),
     sa.Index("convserve_labels_newest", "model", "labelled_at"),
 )
-_SUMMED = ("model", "version", "predicted", "label", "bin")
+_KIND = ("model", "version", "predicted", "label", "bin")
+_TOTALS = ("labels", "confidence", "brier")  # see ``Sum``
 _sums = sa.Table(
     "convserve_sums",
     _schema,
-    sa.Column("replica", sa.String(255), primary_key=True),
-    # Each worker adds to rows of its own: none waits for another.
-    sa.Column("worker", sa.Integer, primary_key=True),
-    sa.Column("model", sa.String(255), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("predicted", sa.String(255), primary_key=True),
-    sa.Column("label", sa.String(255), primary_key=True),
-    sa.Column("bin", sa.Integer, primary_key=True),
-    sa.Column("labels", sa.BigInteger, nullable=False),
-    sa.Column("confidence", sa.BigInteger, nullable=False),  # in 65,535ths
-    sa.Column("brier", sa.BigInteger, nullable=False),  # in squares of such
+    _key("replica", sa.String(255)),
+    _key("worker", sa.Integer),  # each worker adds to its own rows: none waits for another's lock
+    _key("model", sa.String(255)),
+    _key("version", sa.Integer),
+    _key("predicted", sa.String(255)),
+    _key("label", sa.String(255)),
+    _key("bin", sa.Integer),
+    *[_column(name, sa.BigInteger) for name in _TOTALS],
 )
-_ADDED = ("labels", "confidence", "brier")
 
 
-class Store:
-    """The database, as one worker of a replica writes it."""
+class Database:
+    """The database of labels, as one worker of a replica uses it.
+
+    Each method that reads or writes raises FeedbackUnavailable if the database is unreachable.
+    """
 
     def __init__(self, url: str, *, replica: str, worker: int) -> None:
-        """Nothing is asked before it is needed.
+        """Prepare the engine; connect on first use.
 
         Raises:
-            SettingsError: the URL is none.
+            SettingsError: if the URL is malformed.
         """
         self._replica, self._worker = replica, worker
         self._engine = _engine(url)
         self._insert = postgresql.insert if self._engine.name == "postgresql" else sqlite.insert
-        self._prepared = False
-        self._away_until = 0.0
+        self._has_tables = False
+        self._unreachable_until = 0.0
 
     @property
-    def away(self) -> bool:
-        """Whether it did not answer a moment ago."""
-        return time.monotonic() < self._away_until
+    def unreachable(self) -> bool:
+        """True for a while after the database did not answer."""
+        return time.monotonic() < self._unreachable_until
 
     @property
     def name(self) -> str:
-        """Its URL, without a password, which may stand behind the question mark, too."""
+        """The URL without its password, which may also stand in the query."""
         return self._engine.url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def missing(self) -> bool:
-        """Whether it is a file that is not there; to ask it would make it."""
+        """True if this is a file that does not exist; a connection would create it."""
         file = self._engine.url.database or ""
         return self._engine.name == "sqlite" and "file:" not in file and not Path(file).exists()
 
     def close(self) -> None:
-        """Let its connections go. SQLite first puts all into its one file; by itself it would not
-        where another process does so in the same moment."""
-        if self._engine.name == "sqlite" and self._prepared:
+        """Close the connections. SQLite first moves its log into the one file: it would not do so
+        by itself if another process closed at the same moment."""
+        if self._engine.name == "sqlite" and self._has_tables:
             with suppress(sa.exc.SQLAlchemyError), self._engine.connect() as connection:
                 connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
         self._engine.dispose()
 
-    def record(self, given: Sequence[Label]) -> list[str | None]:
-        """Write labels in one transaction; of each the one that was there before, or None.
+    def write(self, labels: Sequence[Label]) -> list[str | None]:
+        """Write labels in one transaction; return for each the label stored before, or None.
 
-        Raises:
-            FeedbackUnavailable: the database is away. Nothing was written, unless it went in the
-                very moment of the commit: to send them again does no harm.
+        If the database fails, nothing was written, unless it failed in the very commit: writing
+        again is idempotent.
         """
-        # Of each id the first; in one order everywhere, or two transactions could wait for each
-        # other.
+        # The first label of an id counts. One order everywhere, so that transactions cannot
+        # deadlock.
         first: dict[str, Label] = {}
-        for each in given:
+        for each in labels:
             first.setdefault(each.id, each)
         rows = [first[key] for key in sorted(first)]
         with self._transaction() as connection:
-            new = self._new(connection, rows)
-            known = self._known(connection, first.keys() - new)
-            self._add(connection, [each for each in rows if each.id in new])
-        answers: list[str | None] = []
-        for each in given:
-            answers.append(None if each.id in new else known.get(each.id, first[each.id].label))
+            values = [{**vars(each), "replica": self._replica} for each in rows]
+            insert = self._insert(_labels).values(values).on_conflict_do_nothing()
+            new = set(connection.scalars(insert.returning(_labels.c.id)))
+            pairs = sa.select(_labels.c.id, _labels.c.label)
+            old = sorted(first.keys() - new)
+            stored = dict(
+                connection.execute(pairs.where(_labels.c.id.in_(old))).all() if old else ()
+            )
+            if new:
+                self._add(connection, [each for each in rows if each.id in new])
+        before: list[str | None] = []
+        for each in labels:
+            before.append(None if each.id in new else stored.get(each.id, first[each.id].label))
             new.discard(each.id)
-        return answers
+        return before
 
-    def _new(self, connection: sa.Connection, rows: Sequence[Label]) -> set[str]:
-        values = [{**vars(each), "replica": self._replica} for each in rows]
-        insert = self._insert(_labels).values(values).on_conflict_do_nothing()
-        return set(connection.scalars(insert.returning(_labels.c.id)))
-
-    def _known(self, connection: sa.Connection, keys: set[str]) -> dict[str, str]:
-        if not keys:
-            return {}
-        wanted = sa.select(_labels.c.id, _labels.c.label).where(_labels.c.id.in_(sorted(keys)))
-        return dict(connection.execute(wanted).all())
-
-    def _add(self, connection: sa.Connection, rows: Sequence[Label]) -> None:
-        added: dict[tuple[Any, ...], list[int]] = {}
-        for each in rows:
-            place = bin_of(each.confidence)
-            kind = (each.model, each.version, each.predicted, each.label, place)
+    def _add(self, connection: sa.Connection, labels: Sequence[Label]) -> None:
+        """Add new labels to the sums."""
+        totals: dict[tuple[Any, ...], list[int]] = {}
+        for each in labels:
+            bin_ = bin_of(each.confidence)
+            kind = (each.model, each.version, each.predicted, each.label, bin_)
             units = round(each.confidence * SCALE)
-            so_far = added.setdefault(kind, [0, 0, 0])
-            for which, more in enumerate((1, units, (units - SCALE * each.correct) ** 2)):
-                so_far[which] += more
-        if not added:
-            return
+            more = (1, units, (units - SCALE * each.correct) ** 2)
+            totals[kind] = [a + b for a, b in zip(totals.get(kind, (0, 0, 0)), more, strict=True)]
         own = {"replica": self._replica, "worker": self._worker}
-        names = (*_SUMMED, *_ADDED)
+        names = (*_KIND, *_TOTALS)
         insert = self._insert(_sums).values(
-            [own | dict(zip(names, (*kind, *added[kind]), strict=True)) for kind in sorted(added)]
+            [own | dict(zip(names, (*kind, *totals[kind]), strict=True)) for kind in sorted(totals)]
         )
-        total = {name: _sums.c[name] + insert.excluded[name] for name in _ADDED}
+        added = {name: _sums.c[name] + insert.excluded[name] for name in _TOTALS}
         connection.execute(
-            insert.on_conflict_do_update(index_elements=list(_sums.primary_key), set_=total)
+            insert.on_conflict_do_update(index_elements=list(_sums.primary_key), set_=added)
         )
 
     def sums(self) -> list[Sum]:
-        """What this replica wrote, ever.
-
-        Raises:
-            FeedbackUnavailable: the database is away.
-        """
-        keys = [_sums.c[name] for name in _SUMMED]
-        totals = [sa.func.sum(_sums.c[name]) for name in _ADDED]
-        wanted = sa.select(*keys, *totals).where(_sums.c.replica == self._replica).group_by(*keys)
+        """Return the sums of all labels that this replica ever wrote."""
+        kind = [_sums.c[name] for name in _KIND]
+        totals = [sa.func.sum(_sums.c[name]) for name in _TOTALS]
+        query = sa.select(*kind, *totals).where(_sums.c.replica == self._replica).group_by(*kind)
         with self._transaction() as connection:
-            # PostgreSQL adds whole numbers up to decimals.
+            # PostgreSQL sums integers to decimals.
             return [
-                Sum(model, version, predicted, label, place, *map(int, added))
-                for model, version, predicted, label, place, *added in connection.execute(wanted)
+                Sum(model, version, predicted, label, bin_, *map(int, totals))
+                for model, version, predicted, label, bin_, *totals in connection.execute(query)
             ]
 
     def newest(self, model: str, count: int) -> list[Label]:
-        """The labels of a model that came last, from all replicas, the newest first.
-
-        Raises:
-            FeedbackUnavailable: the database is away.
-        """
-        wanted = _wanted().where(_labels.c.model == model)
+        """Return the newest ``count`` labels of a model from all replicas, the newest first."""
+        query = _select_labels().where(_labels.c.model == model)
         with self._transaction() as connection:
-            found = connection.execute(wanted.order_by(_labels.c.labelled_at.desc()).limit(count))
+            found = connection.execute(query.order_by(_labels.c.labelled_at.desc()).limit(count))
             return [Label(*row) for row in found]
 
-    def written(self, model: str, *, since: float) -> dict[int, int]:
-        """How many labels this replica wrote since then, for predictions made since then, by
-        version.
-
-        Raises:
-            FeedbackUnavailable: the database is away.
-        """
-        own = (_labels.c.replica == self._replica) & (_labels.c.model == model)
-        wanted = (
+    def count_written(self, model: str, *, since: float) -> dict[int, int]:
+        """Return, by version, how many labels this replica wrote since then for predictions made
+        since then."""
+        query = (
             sa.select(_labels.c.version, sa.func.count())
-            .where(own & (_labels.c.predicted_at >= int(since)))
-            .where(_labels.c.labelled_at >= int(since))
+            .where(_labels.c.replica == self._replica, _labels.c.model == model)
+            .where(_labels.c.predicted_at >= int(since), _labels.c.labelled_at >= int(since))
             .group_by(_labels.c.version)
         )
         with self._transaction() as connection:
-            return {version: int(count) for version, count in connection.execute(wanted)}
+            return {version: int(count) for version, count in connection.execute(query)}
 
     def all(self, *, model: str | None = None, since: float = 0.0) -> Iterator[Label]:
-        """Every label since then, the oldest first.
-
-        Raises:
-            FeedbackUnavailable: the database is away.
-        """
-        wanted = _wanted().where(_labels.c.labelled_at >= since)
+        """Yield every label since then, the oldest first."""
+        query = _select_labels().where(_labels.c.labelled_at >= since)
         if model is not None:
-            wanted = wanted.where(_labels.c.model == model)
+            query = query.where(_labels.c.model == model)
         with self._transaction() as connection:
             if self._engine.name == "postgresql":
-                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # all take long
-            options = connection.execution_options(yield_per=1000)
-            for row in options.execute(wanted.order_by(_labels.c.labelled_at, _labels.c.id)):
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # slow
+            streaming = connection.execution_options(yield_per=1000)
+            for row in streaming.execute(query.order_by(_labels.c.labelled_at, _labels.c.id)):
                 yield Label(*row)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        if self.away:
-            raise FeedbackUnavailable("The database of labels is away. Try again later.")
+        sentence = "The database of labels is unreachable. Try again later."
+        if self.unreachable:
+            raise FeedbackUnavailable(sentence)
         try:
-            if not self._prepared:
-                self._prepare()
+            if not self._has_tables:
+                self._create_tables()
             with self._engine.begin() as connection:
                 yield connection
-        except (sa.exc.SQLAlchemyError, TypeError) as exc:  # of an unknown option in the URL
-            self._away_until = time.monotonic() + AWAY
-            self._prepared = False  # it may come back empty
+        except (sa.exc.SQLAlchemyError, TypeError) as exc:  # an unknown option in the URL
+            self._unreachable_until = time.monotonic() + BACKOFF
+            self._has_tables = False  # it may come back empty
             reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
-            about = {"reason": reason, "database": self.name}
-            logger.warning("the database of labels is away", extra=about)
-            raise FeedbackUnavailable("The database of labels is away. Try again later.") from exc
+            extra = {"reason": reason, "database": self.name}
+            logger.warning("the database of labels is unreachable", extra=extra)
+            raise FeedbackUnavailable(sentence) from exc
 
-    def _prepare(self) -> None:
-        """Make the tables where they are not there; several processes may come at once. In a
-        transaction of its own: to make an index keeps all writers out until that ends."""
+    def _create_tables(self) -> None:
+        """Create missing tables; several processes may do so at once. In a transaction of its own,
+        as creating an index blocks writers until the commit."""
         with self._engine.begin() as connection:
-            there = sa.inspect(connection).has_table
-            if not all(there(table.name) for table in _schema.sorted_tables):
+            exists = sa.inspect(connection).has_table
+            if not all(exists(table.name) for table in _schema.sorted_tables):
                 if self._engine.name == "postgresql":
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PREPARING)))
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
                 for table in _schema.sorted_tables:
                     connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
                     for index in table.indexes:
                         connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-        self._prepared = True
+        self._has_tables = True
 
 
-def _wanted() -> sa.Select[Any]:
+def _select_labels() -> sa.Select[Any]:
     return sa.select(*[_labels.c[each.name] for each in fields(Label)])
 
 
 def _engine(url: str) -> sa.Engine:
+    timeouts = {
+        "connect_timeout": TIMEOUT,
+        "tcp_user_timeout": TIMEOUT * 1000,
+        "keepalives_idle": TIMEOUT,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "options": f"-c statement_timeout={TIMEOUT * 1000} -c lock_timeout={TIMEOUT * 1000}",
+    }
+    pool = {"pool_size": 2, "max_overflow": 2, "pool_timeout": TIMEOUT, "pool_pre_ping": True}
     try:
-        return _made(url)
+        if not url.startswith("sqlite"):
+            return sa.create_engine(url, connect_args=timeouts, **pool)
+        engine = sa.create_engine(url, connect_args={"timeout": TIMEOUT})
     except (ValueError, TypeError, sa.exc.SQLAlchemyError) as exc:
         raise SettingsError(f"CONVSERVE_FEEDBACK_URL cannot be used: {exc}.") from exc
-
-
-def _made(url: str) -> sa.Engine:
-    if url.startswith("sqlite"):
-        engine = sa.create_engine(url, connect_args={"timeout": PATIENCE})
-        sa.event.listen(engine, "connect", _write_ahead)
-        return engine
-    patience = PATIENCE * 1000
-    return sa.create_engine(
-        url,
-        pool_size=2,
-        max_overflow=2,
-        pool_timeout=PATIENCE,
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": PATIENCE,
-            "tcp_user_timeout": patience,
-            "keepalives_idle": PATIENCE,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "options": f"-c statement_timeout={patience} -c lock_timeout={patience}",
-        },
-    )
+    sa.event.listen(engine, "connect", _write_ahead)
+    return engine
 
 
 def _write_ahead(connection: Any, _: object) -> None:
-    """Readers do not wait for writers; a label that was answered is on the disk."""
+    """Let readers not wait for writers; an answered label is on the disk."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")

@@ -1,9 +1,8 @@
-"""A share of the images that were predicted, kept in files for when they are labelled.
+"""Keep a share of the predicted images in files, for when they are labelled. Off by default.
 
-Knows files and how images begin; knows nothing of HTTP or of models. Off by default. Images are
-written in a thread; what comes while too many wait is not kept. As long as images are kept, the
-folder holds so many bytes and what each worker writes between two looks, a sixteenth of them at
-most, for so many days. Files that are not named by an id are left alone.
+Knows files and their first bytes; knows nothing of HTTP or models. A thread writes the images; an
+image is skipped while too many wait. The folder is bounded in bytes and days, plus what each worker
+writes between two clean-ups: at most a sixteenth. Files that are not named by an id are left alone.
 """
 
 import asyncio
@@ -20,35 +19,34 @@ from serving.inference.images import pixels
 
 logger = logging.getLogger(__name__)
 
-PART = 16  # of the folder's size that a worker writes before it looks, too
-WAITING = 16 * 1024 * 1024  # bytes that wait to be written
-BLOCK = 4096  # bytes that a small file takes on most disks
-TIDY = 60.0  # seconds between two looks at what is too much or too old
-# The name of an image, or of the part of one that was being written.
+PART = 16  # a worker also cleans up after writing this fraction of the folder's size
+QUEUED = 16 * 1024 * 1024  # bytes waiting to be written
+BLOCK = 4096  # bytes that a small file occupies on most disks
+INTERVAL = 60.0  # seconds between two clean-ups
+# The name of a kept image, or of one partly written.
 _OURS = re.compile(r"\.?[0-9a-f]{28}(\.[a-z]+)?")
 
 
-class Kept:
+class ImageStore:
     """The folder of kept images, as one worker writes it."""
 
     def __init__(self, folder: Path, *, share: float, megabytes: int, days: float) -> None:
         self._folder, self.share = folder, share
-        self._most, self._longest = megabytes * 1_000_000, days * 86400
-        self._waiting, self._since = 0, 0  # bytes that wait, and that were written since a look
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept")
+        self._max_bytes, self._max_age = megabytes * 1_000_000, days * 86400
+        self._queued, self._written = 0, 0  # bytes: waiting; written since the last clean-up
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def offer(self, model: str, key: str, image: bytes) -> None:
-        """An image that was predicted, under the key of its id."""
-        if random.random() >= self.share or self._waiting + len(image) > WAITING:
+        """Keep a predicted image under the key of its id, if it is drawn and few others wait."""
+        if random.random() >= self.share or self._queued + len(image) > QUEUED:
             return
-        self._waiting += len(image)
-        keeping = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._keep, model, key, image
-        )
-        keeping.add_done_callback(lambda _: self._written(len(image)))
+        self._queued += len(image)
+        loop = asyncio.get_running_loop()
+        keeping = loop.run_in_executor(self._thread, self._keep, model, key, image)
+        keeping.add_done_callback(lambda _: self._dequeue(len(image)))
 
-    def _written(self, size: int) -> None:
-        self._waiting -= size
+    def _dequeue(self, size: int) -> None:
+        self._queued -= size
 
     def _keep(self, model: str, key: str, image: bytes) -> None:
         try:
@@ -58,37 +56,37 @@ class Kept:
             partial.write_bytes(image)
             kind = pixels.kind(image) or "bin"
             partial.replace(folder / f"{key}.{kind.lower().replace('jpeg', 'jpg')}")
-            self._since += max(len(image), BLOCK)
-            if self._since > self._most / PART:
-                self.tidy()
-        except OSError:  # a full disk stops no prediction
+            self._written += max(len(image), BLOCK)
+            if self._written > self._max_bytes / PART:
+                self.clean_up()
+        except OSError:  # a full disk must not stop predictions
             logger.exception("An image could not be kept.")
 
     async def watch(self) -> None:
-        """Tidy again and again, where images are kept; one worker is enough."""
+        """Clean up at intervals while images are kept; one worker per replica does so."""
         while self.share:
             try:
-                await asyncio.to_thread(self.tidy)
+                await asyncio.to_thread(self.clean_up)
             except OSError:
-                logger.exception("The folder of kept images could not be tidied.")
-            await asyncio.sleep(TIDY)
+                logger.exception("The folder of kept images could not be cleaned up.")
+            await asyncio.sleep(INTERVAL)
 
-    def tidy(self) -> None:
-        """Remove what is too old and, of what is too much, the oldest."""
-        self._since, files = 0, []
+    def clean_up(self) -> None:
+        """Delete the images that are too old and, beyond the size, the oldest ones."""
+        self._written, files = 0, []
         for path in self._folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # it was being written
-                about = path.lstat()
-                if _OURS.fullmatch(path.name) and stat.S_ISREG(about.st_mode):
-                    files.append((about.st_mtime, 512 * about.st_blocks, path))
-        left = sum(size for _, size, _ in files)
+            with suppress(FileNotFoundError):  # renamed or deleted meanwhile
+                status = path.lstat()
+                if _OURS.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
+                    files.append((status.st_mtime, 512 * status.st_blocks, path))
+        total = sum(size for _, size, _ in files)
         for changed, size, path in sorted(files):
-            if left <= self._most and time.time() - changed <= self._longest:
+            if total <= self._max_bytes and time.time() - changed <= self._max_age:
                 break
             path.unlink(missing_ok=True)
-            left -= size
+            total -= size
 
 
-def found(folder: Path, model: str, key: str) -> Path | None:
-    """The kept image of a prediction."""
+def find(folder: Path, model: str, key: str) -> Path | None:
+    """Return the kept image of a prediction, if there is one."""
     return next((folder / model).glob(f"{key}.*"), None)

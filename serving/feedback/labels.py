@@ -1,16 +1,16 @@
-"""What is known of a prediction once its true label has come.
+"""The true labels of predictions, and their sums.
 
 Knows no database and no protocol.
 """
 
 from dataclasses import dataclass
 
-SCALE = 65535  # of a confidence in a sum: as finely as an id tells it
+SCALE = 65535  # units of a confidence of 1 in ids and sums
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a prediction should have been."""
+    """The true label of a prediction."""
 
     id: str
     model: str
@@ -24,14 +24,14 @@ class Label:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction was right."""
+        """True if the prediction was right."""
         return self.predicted == self.label
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Labels of one kind. Whole numbers: floats that are summed in another order may fall by a bit,
-    which Prometheus takes for a restart."""
+    """Labels of one kind. Integers: the last bit of a sum of floats depends on their order, and
+    Prometheus takes a counter that falls for a restart."""
 
     model: str
     version: int
@@ -39,5 +39,5 @@ class Sum:
     label: str
     bin: int  # of the confidence
     labels: int
-    confidence: int  # sum of them, in 65,535ths
-    brier: int  # sum of (confidence - correct)², in squares of such
+    confidence: int  # sum of confidences, in 1 / SCALE
+    brier: int  # sum of (confidence - correct)², in 1 / SCALE²

@@ -1,8 +1,8 @@
-"""``GET /models/<name>/quality``: how right a model is, for people.
+"""``GET /models/<name>/quality``: report how right a model is, to people.
 
-Knows the labels of the database and the counts of this replica; knows no server. What a label is
-needed for is told of the newest labels of all replicas; what needs none, of this replica since it
-started.
+Knows the labels of the database and the counts of this replica; knows no server. Figures that need
+labels use the newest labels of all replicas; those that need none, the predictions of this replica
+since it started.
 """
 
 import time
@@ -11,101 +11,93 @@ from typing import Any
 
 from serving.feedback.labels import Label
 from serving.inference.models.model import Model
-from serving.monitoring.prediction_counts import Predicted
+from serving.monitoring.prediction_counts import PredictionCounts
 from serving.monitoring.statistics import BINS, bin_of, calibration_error, psi, wilson
 
-NEWEST, MOST = 1000, 10_000  # labels, unless asked for others, and at most
+DEFAULT_LABELS, MAX_LABELS = 1000, 10_000  # the newest labels, unless a request asks for others
 
 
 def quality(
     served: Iterable[Model],
     labels: Iterable[Label],
-    predicted: Mapping[int, Predicted],
+    predictions: Mapping[int, PredictionCounts],
     written: Mapping[int, int],
 ) -> dict[str, Any]:
-    """The JSON of a model: of each version that is served, or that has labels among these.
+    """Return the JSON of a model: each version that is served, or that has any of the ``labels``.
 
-    ``written`` counts, by version, the labels that this replica wrote for what it has predicted.
+    ``predictions`` are this replica's, by version; ``written`` is the number of labels that it
+    wrote for them.
     """
     models = {model.version: model for model in served}
     by_version: dict[int, list[Label]] = {version: [] for version in models}
     for label in labels:
         by_version.setdefault(label.version, []).append(label)
-    return {
-        "versions": [
+    versions = []
+    for version in sorted(by_version):
+        about: Mapping[str, Any] = models[version].about if version in models else {}
+        metrics = about.get("metrics", {})
+        names = ("accuracy", "calibration_error")
+        counts = predictions.get(version, PredictionCounts())
+        versions.append(
             {
                 "version": version,
-                **_baseline(models.get(version)),
-                "labels": _labelled(by_version[version]),
-                "since_start": _predicted(
-                    models.get(version),
-                    predicted.get(version, Predicted()),
-                    written.get(version, 0),
+                "baseline": {name: metrics[name] for name in names if name in metrics},
+                "labels": _of_labels(by_version[version]),
+                "since_start": _since_start(
+                    counts, written.get(version, 0), about.get("baseline", {})
                 ),
             }
-            for version in sorted(by_version)
-        ]
-    }
+        )
+    return {"versions": versions}
 
 
-def _baseline(model: Model | None) -> dict[str, Any]:
-    metrics: Any = model.about.get("metrics", {}) if model else {}
-    names = ("accuracy", "calibration_error")
-    return {"baseline": {name: metrics[name] for name in names if name in metrics}}
-
-
-def _labelled(labels: Sequence[Label]) -> dict[str, Any]:
-    """What the true labels say."""
+def _of_labels(labels: Sequence[Label]) -> dict[str, Any]:
+    """Return the figures that need true labels."""
     count, correct = len(labels), sum(each.correct for each in labels)
-    low, high = wilson(correct, count)
-    told: dict[str, Any] = {"count": count, "correct": correct, "interval": _rounded(low, high)}
+    interval = [_round(each) for each in wilson(correct, count)]
+    found: dict[str, Any] = {"count": count, "correct": correct, "interval": interval}
     if not labels:
-        return told
-    bins = [[0, 0, 0.0] for _ in range(BINS)]
-    recall: dict[str, list[int]] = {}
+        return found
+    bins = [(0, 0, 0.0)] * BINS
+    recall: dict[str, tuple[int, int]] = {}
     for each in labels:
-        for place, more in enumerate((1, each.correct, each.confidence)):
-            bins[bin_of(each.confidence)][place] += more
-        seen = recall.setdefault(each.label, [0, 0])
-        seen[0] += each.correct
-        seen[1] += 1
+        place = bin_of(each.confidence)
+        n, right, confidence = bins[place]
+        bins[place] = (n + 1, right + each.correct, confidence + each.confidence)
+        right, n = recall.get(each.label, (0, 0))
+        recall[each.label] = (right + each.correct, n + 1)
     return {
-        **told,
+        **found,
         "accuracy": _round(correct / count),
         "expected_accuracy": _round(sum(each.confidence for each in labels) / count),
-        "calibration_error": _round(calibration_error([(int(a), int(b), c) for a, b, c in bins])),
+        "calibration_error": _round(calibration_error(bins)),
         "recall": {label: _round(right / n) for label, (right, n) in sorted(recall.items())},
         "from": _clock(min(each.labelled_at for each in labels)),
         "to": _clock(max(each.labelled_at for each in labels)),
     }
 
 
-def _predicted(model: Model | None, predicted: Predicted, written: int) -> dict[str, Any]:
-    """What the predictions of this replica say without any label, and how many got one."""
-    told: dict[str, Any] = {"predictions": predicted.images, "labels": written}
-    if not predicted.images:
-        return told
-    told["coverage"] = _round(written / predicted.images)
-    told["expected_accuracy"] = _round(predicted.confidence / predicted.images)
-    baseline: Any = model.about.get("baseline", {}) if model else {}
+def _since_start(
+    counts: PredictionCounts, written: int, baseline: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the figures of this replica's predictions, and how many of them were labelled."""
+    found: dict[str, Any] = {"predictions": counts.images, "labels": written}
+    if not counts.images:
+        return found
+    found["coverage"] = _round(written / counts.images)
+    found["expected_accuracy"] = _round(counts.confidence / counts.images)
     if classes := baseline.get("classes"):
-        told["classes_psi"] = _round(psi(predicted.labels, classes))
+        found["classes_psi"] = _round(psi(counts.labels, classes))
     if shares := baseline.get("confidence"):
-        edges = [(place + 1) / BINS for place in range(BINS)]
-        below = [0, *(predicted.below.get(edge, 0) for edge in edges)]
-        found = {str(place): below[place + 1] - below[place] for place in range(BINS)}
-        told["confidence_psi"] = _round(
-            psi(found, {str(place): q for place, q in enumerate(shares)})
-        )
-    return told
+        below = [0, *(counts.below.get((place + 1) / BINS, 0) for place in range(BINS))]
+        binned = {str(place): below[place + 1] - below[place] for place in range(BINS)}
+        expected = {str(place): share for place, share in enumerate(shares)}
+        found["confidence_psi"] = _round(psi(binned, expected))
+    return found
 
 
 def _round(value: float) -> float:
     return round(value, 4)
-
-
-def _rounded(*values: float) -> list[float]:
-    return [_round(value) for value in values]
 
 
 def _clock(seconds: float) -> str:

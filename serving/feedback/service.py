@@ -1,36 +1,31 @@
-"""What a worker needs to sign predictions, to record their labels and to tell of both.
+"""The feedback parts of one worker: they sign predictions, record labels and report both.
 
-Knows the settings of feedback and puts its parts together; knows no protocol.
+Knows the settings of feedback and assembles the parts; knows no protocol.
 """
 
-import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from serving.feedback.collector import Scores
+from serving.feedback.collector import FeedbackCollector
+from serving.feedback.database import Database
 from serving.feedback.ids import Signer
-from serving.feedback.image_store import Kept
-from serving.feedback.writer import Recorder
+from serving.feedback.image_store import ImageStore
+from serving.feedback.writer import Writer
 from serving.inference.images.decoder import Image
 from serving.inference.models.model import Model
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
-if TYPE_CHECKING:
-    from serving.feedback.database import Store
-
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class Labelling:
-    """The parts, one of each for a worker."""
+class FeedbackService:
+    """The parts, one of each per worker."""
 
     signer: Signer
-    recorder: Recorder
-    kept: Kept
+    database: Database
+    writer: Writer
+    images: ImageStore
 
     def ids(
         self, model: Model, images: Sequence[Image], answers: Sequence[tuple[str, float]]
@@ -38,36 +33,32 @@ class Labelling:
         """Return an id for each image, and keep a share of the files under their ids. ``answers``
         are the labels of the images and their probabilities."""
         ids = self.signer.sign(model.name, model.version, answers)
-        if self.kept.share:
+        if self.images.share:
             for text, image in zip(ids, images, strict=True):
                 if isinstance(image, bytes):
-                    self.kept.offer(model.name, self.signer.read(text).key, image)
+                    self.images.offer(model.name, self.signer.read(text).key, image)
         return ids
 
 
-def made(
+def create(
     settings: Settings,
     metrics: Metrics,
     serves: Callable[[], Iterable[Model]],
     *,
     slot: int,
     run_key: str | None,
-) -> Labelling:
-    """They and their series. ``run_key`` signs where the settings name no key; without one, the
-    ids end with this process."""
+) -> FeedbackService:
+    """Create the parts and their series. ``run_key`` signs if the settings name no key; without
+    either, ids are valid in this process only."""
     keys = settings.keys or [run_key or secrets.token_hex(32)]
-
-    def store() -> "Store":
-        from serving.feedback.database import Store
-
-        return Store(settings.feedback_url, replica=settings.counts_as, worker=slot)
-
-    recorder = Recorder(store)
-    metrics.add(Scores(lambda: recorder.store.sums(), serves, ephemeral=not settings.keys))
-    kept = Kept(
+    database = Database(settings.feedback_url, replica=settings.replica_name, worker=slot)
+    collector = FeedbackCollector(lambda: database.sums(), serves, ephemeral=not settings.keys)
+    metrics.add_computed(collector.collect)
+    images = ImageStore(
         settings.keep_folder,
         share=settings.keep_images,
         megabytes=settings.keep_megabytes,
         days=settings.keep_days,
     )
-    return Labelling(Signer(keys, days=settings.feedback_days), recorder, kept)
+    signer = Signer(keys, days=settings.feedback_days)
+    return FeedbackService(signer, database, Writer(database), images)

@@ -1,118 +1,103 @@
-"""Labels of many requests, written in transactions that they share.
+"""Write the labels of many requests in shared transactions (group commit).
 
-One per worker, in its event loop; the database is asked in a thread. Knows the store; knows nothing
-of HTTP or of ids.
+One writer per worker, in its event loop; the database is called in a thread. Knows the database;
+knows nothing of HTTP or ids.
 """
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from serving.errors import DeadlineExceeded, FeedbackUnavailable, Overloaded
+from serving.feedback.database import Database
 from serving.feedback.labels import Label
 
-if TYPE_CHECKING:
-    from serving.feedback.database import Store
+GROUP = 1000  # labels per transaction, unless a single request has more
+STUCK = 12.0  # seconds of a transaction after which no more labels queue behind it
+QUEUED = 16_000  # labels of all waiting requests
 
-TOGETHER = 1000  # labels of one transaction, unless a single request has more
-STUCK = 12.0  # seconds of a transaction, after which no more labels wait for it
-WAITING = 16_000  # labels of all requests that wait
-
-Answers = list[str | None]  # for each label the one that was there before
+Before = list[str | None]  # for each label, the one stored before
 
 
-class Recorder:
-    """Writes what comes, in the order in which it comes."""
+class Writer:
+    """A queue of labels, written first in, first out."""
 
-    def __init__(self, store: Callable[[], "Store"]) -> None:
-        """``store`` is made when it is first needed: its library takes a third of a second."""
-        self._make, self._made = store, threading.Lock()
-        self._store: Store | None = None
-        self._waiting: deque[tuple[Sequence[Label], asyncio.Future[Answers]]] = deque()
-        self._labels = 0
-        self._running, self._since = False, 0.0  # a transaction, and since when
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: deque[tuple[Sequence[Label], asyncio.Future[Before]]] = deque()
+        self._queued = 0  # labels
+        self._began: float | None = None  # the start of the running transaction
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
 
-    @property
-    def store(self) -> "Store":
-        """The database; not for the event loop."""
-        with self._made:
-            if self._store is None:
-                self._store = self._make()
-            return self._store
-
-    def look(self) -> None:
-        """Have a database that is away told in the log before a label comes."""
-        self._thread.submit(lambda: self.store.sums())
+    def probe(self) -> None:
+        """Query the database in the thread, so that the log reports an unreachable one early."""
+        self._thread.submit(self._database.sums)
 
     def close(self) -> None:
-        """Let the database go, once what is being written is: SQLite puts all into its one file."""
+        """Finish the running transaction and close the database."""
         self._thread.shutdown()
-        if self._store is not None:
-            self._store.close()
+        self._database.close()
 
-    async def record(self, labels: Sequence[Label], deadline: float) -> Answers:
-        """Write the labels of one request, by a ``time.monotonic()``; of each the one that was
-        there before, or None.
+    async def write(self, labels: Sequence[Label], deadline: float) -> Before:
+        """Write the labels of one request before a ``time.monotonic()``; return for each the label
+        stored before, or None.
 
         Raises:
-            DeadlineExceeded: they may be written later, or not; to send them again does no harm.
-            FeedbackUnavailable: the database is away; send them again.
-            Overloaded: too many wait.
+            DeadlineExceeded: if it passed; the labels may still be written. Retries are idempotent.
+            FeedbackUnavailable: if the database is unreachable; send the labels again.
+            Overloaded: if too many labels wait.
         """
         if not labels:
             return []
-        stuck = self._running and time.monotonic() - self._since > STUCK
-        if stuck or (self._store is not None and self._store.away):
-            raise FeedbackUnavailable("The database of labels is away. Try again later.")
-        if self._labels and self._labels + len(labels) > WAITING:
-            raise Overloaded(f"{self._labels} labels wait to be written. Try again later.")
+        stuck = self._began is not None and time.monotonic() - self._began > STUCK
+        if stuck or self._database.unreachable:
+            raise FeedbackUnavailable("The database of labels is unreachable. Try again later.")
+        if self._queued and self._queued + len(labels) > QUEUED:
+            raise Overloaded(f"{self._queued} labels wait to be written. Try again later.")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answers] = loop.create_future()
-        self._waiting.append((labels, answer))
-        self._labels += len(labels)
-        self._write(loop)
+        result: asyncio.Future[Before] = loop.create_future()
+        self._queue.append((labels, result))
+        self._queued += len(labels)
+        self._write_group(loop)
         try:
             async with asyncio.timeout_at(deadline):
-                return await answer
+                return await result
         except TimeoutError:
             raise DeadlineExceeded(
                 "The deadline passed before the labels were written. Send them again."
             ) from None
 
-    def _write(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One transaction, of what waits; the next when it has ended."""
-        if self._running or not self._waiting:
+    def _write_group(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a transaction with the queued labels, unless one is running."""
+        if self._began is not None or not self._queue:
             return
-        self._running, self._since = True, time.monotonic()
-        taken: list[tuple[int, asyncio.Future[Answers]]] = []
+        self._began = time.monotonic()
+        group: list[tuple[int, asyncio.Future[Before]]] = []
         labels: list[Label] = []
-        while self._waiting and (not taken or len(labels) + len(self._waiting[0][0]) <= TOGETHER):
-            given, answer = self._waiting.popleft()
-            taken.append((len(given), answer))
-            labels += given
-        self._labels -= len(labels)
-        writing = loop.run_in_executor(self._thread, lambda: self.store.record(labels))
-        writing.add_done_callback(lambda done: self._written(loop, taken, done))
+        while self._queue and (not group or len(labels) + len(self._queue[0][0]) <= GROUP):
+            own, result = self._queue.popleft()
+            group.append((len(own), result))
+            labels += own
+        self._queued -= len(labels)
+        writing = loop.run_in_executor(self._thread, self._database.write, labels)
+        writing.add_done_callback(lambda done: self._finish_group(loop, group, done))
 
-    def _written(
+    def _finish_group(
         self,
         loop: asyncio.AbstractEventLoop,
-        taken: Sequence[tuple[int, "asyncio.Future[Answers]"]],
-        done: "asyncio.Future[Answers]",
+        group: Sequence[tuple[int, "asyncio.Future[Before]"]],
+        done: "asyncio.Future[Before]",
     ) -> None:
-        self._running = False
+        self._began = None
         start = 0
-        for count, answer in taken:
-            if answer.done():  # nobody waits for it any more
+        for count, result in group:
+            if result.done():  # its request has passed the deadline
                 pass
             elif (exc := done.exception()) is not None:
-                answer.set_exception(exc)
+                result.set_exception(exc)
             else:
-                answer.set_result(done.result()[start : start + count])
+                result.set_result(done.result()[start : start + count])
             start += count
-        self._write(loop)
+        self._write_group(loop)

@@ -1,12 +1,13 @@
-"""The lines of the log. That of a request is made by hand, as the logging module takes longer than
-the request.
+"""Write the log: one JSON object per line on standard output.
 
-Knows the shape of the others (``worker.logging_config``); knows nothing of requests. Several
-processes write into one pipe: what is written at once is whole lines and no more than the kernel
-takes whole. A reader that stalls stalls no worker; its lines wait, and some are left out.
+Knows the logging module and pipes; knows nothing of requests. A request's line bypasses the
+logging module, which takes longer than the request. Several processes share one pipe: each write
+holds whole lines and at most what the kernel writes atomically. A reader that stalls blocks no
+worker: lines are buffered, and beyond a bound dropped and counted.
 """
 
 import asyncio
+import json
 import logging
 import os
 import select
@@ -16,127 +17,127 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
 OUT = 1  # standard output
-AT_ONCE = select.PIPE_BUF  # 4,096 bytes on Linux
-LONGEST = 256  # characters of a text in a line that is too long; each may be six bytes
-WAITING = 10_000  # lines
-AGAIN = 0.05  # seconds until a reader that stalls is tried again
+ATOMIC = select.PIPE_BUF  # 4,096 bytes on Linux
+LONGEST = 256  # characters of a text in a line that is too long; JSON may need six bytes each
+BUFFERED = 10_000  # lines
+RETRY = 0.05  # seconds until the next write to a reader that stalls
+
+_STANDARD = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 
 _lines: deque[bytes] = deque()
 _lock = threading.Lock()
-_left_out = 0
+_dropped = 0
 _home: asyncio.AbstractEventLoop | None = None
 
 
 def write(level: int, fields: Mapping[str, object]) -> None:
-    """One line; those of one step of an event loop are written together."""
-    _put(_line(level, "request", fields))
+    """Write a request's line; the lines of one iteration of an event loop are written together."""
+    _put(_line(level, "serving.app.exchange", "request", fields))
 
 
 class Handler(logging.Handler):
-    """Writes the lines of the logging module, too."""
+    """The logging module's way to the same lines: a record's ``extra`` becomes fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
+        """Write one record as one line."""
         try:
-            line = self._formatted(record)
-            if len(line) > AT_ONCE:
-                line = self._formatted(_cut(record))
+            fields = {name: it for name, it in vars(record).items() if name not in _STANDARD}
+            if record.exc_info:
+                fields["exc_info"] = logging.Formatter().formatException(record.exc_info)
+            _put(_line(record.levelno, record.name, record.getMessage(), fields))
         except Exception:  # noqa: BLE001 - as the handlers of the library do
             self.handleError(record)
-        else:
-            _put(line)
-
-    def _formatted(self, record: logging.LogRecord) -> bytes:
-        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def use(loop: asyncio.AbstractEventLoop | None) -> None:
-    """From now on this loop, which runs, writes the lines of all threads."""
+    """Let this running loop write the lines of all threads from now on."""
     global _home
     _home = loop
 
 
 def flush(*, wait: bool = True) -> bool:
-    """Write what waits; without ``wait`` only what is taken at once. Whether that was all."""
+    """Write the buffered lines; without ``wait``, only while the pipe accepts them. Return True if
+    none is left."""
     while _lines:
         if not select.select([], [OUT], [], None if wait else 0)[1]:
             return False
-        with suppress(OSError):  # nobody reads any more
-            os.write(OUT, _taken())
+        with suppress(OSError):  # the reader has closed the pipe
+            os.write(OUT, _next_write())
     return True
 
 
 def _put(line: bytes) -> None:
+    global _dropped
     with _lock:
         first = not _lines
-        _keep(line)
+        if len(_lines) < BUFFERED:
+            _lines.append(line)
+        else:
+            _dropped += 1
     if not first:
         return
     try:
-        asyncio.get_running_loop().call_soon(_in_loop)
-    except RuntimeError:  # in another thread
+        asyncio.get_running_loop().call_soon(_write_in_loop)
+    except RuntimeError:  # another thread
         if _home is None:
             flush()
         else:
-            _home.call_soon_threadsafe(_in_loop)
+            _home.call_soon_threadsafe(_write_in_loop)
 
 
-def _in_loop() -> None:
+def _write_in_loop() -> None:
     if not flush(wait=False):
-        asyncio.get_running_loop().call_later(AGAIN, _in_loop)
+        asyncio.get_running_loop().call_later(RETRY, _write_in_loop)
 
 
-def _keep(line: bytes) -> None:
-    global _left_out
-    if len(_lines) < WAITING:
-        _lines.append(line)
-    else:
-        _left_out += 1
-
-
-def _taken() -> bytes:
-    """The first of the lines that wait: as many as are written at once."""
-    global _left_out
+def _next_write() -> bytes:
+    """Take the first buffered lines: as many as one atomic write holds."""
+    global _dropped
     taken: list[bytes] = []
     size = 0
     with _lock:
-        while _lines and (not taken or size + len(_lines[0]) <= AT_ONCE):
+        while _lines and (not taken or size + len(_lines[0]) <= ATOMIC):
             size += len(_lines[0])
             taken.append(_lines.popleft())
-        if _left_out and not _lines:
-            _lines.append(_line(logging.WARNING, "requests left out", {"count": _left_out}))
-            _left_out = 0
+        if _dropped and not _lines:
+            fields = {"count": _dropped}
+            _lines.append(_line(logging.WARNING, __name__, "log lines dropped", fields))
+            _dropped = 0
     return b"".join(taken)
 
 
-def _line(level: int, message: str, fields: Mapping[str, object]) -> bytes:
-    now = time.time()
-    head = {
-        "time": _clock(int(now)),
+def _line(level: int, logger: str, message: str, fields: Mapping[str, object]) -> bytes:
+    line = {
+        "time": _clock(int(time.time())),
         "level": logging.getLevelName(level),
-        "logger": "serving.app.exchange",
+        "logger": logger,
         "message": message,
         "process": os.getpid(),
+        **fields,
     }
-    line = orjson.dumps({**head, **fields}, option=orjson.OPT_APPEND_NEWLINE)
-    if len(line) > AT_ONCE:
-        cut = {name: it[:LONGEST] if isinstance(it, str) else it for name, it in fields.items()}
-        line = orjson.dumps({**head, **cut}, option=orjson.OPT_APPEND_NEWLINE)
-    return line
+    encoded = _encoded(line)
+    if len(encoded) > ATOMIC:
+        encoded = _encoded({name: _shortened(name, it) for name, it in line.items()})
+    return encoded
 
 
-def _cut(record: logging.LogRecord) -> logging.LogRecord:
-    """The same in a line of bounded length; of an exception the end, which tells most."""
-    told = {
-        name: it[:LONGEST] if isinstance(it, str) else it
-        for name, it in {**vars(record), "msg": record.getMessage(), "args": ()}.items()
-    }
-    text = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
-    return logging.makeLogRecord({**told, "exc_info": None, "exc_text": text[-4 * LONGEST :]})
+def _encoded(line: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # what orjson refuses: other types, unpaired surrogates of file names
+        return json.dumps(line, default=str).encode() + b"\n"
+
+
+def _shortened(name: str, value: Any) -> Any:
+    """Return a bounded value: the start of a text; of an exception the end, which says most."""
+    if not isinstance(value, str):
+        return value
+    return value[-4 * LONGEST :] if name == "exc_info" else value[:LONGEST]
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,16 @@
-"""Where the values of the series lie if there are several workers: in files, by slot and version.
+"""Store the values of several workers' series in files, by slot and version.
 
-Knows prometheus-client's format of such files; knows no series. What counts everything lies in the
-folder of the run, in files of the worker's slot. What counts one version lies in a folder of the
-version, ``versions/<name>/<version>/``, in a file of each slot, so that it can be dropped: by a
-rename of the folder, for all workers at once. If they dropped their parts one by one, the sum would
-fall to the parts that are left, and ``rate()`` would take these for new counts.
+Knows prometheus-client's file format; knows no series. Series without a version lie in the folder
+of the run, in files of the worker's slot. Those of a version lie in ``versions/<name>/<version>/``,
+one file per slot, and are dropped for all workers at once by renaming that folder. If each worker
+dropped its part alone, the sum would fall to the parts left, which ``rate()`` counts as new.
 """
 
 import fcntl
+import os
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,47 +19,46 @@ from weakref import WeakValueDictionary
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
 VERSIONS = "versions"
-SERVES = "gauge_livemax"  # the files whose presence says that a worker serves a version
+SERVES = "gauge_livemax"  # the file of a slot that exists while its worker serves the version
 
 Version = tuple[str, int]
 
 
 class _File(MmapedDict):
-    """Closed with the last value in it."""
+    """A mapped file, closed with its last value."""
 
     def __del__(self) -> None:
         self.close()  # type: ignore[no-untyped-call]
 
 
 class Value:
-    """One number in a file."""
+    """One number in a file, as prometheus-client uses it."""
 
     def __init__(self, file: _File, key: str, lock: threading.Lock) -> None:
         self._file, self._key, self._lock = file, key, lock
         self._value: float = file.read_value(key)[0]  # type: ignore[no-untyped-call]
 
     def inc(self, amount: float) -> None:
-        """Add to it."""
+        """Add to the number."""
         with self._lock:
             self._value += amount
             self._file.write_value(self._key, self._value, 0.0)  # type: ignore[no-untyped-call]
 
     def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002
-        """Replace it."""
+        """Replace the number."""
         with self._lock:
             self._value = value
             self._file.write_value(self._key, value, 0.0)  # type: ignore[no-untyped-call]
 
     def get(self) -> float:
-        """What it is."""
+        """Return the number."""
         return self._value
 
 
-class Counts(Collector):
-    """The files of one run, as the worker in one slot writes them and all are read."""
+class SharedCounts:
+    """The files of one run: written by the worker in one slot, read for all slots."""
 
     def __init__(self, run: Path, slot: int) -> None:
         self._run, self._slot = run, slot
@@ -75,10 +75,10 @@ class Counts(Collector):
         about: str,
         multiprocess_mode: str = "",
     ) -> Value:
-        """A value of prometheus-client's, where the worker that had the slot before left it."""
-        told = dict(zip(labels, texts, strict=True))
+        """Return a value for prometheus-client, continuing that of the slot's previous worker."""
         mode = f"_{multiprocess_mode}" if multiprocess_mode else ""
-        path = self._folder_of(told) / f"{kind}{mode}_{self._slot}.db"
+        folder = self._folder_of(dict(zip(labels, texts, strict=True)))
+        path = folder / f"{kind}{mode}_{self._slot}.db"
         with self._lock:
             if (file := self._files.get(path)) is None or not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,17 +86,19 @@ class Counts(Collector):
             return Value(file, mmap_key(metric, name, list(labels), list(texts), about), self._lock)
 
     def holds(self, version: Version) -> bool:
-        """Whether this worker's counts of it are there."""
+        """Return True if this worker's counts of a version still exist."""
         return (self._folder(version) / f"counter_{self._slot}.db").exists()
 
     def retire(self, version: Version) -> None:
-        """This worker serves it no longer."""
-        with self.alone():
-            (self._folder(version) / f"{SERVES}_{self._slot}.db").unlink(missing_ok=True)
+        """Note that this worker no longer serves a version."""
+        folder, now = self._folder(version), time.time_ns()
+        with self.lock(), suppress(FileNotFoundError):
+            (folder / f"{SERVES}_{self._slot}.db").unlink()
+            os.utime(folder, ns=(now, now))  # the kernel's own clock may tick every 4 ms
 
     def sweep(self, kept: int) -> None:
-        """Drop the versions that no worker serves, but for so many: those served last."""
-        with self.alone():
+        """Drop the versions that no worker serves, except the ``kept`` ones retired last."""
+        with self.lock():
             retired = [
                 folder
                 for folder in self._run.glob(f"{VERSIONS}/*/*")
@@ -110,16 +112,16 @@ class Counts(Collector):
                 shutil.rmtree(gone)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no other worker begins to serve a version, or drops one."""
+    def lock(self) -> Iterator[None]:
+        """Keep other workers from adding, retiring or dropping a version."""
         with (self._run / "versions.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def collect(self) -> Collection[Metric]:
-        """All series, the sum of all slots."""
+        """Return all series, summed over the slots."""
         while True:
-            # A version that is dropped meanwhile takes all its files with it: once more, without.
+            # A version dropped in between takes its files with it: try again without them.
             with suppress(FileNotFoundError):
                 found = (*self._run.glob("*.db"), *self._run.glob(f"{VERSIONS}/*/*/*.db"))
                 files = [str(path) for path in found if path.stat().st_size]
@@ -130,7 +132,8 @@ class Counts(Collector):
         return self._run / VERSIONS / version[0] / str(version[1])
 
     def _folder_of(self, labels: Mapping[str, str]) -> Path:
-        """Of two versions in one series the higher comes and goes."""
+        """Return the folder of a series. A shadow's series belong to the higher of its two versions
+        and are dropped with it."""
         if "version" not in labels:
             return self._run
         version = max(int(labels["version"]), int(labels.get("shadow", 0)))
@@ -138,7 +141,7 @@ class Counts(Collector):
 
 
 def forget(run: Path, slot: int) -> None:
-    """A worker is gone, and with it all but its counts."""
+    """Remove the gauges of a worker that has ended; its counts stay."""
     for folder in (run, *run.glob(f"{VERSIONS}/*/*")):
-        with suppress(FileNotFoundError):  # another worker drops it
+        with suppress(FileNotFoundError):  # dropped by another worker
             mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""What was predicted since the service's start, read back from its series.
+"""Read back, from the series, what was predicted since the service started.
 
-Knows the names of these series and the samples of prometheus-client; knows no registry.
+Knows the names of these series and prometheus-client's samples; knows no registry.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,31 +14,30 @@ SUM = "convserve_confidence_sum"
 
 
 @dataclass
-class Predicted:
-    """The answers of one version."""
+class PredictionCounts:
+    """The predictions of one version."""
 
     labels: dict[str, int] = field(default_factory=dict)
-    below: dict[float, int] = field(default_factory=dict)  # answers of at most this confidence
-    confidence: float = 0.0  # sum of all
+    below: dict[float, int] = field(default_factory=dict)  # those of at most this confidence
+    confidence: float = 0.0  # sum over all
 
     @property
     def images(self) -> int:
-        """How many."""
+        """The number of predicted images."""
         return sum(self.labels.values())
 
 
-def predicted(families: Iterable[Metric], name: str) -> Mapping[int, Predicted]:
-    """The answers of one model, by version."""
-    found: dict[int, Predicted] = {}
-    samples = (sample for family in families for sample in family.samples)
-    for sample in samples:
+def by_version(families: Iterable[Metric], name: str) -> Mapping[int, PredictionCounts]:
+    """Return the predictions of the model ``name``, by version."""
+    found: dict[int, PredictionCounts] = {}
+    for sample in (sample for family in families for sample in family.samples):
         if sample.labels.get("model") != name or sample.name not in {LABELS, BUCKETS, SUM}:
             continue
-        version = found.setdefault(int(sample.labels["version"]), Predicted())
+        counts = found.setdefault(int(sample.labels["version"]), PredictionCounts())
         if sample.name == LABELS:
-            version.labels[sample.labels["label"]] = int(sample.value)
+            counts.labels[sample.labels["label"]] = int(sample.value)
         elif sample.name == BUCKETS:
-            version.below[float(sample.labels["le"])] = int(sample.value)
+            counts.below[float(sample.labels["le"])] = int(sample.value)
         else:
-            version.confidence = sample.value
+            counts.confidence = sample.value
     return found

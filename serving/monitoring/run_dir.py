@@ -1,6 +1,6 @@
-"""The folder of one run, in memory, that its processes share: what they count and how they are.
+"""The folder of one run, in memory, in which its processes share counts and states.
 
-Knows folders and locks; knows nothing of what is in them.
+Knows folders and locks; knows nothing of the files that others write there.
 """
 
 import fcntl
@@ -11,41 +11,39 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # names it to all; prometheus-client's own name
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's variable, which names the folder
 PREFIX = "convserve-"
 LOCK = "run.lock"
 KEY = "key"
 
 
-def made(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108
-    """A new one: what an earlier run counted must not be counted again. Those of runs that were
-    killed, and could not remove theirs, are removed."""
+def create(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108
+    """Create an empty folder, as no run may continue another's counts, and remove the folders that
+    killed runs left behind."""
     parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
     for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError), (folder / LOCK).open("r+") as file:  # it lives, or is another's
+        with suppress(OSError), (folder / LOCK).open("r+") as file:  # locked, or another user's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
 
 
-def hold(run: Path) -> int:
-    """Show that it is in use, for as long as this process and those that it forks live. The file
-    descriptor that does so."""
-    made = run / f".{LOCK}"
-    held = os.open(made, os.O_CREAT | os.O_RDWR)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    made.rename(run / LOCK)
-    (run / KEY).write_text(secrets.token_hex(32))  # the folder is its owner's alone
-    return held
+def lock(run: Path) -> int:
+    """Mark the folder as in use while this process or one of its forks lives. Return the file
+    descriptor that holds the lock."""
+    unlocked = run / f".{LOCK}"
+    descriptor = os.open(unlocked, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    unlocked.rename(run / LOCK)
+    (run / KEY).write_text(secrets.token_hex(32))  # mkdtemp: only the owner can read it
+    return descriptor
 
 
-def began(run: Path) -> float | None:
-    """When it began, in seconds since 1970."""
-    path = run / KEY
-    return path.stat().st_mtime if path.exists() else None
+def started_at(run: Path) -> float:
+    """Return the start of a locked run, in seconds since 1970."""
+    return (run / KEY).stat().st_mtime
 
 
-def key(run: Path) -> str | None:
-    """A secret that its processes share and no other run has."""
-    path = run / KEY
-    return path.read_text() if path.exists() else None
+def key(run: Path) -> str:
+    """Return a secret that the processes of a locked run share."""
+    return (run / KEY).read_text()

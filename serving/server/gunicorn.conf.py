@@ -19,7 +19,7 @@ from serving.settings import Settings
 
 _settings = Settings.from_environ(os.environ)
 _run = Path(os.environ[run_dir.DIRECTORY])
-_held = run_dir.hold(_run)
+_lock = run_dir.lock(_run)
 _master = os.getpid()
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
 

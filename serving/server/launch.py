@@ -26,9 +26,8 @@ def serve(check: Callable[[], int], *, workers: int) -> int:
     child = os.fork()
     if not child:
         os._exit(_ended(check))
-    os.environ[DIRECTORY] = str(run_dir.made())
+    os.environ[DIRECTORY] = str(run_dir.create())
     importlib.import_module("serving.app")
-    importlib.import_module("serving.feedback.database")  # takes a third of a second
     gc.freeze()  # or a collection in a worker would copy what all share
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (0, ON_GPU):

@@ -44,17 +44,7 @@ def logging_config(level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "json": {
-                "()": "pythonjsonlogger.json.JsonFormatter",
-                "fmt": ["asctime", "levelname", "name", "message", "process"],
-                "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-                "datefmt": "%Y-%m-%dT%H:%M:%S%z",
-            }
-        },
-        "handlers": {
-            "console": {"class": "serving.monitoring.json_log.Handler", "formatter": "json"}
-        },
+        "handlers": {"console": {"class": "serving.monitoring.json_log.Handler"}},
         "root": {"level": "WARNING", "handlers": ["console"]},
         "loggers": {"serving": {"level": level.upper()}},
     }
@@ -142,7 +132,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         """Serve until told to stop."""
         assert self._service is not None  # noqa: S101 - it was loaded
         self.loop.run_until_complete(self._serve())
-        self._service.labelling.recorder.close()
+        self._service.feedback.writer.close()
         json_log.use(None)
         json_log.flush()
         self.loop.close()
@@ -177,8 +167,8 @@ class Worker(base.Worker):  # type: ignore[misc]
         watching = [self.loop.create_task(self._service.reloader.watch())]
         if self.slot == 0:  # one of them is enough
             watching.append(self.loop.create_task(self._service.golden.watch()))
-            watching.append(self.loop.create_task(self._service.labelling.kept.watch()))
-            self._service.labelling.recorder.look()
+            watching.append(self.loop.create_task(self._service.feedback.images.watch()))
+            self._service.feedback.writer.probe()
         others = partial(self.shares.others, 2 * self._processes, but=self.slot)
         own = partial(self.shares.of, self.slot)
         most = min(MOST, sockets.most_connections())

@@ -1,4 +1,4 @@
-"""Processors: affinity and quota."""
+"""Count processors by affinity and by quota."""
 
 import os
 from pathlib import Path

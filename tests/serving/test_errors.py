@@ -9,7 +9,7 @@ from serving import errors
 from serving.app.hooks import translated
 
 
-def test_the_drawn_tree_is_the_written_one() -> None:
+def test_the_drawn_tree_matches_the_classes() -> None:
     drawn = re.findall(r"── (\w+) +(\d{3})", errors.__doc__ or "")
     assert {(name, int(status)) for name, status in drawn} == {
         (error.__name__, error.status) for error in errors.tree()
@@ -17,12 +17,12 @@ def test_the_drawn_tree_is_the_written_one() -> None:
 
 
 def test_codes_are_class_names_in_snake_case() -> None:
-    assert errors.ImageTooLarge().code == "image_too_large"
+    assert errors.ImageTooLarge.code == "image_too_large"
 
 
 def test_the_table_has_a_row_for_every_error() -> None:
     for error in errors.tree():
-        assert f"| {error.status} | `{error().code}` |" in errors.table()
+        assert f"| {error.status} | `{error.code}` |" in errors.table()
 
 
 @pytest.mark.parametrize("foreign", default_exceptions.values(), ids=lambda each: each.__name__)

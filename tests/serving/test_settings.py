@@ -1,4 +1,4 @@
-"""Settings: strict, but deaf to what Kubernetes injects."""
+"""Settings are read strictly, except for what Kubernetes injects."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from serving.errors import SettingsError
 from serving.settings import Settings, rows, table
 
 
-def test_an_empty_environment_gives_the_defaults() -> None:
+def test_an_environment_without_settings_means_the_defaults() -> None:
     assert Settings.from_environ({"PATH": "/bin"}) == Settings()
 
 
@@ -39,6 +39,16 @@ def test_values_are_read_in_their_type() -> None:
         ("CONVSERVE_DEVICE", "gpu", "CONVSERVE_DEVICE is 'gpu'. Expected cpu, cuda or auto."),
         ("CONVSERVE_PRECISION", "fp16", "Expected float32, int8 or auto."),
         ("CONVSERVE_ARENA", "", "CONVSERVE_ARENA is empty."),
+        (
+            "CONVSERVE_FEEDBACK_URL",
+            "mysql://db",
+            "CONVSERVE_FEEDBACK_URL begins with 'mysql://db'.",
+        ),
+        (
+            "CONVSERVE_FEEDBACK_KEYS",
+            "k" * 16 + ",short",
+            "holds a key of 5 characters. Expected at",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, message: str) -> None:
@@ -48,11 +58,11 @@ def test_a_wrong_setting_is_refused_with_a_sentence(name: str, value: str, messa
 
 
 @pytest.mark.parametrize("bind", ["localhost:0", "0.0.0.0:8000", "[::]:80", "unix:/run/c.sock"])
-def test_an_address_of_any_kind_is_taken(bind: str) -> None:
+def test_an_address_of_any_kind_is_accepted(bind: str) -> None:
     assert Settings.from_environ({"CONVSERVE_BIND": bind}).bind == bind
 
 
-def test_a_level_with_a_space_is_the_level() -> None:
+def test_spaces_around_a_value_are_ignored() -> None:
     assert Settings.from_environ({"CONVSERVE_LOG_LEVEL": "info "}).log_level == "info"
 
 
@@ -83,5 +93,5 @@ def test_no_setting_has_a_name_that_kubernetes_may_inject() -> None:
 
 def test_the_table_has_a_sentence_for_every_setting() -> None:
     for row in rows():
-        assert row.about.sentence.endswith(".")
-        assert f"| `{row.name}` | `{row.default}` | {row.about.sentence} |" in table()
+        assert row.sentence.endswith(".")
+        assert f"| `{row.name}` | `{row.default}` | {row.sentence} |" in table()

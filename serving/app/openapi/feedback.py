@@ -24,8 +24,7 @@ from serving.app.openapi.schemas import (
     ref,
     structure,
 )
-from serving.feedback.quality import MOST as MOST_LABELS
-from serving.feedback.quality import NEWEST
+from serving.feedback.quality import DEFAULT_LABELS, MAX_LABELS
 
 
 def feedback() -> dict[str, Any]:
@@ -47,12 +46,15 @@ def feedback() -> dict[str, Any]:
 
 def quality(name: dict[str, Any]) -> dict[str, Any]:
     """Describe ``GET /models/<name>/quality``; ``name`` is the parameter of the path."""
-    about = f"The number of newest labels to use, at most {MOST_LABELS}."
+    about = f"The number of newest labels to use, at most {MAX_LABELS}."
     return get(
         "Accuracy, calibration and drift of a model.",
         ref("Quality"),
         *(errors.BadRequest, errors.UnknownModel, errors.Overloaded, errors.FeedbackUnavailable),
-        parameters=[name, parameter("labels", "query", {**POSITIVE, "default": NEWEST}, about)],
+        parameters=[
+            name,
+            parameter("labels", "query", {**POSITIVE, "default": DEFAULT_LABELS}, about),
+        ],
     )
 
 

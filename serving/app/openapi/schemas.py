@@ -74,7 +74,7 @@ def failures(*raised: type[ServingError], shape: str = "Error") -> dict[str, Any
     """Return the answers of errors, by status."""
     by_status: dict[str, list[str]] = {}
     for error in raised:
-        by_status.setdefault(str(error.status), []).append(f"`{error().code}`: {error.__doc__}")
+        by_status.setdefault(str(error.status), []).append(f"`{error.code}`: {error.__doc__}")
     return {
         status: content(" ".join(about), JSON, ref(shape)) for status, about in by_status.items()
     }

@@ -102,10 +102,10 @@ class Reloader:
         level = logging.INFO if old else logging.DEBUG
         for model in old - new:
             logger.info("retired", extra={"model": model.name, "version": model.version})
-            self._metrics.retired(model.name, model.version)
+            self._metrics.retire_version(model.name, model.version)
         for model in new - old:
             logger.log(level, "loaded", extra={"model": model.name, "version": model.version})
-            self._metrics.loaded(
+            self._metrics.add_version(
                 model.name,
                 model.version,
                 provider=model.provider,

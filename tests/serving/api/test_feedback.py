@@ -23,7 +23,7 @@ from serving.api.feedback import MOST
 from serving.app import SERVICE, create_app
 from serving.app.service import Service
 from serving.errors import FeedbackUnavailable
-from serving.feedback.database import Store
+from serving.feedback.database import Database
 from serving.feedback.ids import Signer
 from serving.feedback.labels import Label
 from serving.settings import Settings
@@ -176,12 +176,12 @@ def test_labels_that_wait_for_the_database_hold_no_prediction_place(
 ) -> None:
     client, go_on, held = app.test_client(), threading.Event(), list[bool]()
 
-    def hang(_: Store, given: Sequence[Label]) -> list[str | None]:
+    def hang(_: Database, given: Sequence[Label]) -> list[str | None]:
         held.append(service.pipeline.admission.idle)
         assert go_on.wait(60)
         return [None] * len(given)
 
-    monkeypatch.setattr(Store, "record", hang)
+    monkeypatch.setattr(Database, "write", hang)
     asking = threading.Thread(
         target=label, args=(app.test_client(), {"id": signed(), "label": "dark"})
     )
@@ -262,8 +262,8 @@ def test_while_the_database_is_away_labels_are_refused_and_predictions_continue(
         raise FeedbackUnavailable("The database of labels is away. Try again later.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Store, "record", away)
-        broken.setattr(Store, "sums", away)
+        broken.setattr(Database, "write", away)
+        broken.setattr(Database, "sums", away)
         answer = label(client, given)
         assert_error(answer, 503, "feedback_unavailable")
         assert answer.headers["Retry-After"] == "5"

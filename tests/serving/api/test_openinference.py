@@ -5,7 +5,6 @@ import gzip
 import json
 import math
 import struct
-import tomllib
 import zlib
 from typing import Any
 
@@ -23,7 +22,6 @@ from serving.api.body import Limits
 from serving.app.service import Service
 from serving.errors import BadRequest, RequestTooLarge
 from serving.inference.images.pixels import PixelSpec
-from tests.serving.running import ROOT
 from tests.serving.samples import png
 
 DARK, LIGHT = png(10), png(240)
@@ -119,11 +117,6 @@ def test_the_server_and_its_models_describe_themselves(
 ) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.json) == (200, expected)
-
-
-def test_the_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert __version__ == project["version"]
 
 
 def test_a_slash_or_a_version_in_the_path_changes_nothing(client: FlaskClient) -> None:

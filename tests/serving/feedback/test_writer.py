@@ -1,4 +1,4 @@
-"""Labels of many requests are written together, and each request gets its own answer."""
+"""Labels of many requests share a transaction, and each request gets its own result."""
 
 import asyncio
 import threading
@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from serving.errors import DeadlineExceeded, FeedbackUnavailable, Overloaded
-from serving.feedback import writer as recorders
+from serving.feedback import writer as module
 from serving.feedback.labels import Label
-from serving.feedback.writer import Recorder
+from serving.feedback.writer import Writer
 from tests.serving.feedback.test_database import of
 
 
 class Slow:
-    """A database that writes when it is told to."""
+    """A database that writes when ``resume`` is set."""
 
     def __init__(self) -> None:
-        self.go_on, self.written, self.away = threading.Event(), list[list[str]](), False
+        self.resume, self.written, self.unreachable = threading.Event(), list[list[str]](), False
         self.fails = False
 
-    def record(self, labels: Sequence[Label]) -> list[str | None]:
-        assert self.go_on.wait(30)
+    def write(self, labels: Sequence[Label]) -> list[str | None]:
+        assert self.resume.wait(30)
         if self.fails:
-            raise FeedbackUnavailable("away")
+            raise FeedbackUnavailable("unreachable")
         self.written.append([each.id for each in labels])
         return [None if each.label == "7" else "7" for each in labels]
 
@@ -34,82 +34,84 @@ def soon() -> float:
     return time.monotonic() + 30
 
 
-def recorder(store: Any) -> Recorder:
-    return Recorder(lambda: store)
+def writer(database: Any) -> Writer:
+    return Writer(database)
 
 
-def test_what_waits_is_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorders, "TOGETHER", 3)
-    store = Slow()
+def test_waiting_labels_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP", 3)
+    database = Slow()
 
     async def several() -> list[Any]:
-        by = recorder(store)
+        by = writer(database)
         waiting = [
-            asyncio.create_task(by.record([of(key) for key in keys], soon()))
+            asyncio.create_task(by.write([of(key) for key in keys], soon()))
             for keys in ("a", "bc", "d", "efgh", "i")
         ]
-        waiting.append(asyncio.create_task(by.record([of("j", "1")], soon())))
+        waiting.append(asyncio.create_task(by.write([of("j", "1")], soon())))
         await asyncio.sleep(0)
-        store.go_on.set()
+        database.resume.set()
         return [await each for each in waiting]
 
     assert asyncio.run(several()) == [[None], [None] * 2, [None], [None] * 4, [None], ["7"]]
-    assert store.written == [["a"], ["b", "c", "d"], ["e", "f", "g", "h"], ["i", "j"]]
+    assert database.written == [["a"], ["b", "c", "d"], ["e", "f", "g", "h"], ["i", "j"]]
 
 
-def test_what_fails_fails_for_all_that_share_it_and_the_next_goes_on() -> None:
-    store = Slow()
-    store.fails = True
-    store.go_on.set()
+def test_a_failed_transaction_fails_its_requests_and_the_next_one_continues() -> None:
+    database = Slow()
+    database.fails = True
+    database.resume.set()
 
     async def several() -> None:
-        by = recorder(store)
+        by = writer(database)
         with pytest.raises(FeedbackUnavailable):
-            await by.record([of("a")], soon())
-        store.fails = False
-        assert await by.record([of("b")], soon()) == [None]
-        store.away = True
+            await by.write([of("a")], soon())
+        database.fails = False
+        assert await by.write([of("b")], soon()) == [None]
+        database.unreachable = True
         with pytest.raises(FeedbackUnavailable):
-            await by.record([of("c")], soon())
-        assert await by.record([], soon()) == []
+            await by.write([of("c")], soon())
+        assert await by.write([], soon()) == []
 
     asyncio.run(several())
-    assert store.written == [["b"]]
+    assert database.written == [["b"]]
 
 
-def test_behind_a_transaction_that_hangs_no_label_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Slow()
+def test_no_label_queues_behind_a_transaction_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Slow()
 
     async def several() -> None:
-        by = recorder(store)
-        first = asyncio.create_task(by.record([of("a")], soon()))
+        by = writer(database)
+        first = asyncio.create_task(by.write([of("a")], soon()))
         await asyncio.sleep(0)
-        monkeypatch.setattr(recorders, "STUCK", -1.0)
+        monkeypatch.setattr(module, "STUCK", -1.0)
         with pytest.raises(FeedbackUnavailable):
-            await by.record([of("b")], soon())
-        store.go_on.set()
+            await by.write([of("b")], soon())
+        database.resume.set()
         assert await first == [None]
 
     asyncio.run(several())
 
 
-def test_too_many_are_refused_and_who_is_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorders, "WAITING", 2)
-    store = Slow()
+def test_too_many_labels_are_refused_and_late_ones_get_a_deadline_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "QUEUED", 2)
+    database = Slow()
 
     async def several() -> None:
-        by = recorder(store)
-        first = asyncio.create_task(by.record([of("a")], soon()))
+        by = writer(database)
+        first = asyncio.create_task(by.write([of("a")], soon()))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(by.record([of("b"), of("c")], time.monotonic() + 0.05))
+        waiting = asyncio.create_task(by.write([of("b"), of("c")], time.monotonic() + 0.05))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await by.record([of("d")], soon())
+            await by.write([of("d")], soon())
         with pytest.raises(DeadlineExceeded, match="Send them again"):
             await waiting
-        store.go_on.set()
+        database.resume.set()
         assert await first == [None]
-        assert await by.record([of("e")], soon()) == [None]
+        assert await by.write([of("e")], soon()) == [None]
 
     asyncio.run(several())
-    assert store.written == [["a"], ["b", "c"], ["e"]]
+    assert database.written == [["a"], ["b", "c"], ["e"]]

@@ -1,4 +1,4 @@
-"""The page for Prometheus: what prometheus-client would write."""
+"""The page for Prometheus equals what prometheus-client writes."""
 
 import math
 from collections.abc import Iterator
@@ -8,9 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.monitoring.exposition import Page
+from serving.monitoring.exposition import _series, page
 
-page = Page()
 ODD = 'a "quoted" \\ one\nin two lines, ä'
 
 
@@ -32,10 +31,10 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
     return made
 
 
-def test_it_is_what_the_library_writes(registry: CollectorRegistry) -> None:
+def test_the_page_equals_that_of_the_library(registry: CollectorRegistry) -> None:
     expected = generate_latest(registry)
     assert page(registry.collect()) == expected
-    assert page(registry.collect()) == expected  # from memory
+    assert page(registry.collect()) == expected  # from the cache
     assert ODD in {
         sample.labels.get("label")
         for family in text_string_to_metric_families(expected.decode())
@@ -43,7 +42,7 @@ def test_it_is_what_the_library_writes(registry: CollectorRegistry) -> None:
     }
 
 
-def test_numbers_are_those_of_now(registry: CollectorRegistry) -> None:
+def test_numbers_are_current(registry: CollectorRegistry) -> None:
     page(registry.collect())
     counter = Counter("more", "More.", ("model",), registry=registry).labels("pets")
     for count in (1, 2):
@@ -51,7 +50,7 @@ def test_numbers_are_those_of_now(registry: CollectorRegistry) -> None:
         assert f'more_total{{model="pets"}} {count}.0\n'.encode() in page(registry.collect())
 
 
-def test_when_a_series_was_made_is_not_told() -> None:
+def test_times_of_creation_are_left_out() -> None:
     registry = CollectorRegistry()
     Counter("images", "Images.", registry=registry).inc()
 
@@ -62,12 +61,9 @@ def test_when_a_series_was_made_is_not_told() -> None:
     assert page(families()).splitlines()[2:] == [b"images_total 1.0"]
 
 
-def test_only_what_the_last_page_held_is_remembered() -> None:
-    page, registry = Page(), CollectorRegistry()
-    images = Counter("images", "Images.", ("version",), registry=registry)
-    for version in range(20):
-        images.labels(str(version)).inc()
-        page(registry.collect())
-        images.remove(str(version))
+def test_a_line_is_cached_by_all_of_its_labels(registry: CollectorRegistry) -> None:
     page(registry.collect())
-    assert not page._known
+    before = _series.cache_info()
+    page(registry.collect())
+    after = _series.cache_info()
+    assert (after.misses, after.currsize) == (before.misses, before.currsize)

@@ -1,4 +1,4 @@
-"""The lines of the log: whole, whoever writes beside, and no burden where nobody reads them."""
+"""Lines of the log stay whole and block nobody, even if the reader stalls."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from pythonjsonlogger.json import JsonFormatter
 
 from serving.monitoring import json_log
 from tests.serving.running import ROOT
@@ -46,7 +46,7 @@ def test_lines_of_two_processes_in_one_pipe_stay_whole() -> None:
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The end at which a log is read that nobody reads yet."""
+    """The reading end of a log that nobody reads yet."""
     out, into = os.pipe()
     monkeypatch.setattr(json_log, "OUT", into)
     yield out
@@ -62,7 +62,7 @@ def read(pipe: int, count: int) -> list[dict[str, object]]:
     return [json.loads(line) for line in got.splitlines()]
 
 
-def test_a_reader_that_stalls_stalls_no_loop_and_loses_no_line(pipe: int) -> None:
+def test_a_stalled_reader_blocks_no_loop_and_loses_no_line(pipe: int) -> None:
     async def requests() -> None:
         for _ in range(2000):  # more than a pipe holds
             json_log.write(20, FIELDS)
@@ -71,20 +71,20 @@ def test_a_reader_that_stalls_stalls_no_loop_and_loses_no_line(pipe: int) -> Non
         reading = asyncio.to_thread(read, pipe, 2000)
         assert len(await reading) == 2000
 
-    stalled = threading.Thread(target=asyncio.run, args=(requests(),), daemon=True)
-    stalled.start()
-    stalled.join(60)
-    assert not stalled.is_alive()
+    thread = threading.Thread(target=asyncio.run, args=(requests(),), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
     assert not json_log._lines
 
 
-def test_a_reader_that_stalls_stalls_no_other_thread(pipe: int) -> None:
+def test_a_stalled_reader_blocks_no_other_thread(pipe: int) -> None:
     async def requests() -> None:
         json_log.use(asyncio.get_running_loop())
         record = logging.makeLogRecord({"msg": "x" * 120})
         for _ in range(1000):  # more than a pipe holds
             await asyncio.to_thread(json_log.write, 20, FIELDS)
-            await asyncio.to_thread(handler().handle, record)
+            await asyncio.to_thread(json_log.Handler().handle, record)
         assert json_log._lines
         assert len(await asyncio.to_thread(read, pipe, 2000)) == 2000
 
@@ -95,24 +95,20 @@ def test_a_reader_that_stalls_stalls_no_other_thread(pipe: int) -> None:
     assert not json_log._lines
 
 
-def handler() -> json_log.Handler:
-    made = json_log.Handler()
-    made.setFormatter(JsonFormatter("%(message)s"))
-    return made
-
-
 def test_an_exception_leaves_one_line_with_its_end(pipe: int) -> None:
     exc = RuntimeError("x" * 10_000 + "the end")
-    told = {"msg": "bug", "path": "/" * 9000, "exc_info": (RuntimeError, exc, None)}
-    handler().handle(logging.makeLogRecord(told))
+    record = {"msg": "%s", "args": ("bug",), "name": "serving.app", "levelno": logging.ERROR}
+    extra = {"path": "/" * 9000, "exc_info": (RuntimeError, exc, None)}
+    json_log.Handler().handle(logging.makeLogRecord(record | extra))
     (line,) = read(pipe, 1)
-    assert line["message"] == "bug"
+    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "serving.app", "bug")
+    assert len(str(line["path"])) == json_log.LONGEST
     assert str(line["exc_info"]).endswith("xthe end")
-    assert len(json.dumps(line)) < json_log.AT_ONCE
+    assert len(json.dumps(line)) < json_log.ATOMIC
 
 
-def test_what_was_left_out_is_told(pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_log, "WAITING", 3)
+def test_dropped_lines_are_counted(pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_log, "BUFFERED", 3)
 
     async def requests() -> None:
         for _ in range(5):
@@ -120,11 +116,19 @@ def test_what_was_left_out_is_told(pipe: int, monkeypatch: pytest.MonkeyPatch) -
 
     asyncio.run(requests())
     json_log.flush()
-    told = [(line["message"], line.get("count")) for line in read(pipe, 4)]
-    assert told == [("request", None)] * 3 + [("requests left out", 2)]
+    lines = [(line["message"], line.get("count")) for line in read(pipe, 4)]
+    assert lines == [("request", None)] * 3 + [("log lines dropped", 2)]
 
 
 def test_a_line_that_is_too_long_is_cut(pipe: int) -> None:
     json_log.write(20, {"path": "/" + "\N{GRINNING FACE}" * 8000, "status": 404})
     (line,) = read(pipe, 1)
     assert (len(str(line["path"])), line["status"]) == (json_log.LONGEST, 404)
+
+
+def test_values_of_any_kind_are_logged(pipe: int) -> None:
+    values = {"folder": Path("/models"), "file": "\udcff", "count": {1: 2}}
+    json_log.Handler().handle(logging.makeLogRecord({"msg": "start", **values}))
+    (line,) = read(pipe, 1)
+    assert (line["folder"], line["file"], line["count"]) == ("/models", "\udcff", {"1": 2})
+    assert line.keys() == {"time", "level", "logger", "message", "process", *values}

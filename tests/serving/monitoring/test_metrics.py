@@ -1,4 +1,4 @@
-"""Every series, counted once, and one page for several workers."""
+"""Every series is counted once, and one page merges several workers."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from tests.serving.samples import png
 
 
 def value(page: str, name: str, **labels: str) -> float:
-    """The sum of the samples of that name with these labels."""
+    """Return the sum of the samples of that name with these labels."""
     found = [
         sample.value
         for family in text_string_to_metric_families(page)
@@ -33,7 +33,7 @@ def value(page: str, name: str, **labels: str) -> float:
 
 
 def labels(page: str, name: str, label: str) -> set[str]:
-    """What this label says in the samples of that name."""
+    """Return the values of a label in the samples of that name."""
     return {
         sample.labels[label]
         for family in text_string_to_metric_families(page)
@@ -53,7 +53,7 @@ def test_a_request_is_counted_once_in_every_series(client: FlaskClient) -> None:
     assert value(page, "convserve_requests_in_flight") == 1  # the scrape itself
 
 
-def test_series_of_a_loaded_model_start_at_zero(client: FlaskClient) -> None:
+def test_series_of_a_served_model_start_at_zero(client: FlaskClient) -> None:
     page = client.get("/metrics").text
     assert value(page, "convserve_images_total", model="tint", label="dark") == 0
     assert value(page, "convserve_stage_seconds_count", model="tint", stage="queue") == 0
@@ -69,7 +69,7 @@ def test_errors_are_counted_by_code(client: FlaskClient) -> None:
     assert value(page, "convserve_errors_total", code="invalid_image") == 2
 
 
-def test_invented_methods_and_paths_make_no_series(client: FlaskClient) -> None:
+def test_invented_methods_and_paths_create_no_series(client: FlaskClient) -> None:
     client.open("/a", method="BREW")
     client.open("/b", method="BREW")
     page = client.get("/metrics").text
@@ -86,7 +86,7 @@ print(metrics.page().decode())
 """
 
 
-def test_a_replaced_worker_goes_on_in_the_file_of_its_slot(tmp_path: Path) -> None:
+def test_a_replaced_worker_continues_the_file_of_its_slot(tmp_path: Path) -> None:
     pages = [
         subprocess.run(
             [sys.executable, "-c", WORKER, slot],
@@ -103,7 +103,7 @@ def test_a_replaced_worker_goes_on_in_the_file_of_its_slot(tmp_path: Path) -> No
 
 
 class Worker:
-    """A worker's metrics, and what it does with versions of one model."""
+    """The metrics of a worker that loads and retires versions of one model."""
 
     def __init__(self, slot: int | None) -> None:
         self.metrics = Metrics(slot=slot)
@@ -111,7 +111,9 @@ class Worker:
 
     def load(self, version: int) -> None:
         values.ValueClass = self._class  # another worker's, in a process of its own
-        self.metrics.loaded("shade", version, provider="CPU", precision="float32", labels=["dark"])
+        self.metrics.add_version(
+            "shade", version, provider="CPU", precision="float32", labels=["dark"]
+        )
         self.metrics.sweep()
 
     def count(self, version: int, images: int) -> None:
@@ -120,16 +122,16 @@ class Worker:
             self.metrics.images("shade", version, [("dark", 0.9)])
 
     def retire(self, version: int) -> None:
-        self.metrics.retired("shade", version)
+        self.metrics.retire_version("shade", version)
         self.metrics.sweep()
 
-    def come_and_go(self, *versions: int) -> None:
+    def load_and_retire(self, *versions: int) -> None:
         for version in versions:
             self.load(version)
             self.retire(version)
 
     def images(self, version: int) -> float | None:
-        """How many the page tells; None where it tells none."""
+        """Return the count on the page, or None if it has no such series."""
         page = self.metrics.page().decode()
         if str(version) not in labels(page, "convserve_images_total", "version"):
             return None
@@ -138,7 +140,7 @@ class Worker:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, Worker]:
-    """Two workers of one run."""
+    """Return two workers of one run."""
     monkeypatch.setenv(DIRECTORY, str(tmp_path))
     monkeypatch.setattr(values, "ValueClass", None)
     monkeypatch.setattr(metrics, "KEPT", KEPT)
@@ -150,7 +152,7 @@ MANY = range(100, 100 + 2 * KEPT)
 
 
 @pytest.mark.parametrize("slot", [None, 0])
-def test_the_series_of_versions_that_were_retired_long_ago_are_dropped(
+def test_the_series_of_long_retired_versions_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: int | None
 ) -> None:
     monkeypatch.setenv(DIRECTORY, str(tmp_path))
@@ -159,7 +161,7 @@ def test_the_series_of_versions_that_were_retired_long_ago_are_dropped(
     worker = Worker(slot)
     worker.load(1)
     worker.count(1, 3)
-    worker.come_and_go(*MANY)
+    worker.load_and_retire(*MANY)
     page = worker.metrics.page().decode()
     left = {"1", *map(str, MANY[-KEPT:])}
     assert labels(page, "convserve_images_total", "version") == left
@@ -169,23 +171,23 @@ def test_the_series_of_versions_that_were_retired_long_ago_are_dropped(
     assert slot is None or len(list(tmp_path.rglob("*.db"))) == 3 * len(left) + 1 - KEPT
 
 
-def test_a_sum_never_falls_to_a_part(pair: tuple[Worker, Worker]) -> None:
+def test_a_sum_never_falls_to_the_count_of_one_worker(pair: tuple[Worker, Worker]) -> None:
     one, other = pair
     for worker, images in ((one, 5), (other, 7)):
         worker.load(1)
         worker.count(1, images)
     one.retire(1)
-    one.come_and_go(*MANY)
+    one.load_and_retire(*MANY)
     assert [worker.images(1) for worker in pair] == [12, 12]
     other.retire(1)
     assert one.images(1) == 12
     for version in MANY:
-        other.come_and_go(version)
+        other.load_and_retire(version)
         assert other.images(1) in (12, None)
     assert one.images(1) is None
 
 
-def test_a_version_that_comes_back_goes_on_or_begins_anew(pair: tuple[Worker, Worker]) -> None:
+def test_a_version_that_returns_continues_until_it_was_dropped(pair: tuple[Worker, Worker]) -> None:
     for worker in pair:
         worker.load(1)
         worker.count(1, 2)
@@ -196,35 +198,33 @@ def test_a_version_that_comes_back_goes_on_or_begins_anew(pair: tuple[Worker, Wo
     assert pair[0].images(1) == 6
     for worker in pair:
         worker.retire(1)
-    pair[1].come_and_go(*MANY)
+    pair[1].load_and_retire(*MANY)
     for worker in pair:
         worker.load(1)
         worker.count(1, 1)
     assert pair[0].images(1) == 2
 
 
-def test_a_worker_that_is_gone_leaves_its_counts(
-    pair: tuple[Worker, Worker], tmp_path: Path
-) -> None:
+def test_a_worker_that_ended_leaves_its_counts(pair: tuple[Worker, Worker], tmp_path: Path) -> None:
     pair[0].load(1)
     pair[0].count(1, 2)
     forget(tmp_path, 0)
     assert pair[1].images(1) == 2
     page = pair[1].metrics.page().decode()
     assert labels(page, "convserve_model_info", "version") == set()
-    pair[1].come_and_go(*MANY)
+    pair[1].load_and_retire(*MANY)
     assert pair[1].images(1) is None
 
 
-def test_a_version_that_is_dropped_during_a_scrape_is_left_out(
+def test_a_version_dropped_during_a_scrape_is_left_out(
     pair: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    one.come_and_go(1)
+    one.load_and_retire(1)
     merge = MultiProcessCollector.merge
 
     def meanwhile(files: list[str]) -> Any:
-        other.come_and_go(*MANY)
+        other.load_and_retire(*MANY)
         monkeypatch.setattr(MultiProcessCollector, "merge", merge)
         return merge(files)  # type: ignore[no-untyped-call]
 

@@ -1,39 +1,46 @@
-"""The folder of a run: it goes with the run, however that ends."""
+"""The folder of a run is removed, however the run ends."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from serving.monitoring import run_dir
 from tests.serving.running import ROOT
 
-HOLDS = (
+LOCKED = (
     "import sys; from serving.monitoring.run_dir import *; "
-    "hold(Path(sys.argv[1])); print(1); input()"
+    "lock(Path(sys.argv[1])); print(1); input()"
 )
 
 
 def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path: Path) -> None:
-    first = run_dir.made(tmp_path)
+    first = run_dir.create(tmp_path)
     other = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, first],
+        [sys.executable, "-c", LOCKED, first],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     assert other.stdout is not None
     assert other.stdout.readline() == b"1\n"
-    second = run_dir.made(tmp_path)
+    second = run_dir.create(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([first, second])
     os.kill(other.pid, signal.SIGKILL)
     other.communicate()
-    third = run_dir.made(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([second, third])  # the second begins yet
+    third = run_dir.create(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([second, third])  # the second has no lock yet
 
 
-def test_where_memory_is_not_to_be_had_the_folder_is_temporary(tmp_path: Path) -> None:
-    made = run_dir.made(tmp_path / "none")
-    assert made.is_dir()
-    made.rmdir()
+def test_processes_of_a_run_share_its_start_and_a_secret(tmp_path: Path) -> None:
+    os.close(run_dir.lock(tmp_path))
+    assert abs(time.time() - run_dir.started_at(tmp_path)) < 60
+    assert len(run_dir.key(tmp_path)) == 64
+
+
+def test_without_shared_memory_the_folder_is_a_temporary_one(tmp_path: Path) -> None:
+    created = run_dir.create(tmp_path / "none")
+    assert created.is_dir()
+    created.rmdir()

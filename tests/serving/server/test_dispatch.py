@@ -16,7 +16,7 @@ from flask import Flask
 from serving.api import exchange
 from serving.api.routes import PER_THREAD
 from serving.app import SERVICE, create_app
-from serving.feedback.database import Store
+from serving.feedback.database import Database
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
 from serving.server.http.message import Answer, Request
@@ -176,7 +176,7 @@ def test_metrics_wait_for_no_database_that_hangs(
         assert go_on.wait(60)
         return []
 
-    monkeypatch.setattr(Store, "newest", hang)
+    monkeypatch.setattr(Database, "newest", hang)
     asking = [threading.Thread(target=front.get, args=("/models/shade/quality",)) for _ in range(8)]
     for each in asking:
         each.start()

@@ -13,8 +13,8 @@ PROGRAM = """
 import os, pathlib, sys
 from serving.monitoring import run_dir
 from serving.server import launch
-made = run_dir.made
-run_dir.made = lambda: made(pathlib.Path(sys.argv[1]))
+create = run_dir.create
+run_dir.create = lambda: create(pathlib.Path(sys.argv[1]))
 sys.exit(launch.serve(lambda: {check}, workers=0))
 """
 

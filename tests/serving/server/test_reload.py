@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench.rig.sockets import owners
-from serving.feedback.database import Store
+from serving.feedback.database import Database
 from tests.serving.monitoring.test_metrics import labels, value
 from tests.serving.running import Running, running
 from tests.serving.samples import publish
@@ -165,7 +165,7 @@ def test_labels_are_in_one_file_once_the_service_has_stopped(tmp_path: Path) -> 
             assert answer["status"] == "recorded"
         service.terminate()
     copy = shutil.copy(tmp_path / "labels.db", tmp_path / "copy.db")
-    store = Store(f"sqlite:///{copy}", replica="one", worker=0)
+    store = Database(f"sqlite:///{copy}", replica="one", worker=0)
     assert len(list(store.all())) == 20
 
 
@@ -173,7 +173,7 @@ def test_a_database_that_is_away_is_told_at_the_start(tmp_path: Path) -> None:
     publish(tmp_path)
     url = f"sqlite:///{tmp_path}/nowhere/labels.db"
     with running(tmp_path, workers=2, feedback_url=url) as service:
-        until(lambda: "the database of labels is away" in service.output())
+        until(lambda: "the database of labels is unreachable" in service.output())
         assert "unable to open database file" in service.output()
         assert service.request("GET", "/readyz")[0] == 200
 
