@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from serving.server import sockets
 from serving.server.http.connection import Connection
-from serving.server.http.pool import Server
+from serving.server.http.pool import Pool
 from serving.server.load import Share, least, leaves
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Accepting:
 
     def __init__(
         self,
-        server: Server,
+        pool: Pool,
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         *,
@@ -52,7 +52,7 @@ class Accepting:
         most: int = MOST,
     ) -> None:
         """``others`` tells what the other workers have, ``own`` what this one has."""
-        self._server, self._loop, self._listener = server, loop, listener
+        self._pool, self._loop, self._listener = pool, loop, listener
         self._others, self._own, self._most = others, own, most
         self.spare = 0  # connections that it leaves to others as it is busier
         self._left_to: Share | None = None
@@ -81,15 +81,15 @@ class Accepting:
                     self._back_off(str(exc.strerror))
                 return  # none is left: another worker took it
             client.setblocking(False)
-            self._server.comes(1)
+            self._pool.open(1)
             self._loop.create_task(self._connected(client))
-            if self._server.clients > self._most:
+            if self._pool.clients > self._most:
                 if not self._make_room():
                     self._back_off(f"All of {self._most} connections are at work")
                 return  # what was closed is gone in the next step of the loop
 
     def _make_room(self) -> bool:
-        return self._server.make_room(self._most // ROOM or 1)
+        return self._pool.make_room(self._most // ROOM or 1)
 
     def _leaves(self) -> bool:
         """Whether the next one is left to another worker, for a moment."""
@@ -119,10 +119,10 @@ class Accepting:
             self._loop.add_reader(self._listener, self._comes)
 
     async def _connected(self, client: socket.socket) -> None:
-        server, loop = self._server, self._loop
+        pool, loop = self._pool, self._loop
         try:
-            await loop.connect_accepted_socket(lambda: Connection(server, loop), client)
+            await loop.connect_accepted_socket(lambda: Connection(pool, loop), client)
         except OSError:  # it has gone already
             client.close()
         finally:
-            server.comes(-1)
+            pool.open(-1)

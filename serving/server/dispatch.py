@@ -1,16 +1,16 @@
-"""What stands before Flask: predictions, probes and the routes of other protocols are answered in
-the event loop, all else is handed to Flask in a thread.
+"""Dispatch a worker's requests: predictions, probes and other protocols run in the event loop, all
+else runs on Flask in a thread.
 
-Knows HTTP requests and WSGI. A prediction costs too little to pay for a thread and a framework;
-what it does is ``routes``'s and ``edge``'s, as under Flask, so no behaviour differs.
+Knows HTTP requests and WSGI. A prediction costs too little to pay for a thread and a framework; its
+handlers are those of ``serving.api``, as under Flask, so the behaviour is the same.
 """
 
 import asyncio
-import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from io import BytesIO
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -20,83 +20,81 @@ from serving.api.context import Answer, Call, encoded
 from serving.api.routes import Finder, Route
 from serving.app.exchange import Exchange
 from serving.app.service import Service
-from serving.errors import BodyTooSlow, Overloaded, RequestTooLarge, ServingError
+from serving.errors import (
+    BodyTooSlow,
+    InternalError,
+    Overloaded,
+    RequestTooLarge,
+    ServingError,
+)
 from serving.server.http.message import Request
 
-PER_THREAD = 16  # requests that may wait for each of Flask's threads
-CLIENT_LEFT = 499  # as nginx counts those to whom nothing could be answered
+QUEUED_PER_THREAD = 16  # requests that may wait for each of Flask's threads
+CLIENT_CLOSED = 499  # nginx's status for a client that closed before its answer
+BUG = InternalError("A bug on our side. The log names the cause.")
 
 Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 
 
-class Front:
+class Dispatcher:
     """Answers every request of one worker."""
+
+    failure = Answer(
+        500, encoded(InternalError("A bug on our side. The log names the cause.").body)
+    )
 
     def __init__(self, app: WSGIApplication, service: Service) -> None:
         self._app, self._service = app, service
         self._threads = ThreadPoolExecutor(service.settings.threads, thread_name_prefix="flask")
-        self._handed = 0  # requests that Flask has
-        self._most_handed = PER_THREAD * service.settings.threads
+        self._queued = 0  # requests given to Flask and not answered
+        self._most_queued = QUEUED_PER_THREAD * service.settings.threads
         self._routes = Finder(service.routes())
-        self._most = service.settings.max_body_bytes
-        self._arriving = service.predictor.admission.arriving
+        self._most_bytes = service.settings.max_body_bytes
+        self._admission = service.predictor.admission
 
     async def respond(self, request: Request) -> Answer:
-        """The answer."""
-        path = request.path
-        if found := self._routes.find(request.method, path):
-            return await self._in_loop(request, path, *found)
-        if request.error is not None:  # malformed
-            return await self._refused(request, request.error)
-        if request.method == "HEAD" and (found := self._routes.find("GET", path)):
-            return await self._in_loop(request, path, *found)
-        return await self._by_flask(request)
+        """Return the answer."""
+        path, method = request.path, request.method
+        found = self._routes.find(method, path)
+        if found is None and method == "HEAD":
+            found = self._routes.find("GET", path)
+        if found is not None:
+            return await self._run(request, path, *found)
+        if request.error is not None:
+            return self._refuse(request, path, "unknown", request.error)
+        return await self._run_flask(request, path)
 
-    def at_once(self, request: Request) -> Answer | None:
-        """The answer to a probe, or the refusal of a request for which there is no place; None of
-        any other.
+    def respond_now(self, request: Request) -> Answer | None:
+        """Answer synchronously what needs no waiting: a probe, or a request beyond the bound of
+        admission control. Return None for all other requests.
 
-        In a storm most are refused: the less that takes, the more is left for the others.
+        In an overload most requests are refused: the cheaper that is, the more is left for others.
         """
-        if request.method == "GET":
-            return self._told(request)
+        overloaded = None
+        if request.method != "GET" and not (overloaded := self._overloaded()):
+            return None
+        path = request.path
+        found = self._routes.find(request.method, path)
+        if found is None or request.error is not None:
+            return None
+        if overloaded:
+            return self._refuse(request, path, found[0].path, overloaded)
+        return None if found[0].waits else _completed(self._run(request, path, *found))
+
+    def _overloaded(self) -> Overloaded | None:
         try:
-            self._service.predictor.admission.check()
+            self._admission.check()
         except Overloaded as exc:
-            path = request.path
-            found = self._routes.find("POST", path) if request.method == "POST" else None
-            if found is None or request.error is not None:
-                return None
-            exchange = self._exchange(request, path)
-            answer = _failed(exchange, exc)
-            exchange.ended()
-            return _finished(exchange, found[0], answer)
+            return exc
         return None
 
-    def _told(self, request: Request) -> Answer | None:
-        """An answer that waits for nothing."""
-        path = request.path
-        found = self._routes.find("GET", path)
-        if found is None or found[0].waits or request.error is not None:
-            return None
-        try:
-            self._in_loop(request, path, *found).send(None)
-        except StopIteration as ended:
-            answer: Answer = ended.value
-            return answer
-        raise RuntimeError(f"{found[0].path} waits")
-
-    async def _refused(self, request: Request, error: ServingError) -> Answer:
-        async def respond(_: Call) -> Answer:
-            raise error
-
-        return await self._in_loop(request, request.path, Route("", "unknown", respond), {})
-
-    async def _in_loop(
+    async def _run(
         self, request: Request, path: str, route: Route, names: dict[str, str]
     ) -> Answer:
+        """Run a handler in the event loop; every exception becomes an answer."""
+
         async def read(deadline: float) -> bytes:
-            return await whole(request, self._most, deadline, self._arriving)
+            return await whole(request, self._most_bytes, deadline, self._admission.arriving)
 
         header = request.headers.get
         exchange = self._exchange(request, path)
@@ -104,29 +102,35 @@ class Front:
         try:
             answer = await route.respond(call)
         except asyncio.CancelledError:
-            exchange.answered(route=route.path, status=CLIENT_LEFT)
+            exchange.answered(route=route.path, status=CLIENT_CLOSED)
             raise
         except Exception as exc:  # noqa: BLE001 - the one error handler
             answer = _failed(exchange, exc)
         finally:
             exchange.ended()
+        return _finished(exchange, route.path, answer)
+
+    def _refuse(self, request: Request, path: str, route: str, error: ServingError) -> Answer:
+        exchange = self._exchange(request, path)
+        answer = _failed(exchange, error)
+        exchange.ended()
         return _finished(exchange, route, answer)
 
     def _exchange(self, request: Request, path: str) -> Exchange:
         sent = request.headers.get("x-request-id")
         return Exchange(self._service.metrics, method=request.method, path=path, request_id=sent)
 
-    async def _by_flask(self, request: Request) -> Answer:
-        """Flask's answer; no route of Flask's alone takes a body."""
-        if self._handed >= self._most_handed:
-            busy = f"All {self._most_handed} places for descriptions are taken. Try again later."
-            return await self._refused(request, Overloaded(busy))
-        self._handed += 1
+    async def _run_flask(self, request: Request, path: str) -> Answer:
+        """Return Flask's answer; no route that only Flask has reads a body."""
+        if self._queued >= self._most_queued:
+            busy = f"All {self._most_queued} places for descriptions are taken. Try again later."
+            return self._refuse(request, path, "unknown", Overloaded(busy))
+        self._queued += 1
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._flask, request)
         finally:
-            self._handed -= 1
+            self._queued -= 1
 
     def _flask(self, request: Request) -> Answer:
         chunks, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
@@ -134,47 +138,58 @@ class Front:
         return Answer(int(status[:3]), b"".join(chunks), str(kind), dict(headers))
 
 
+def _completed(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    """Return the result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stopped:
+        answer: Answer = stopped.value
+        return answer
+    raise RuntimeError("A route with waits=False waits.")
+
+
 def _failed(exchange: Exchange, exc: Exception) -> Answer:
     error = exchange.failed(exc)
     return Answer(error.status, encoded(exchange.told(error)), headers=error.headers)
 
 
-def _finished(exchange: Exchange, route: Route, answer: Answer) -> Answer:
-    exchange.answered(route=route.path, status=answer.status)
+def _finished(exchange: Exchange, route: str, answer: Answer) -> Answer:
+    exchange.answered(route=route, status=answer.status)
     headers = {"X-Request-ID": exchange.id, **answer.headers}
     return Answer(answer.status, answer.body, answer.content_type, headers)
 
 
 async def whole(request: Request, limit: int, deadline: float, arriving: Arriving) -> bytes:
-    """The body of a request; ``arriving`` is told what comes of it.
+    """Return the body of a request; ``arriving`` is called with the size of each part.
 
     Raises:
-        BadRequest: it is malformed, or cut short.
-        BodyTooSlow: it did not come by ``deadline``, a ``time.monotonic()``.
-        Overloaded: too many bytes come to this worker at once.
-        RequestTooLarge: it has more than ``limit`` bytes.
+        BadRequest: if it is malformed or cut short.
+        BodyTooSlow: if it is not complete by ``deadline``, a ``time.monotonic()``.
+        Overloaded: if too many bytes are arriving at this worker.
+        RequestTooLarge: if it has more than ``limit`` bytes.
     """
-    if (request.length or 0) > limit:
-        raise RequestTooLarge(f"The body has {request.length} bytes. Expected at most {limit}.")
+    length = request.content_length or 0
+    if length > limit:
+        raise RequestTooLarge(f"The body has {length} bytes. Expected at most {limit}.")
     if request.complete and request.buffered <= limit:
         return await request.chunk()
     parts, size = [], 0
     try:
-        with arriving() as came:
+        with arriving() as received:
             async with asyncio.timeout_at(deadline):
                 while part := await request.chunk():
                     parts.append(part)
                     size += len(part)
                     if size > limit:
                         raise RequestTooLarge(f"The body has more than {limit} bytes.")
-                    came(len(part))
+                    received(len(part))
     except TimeoutError:
-        raise BodyTooSlow("The body did not come in time.") from None
+        raise BodyTooSlow("The body did not arrive in time.") from None
     return b"".join(parts)
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    """The request as WSGI tells it, without a body."""
+    """Return the WSGI environment of a request, without its body."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -185,7 +200,7 @@ def _environ(request: Request) -> dict[str, Any]:
         "SERVER_PROTOCOL": f"HTTP/{request.version}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
+        "wsgi.input": BytesIO(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,

@@ -20,7 +20,7 @@ from gunicorn.workers import base  # type: ignore[import-untyped]
 from serving.monitoring import json_log
 from serving.server import sockets
 from serving.server.accept import MOST, Accepting
-from serving.server.http.pool import Server
+from serving.server.http.pool import Pool
 from serving.server.load import NONE, Selector, Shares, surplus
 from serving.settings import Settings
 
@@ -111,7 +111,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         """
         from serving.app import SERVICE, create_app
         from serving.errors import ModelError
-        from serving.server.dispatch import Front
+        from serving.server.dispatch import Dispatcher
 
         settings = Settings.from_environ(os.environ)
         try:
@@ -121,11 +121,16 @@ class Worker(base.Worker):  # type: ignore[misc]
             time.sleep(PAUSE)
             raise SystemExit(1) from None
         self._service = service = app.extensions[SERVICE]
-        front = Front(app, service)
-        self.server = Server(front.respond, keep_alive=self.cfg.keepalive, at_once=front.at_once)
-        service.predictor.batcher.coming = lambda: self.server.at_work
+        dispatcher = Dispatcher(app, service)
+        self.pool = Pool(
+            dispatcher.respond,
+            failure=dispatcher.failure,
+            keep_alive=self.cfg.keepalive,
+            respond_now=dispatcher.respond_now,
+        )
+        service.predictor.batcher.coming = lambda: self.pool.in_progress
         self._selector.works = lambda: service.predictor.in_threads
-        self.server.changed = partial(self.shares.tell, self.slot)
+        self.pool.active_changed = partial(self.shares.tell, self.slot)
         gc.freeze()  # what is there now stays: to look at it again and again took a twentieth
         self._drain_seconds, self._processes = settings.drain_seconds, settings.processes
         if self.slot == 0:
@@ -183,26 +188,26 @@ class Worker(base.Worker):  # type: ignore[misc]
         own = partial(self.shares.of, self.slot)
         most = min(MOST, sockets.most_connections())
         accepting = [
-            Accepting(self.server, self.loop, listener.sock, others=others, own=own, most=most)
+            Accepting(self.pool, self.loop, listener.sock, others=others, own=own, most=most)
             for listener in self.sockets
         ]
         busy, _ = 0.0, self._selector.busy()  # to load took all its time
         while not self._told_to_stop.is_set() and self.ppid == os.getppid():
             self.notify()
-            self.server.look()
-            self.shares.tell(self.slot, self.server.active, busy)
+            self.pool.refresh()
+            self.shares.tell(self.slot, self.pool.active, busy)
             part = surplus(own(), others())
-            self.server.let_go(part)
+            self.pool.rebalance(part)
             for each in accepting:
-                each.spare = round(part * self.server.active)
+                each.spare = round(part * self.pool.active)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
             busy = self._selector.busy()
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
-        self.server.stops = True
-        self.server.changed = lambda _: None
+        self.pool.stopping = True
+        self.pool.active_changed = lambda _: None
         self.shares.tell(self.slot, NONE)
         if not self._at_once and sockets.master_listens(self.sockets[0]) is False:
             # New ones are kept out first, or there would always be one between the last look and
@@ -218,9 +223,9 @@ class Worker(base.Worker):  # type: ignore[misc]
         """Wait for the connections: those at work to their end, those that idle for a moment."""
         now = self.loop.time()
         linger, end = now + LINGER, now + self.cfg.graceful_timeout
-        while self.server.clients and not self._at_once and self.loop.time() < end:
+        while self.pool.clients and not self._at_once and self.loop.time() < end:
             if self.loop.time() >= linger:
-                for connection in [each for each in self.server.connections if each.idle]:
+                for connection in [each for each in self.pool.connections if each.idle]:
                     connection.close()
             self.notify()
             await asyncio.sleep(0.02)

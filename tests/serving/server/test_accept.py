@@ -13,7 +13,7 @@ from serving.server import accept
 from serving.server.accept import Accepting
 from serving.server.http import connection
 from serving.server.http.message import Request
-from serving.server.http.pool import Server
+from serving.server.http.pool import Pool
 from serving.server.load import Share
 from serving.server.sockets import most_connections
 
@@ -30,14 +30,14 @@ class Accepted:
 
     def __init__(self, most: int, others: Callable[[], Sequence[Share]]) -> None:
         self.loop = asyncio.get_running_loop()
-        self.server = Server(answer, keep_alive=600)
+        self.pool = Pool(answer, failure=Answer(500, b""), keep_alive=600)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.accepting = Accepting(
-            self.server,
+            self.pool,
             self.loop,
             self.listener,
             others=others,
-            own=lambda: Share(self.server.active, 0.0, 0),
+            own=lambda: Share(self.pool.active, 0.0, 0),
             most=most,
         )
         self.clients: list[socket.socket] = []
@@ -83,7 +83,7 @@ async def accepts(
         made.accepting.stop()
         for client in made.clients:
             client.close()
-        await made.until(lambda: not made.server.clients)
+        await made.until(lambda: not made.pool.clients)
 
 
 def test_a_worker_that_takes_none_costs_the_others_one_moment(
@@ -110,7 +110,7 @@ def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.Monke
             await made.connect()
             await made.until(lambda: made.accepting._left_to == (0, 0.0, 1))
             other[0] = 1
-            await made.until(lambda: made.server.clients == 2)
+            await made.until(lambda: made.pool.clients == 2)
 
     asyncio.run(share())
 
@@ -123,12 +123,12 @@ def test_a_busier_worker_leaves_as_many_as_it_has_too_much(
 
     async def share() -> None:
         async with accepts(others=lambda: [Share(other[0], 0.0, 1)]) as made:
-            made.accepting._own = lambda: Share(made.server.active, 1.0, 0)
+            made.accepting._own = lambda: Share(made.pool.active, 1.0, 0)
             made.accepting.spare = 1
             await made.connect()
             await made.until(lambda: made.accepting._left_to == (5, 0.0, 1))
             other[0] = 6  # it took that one, and another comes
-            await made.until(lambda: made.server.clients == 1)
+            await made.until(lambda: made.pool.clients == 1)
 
     asyncio.run(share())
 
@@ -137,18 +137,18 @@ def test_connections_that_are_not_answered_count_no_longer() -> None:
     async def crowd() -> None:
         async with accepts() as made:
             asks, _ = await made.connect(), await made.connect()
-            await made.until(lambda: len(made.server.connections) == 2)
-            assert made.server.active == 2  # they are new
+            await made.until(lambda: len(made.pool.connections) == 2)
+            assert made.pool.active == 2  # they are new
             await made.ask(asks)
-            made.server.look()
-            assert (made.server.active, made.server.clients) == (1, 2)
-            made.server.look()
-            assert made.server.active == 0
+            made.pool.refresh()
+            assert (made.pool.active, made.pool.clients) == (1, 2)
+            made.pool.refresh()
+            assert made.pool.active == 0
             await made.ask(asks)
-            assert made.server.active == 1
+            assert made.pool.active == 1
             asks.close()
-            await made.until(lambda: made.server.clients == 1)
-            assert made.server.active == 0
+            await made.until(lambda: made.pool.clients == 1)
+            assert made.pool.active == 0
 
     asyncio.run(crowd())
 
@@ -161,14 +161,14 @@ def test_those_that_are_asked_most_go_with_their_next_answers(part: float, gone:
     async def crowd() -> None:
         async with accepts() as made:
             clients = [await made.connect() for _ in range(4)]
-            await made.until(lambda: len(made.server.connections) == 4)
-            made.server.look()
-            made.server.look()
+            await made.until(lambda: len(made.pool.connections) == 4)
+            made.pool.refresh()
+            made.pool.refresh()
             for client, count in zip(clients, (10, 5, 2, 0), strict=True):
                 for _ in range(count):
                     await made.ask(client)
-            made.server.look()
-            made.server.let_go(part)
+            made.pool.refresh()
+            made.pool.rebalance(part)
             for number, client in enumerate(clients):
                 assert await made.ask(client) == OK
                 if number in gone:
@@ -184,9 +184,9 @@ def test_who_was_to_go_and_did_not_ask_stays() -> None:
         async with accepts() as made:
             client = await made.connect()
             await made.ask(client)
-            made.server.look()
-            made.server.let_go(1.0)
-            made.server.look()
+            made.pool.refresh()
+            made.pool.rebalance(1.0)
+            made.pool.refresh()
             assert [await made.ask(client) for _ in range(2)] == [OK, OK]
 
     asyncio.run(crowd())
@@ -197,7 +197,7 @@ def test_the_longest_idle_makes_room_for_one_more() -> None:
         async with accepts(most=8) as made:
             for count in range(1, 9):
                 await made.ask(await made.connect())
-                await made.until(lambda count=count: made.server.clients == count)  # type: ignore[misc]
+                await made.until(lambda count=count: made.pool.clients == count)  # type: ignore[misc]
             kept = made.clients[:8]
             await made.ask(kept[0])
             assert await made.ask(await made.connect()) == OK
@@ -212,9 +212,9 @@ def test_who_sent_nothing_goes_before_who_idles() -> None:
         async with accepts(most=2) as made:
             idle = await made.connect()
             await made.ask(idle)
-            await made.until(lambda: made.server.clients == 1)
+            await made.until(lambda: made.pool.clients == 1)
             silent = await made.connect()
-            await made.until(lambda: made.server.clients == 2)
+            await made.until(lambda: made.pool.clients == 2)
             await made.ask(await made.connect())
             assert not await made.loop.sock_recv(silent, 1)
             assert await made.ask(idle) == OK
@@ -233,9 +233,9 @@ def test_a_connection_at_work_is_not_closed_for_another(monkeypatch: pytest.Monk
                 await go_on.wait()
                 return await answer(request)
 
-            made.server.respond = slowly
+            made.pool.respond = slowly
             first = made.loop.create_task(made.ask(await made.connect()))
-            await made.until(lambda: made.server.at_work == 1)
+            await made.until(lambda: made.pool.in_progress == 1)
             second = await made.connect()
             await made.until(lambda: not made.listens())
             go_on.set()
@@ -254,18 +254,18 @@ def test_a_body_that_drips_makes_room_for_one_more() -> None:
                     pass
                 return await answer(request)
 
-            made.server.respond = read
+            made.pool.respond = read
             drips = await made.connect()
             head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
             for byte in (head, b"1", b"2"):
                 await made.loop.sock_sendall(drips, byte)
-            await made.until(lambda: made.server.at_work == 1)
+            await made.until(lambda: made.pool.in_progress == 1)
             idle = await made.connect()
             await made.ask(idle)
             assert await made.ask(await made.connect()) == OK
             with suppress(ConnectionResetError):
                 assert not await made.loop.sock_recv(drips, 1)
-            await made.until(lambda: made.server.at_work == 0)
+            await made.until(lambda: made.pool.in_progress == 0)
             assert await made.ask(idle) == OK
 
     asyncio.run(crowd())
@@ -311,7 +311,7 @@ def test_as_many_files_as_the_system_allows_may_be_open_and_some_are_left_for_ot
 
 
 def test_who_never_sends_a_byte_has_as_long_as_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.1)
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.1)
 
     async def silence() -> None:
         async with accepts() as made:

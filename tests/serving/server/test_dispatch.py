@@ -17,7 +17,7 @@ from serving.app import SERVICE, create_app, exchange
 from serving.feedback.database import Store
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
-from serving.server.dispatch import PER_THREAD
+from serving.server.dispatch import QUEUED_PER_THREAD
 from serving.server.http.message import Request
 from serving.settings import Settings
 from tests.serving.front import Client
@@ -113,7 +113,7 @@ def test_what_waits_for_nothing_is_answered_at_once(front: Client, path: str) ->
     async def late(_: Request) -> Answer:
         raise AssertionError
 
-    front.server.respond = late
+    front.pool.respond = late
     assert front.get(path).status_code == 200
     assert front.get("/models/shade").status_code == 500  # Flask's is not
     assert front.get("/v2/models/none").status_code == 404
@@ -122,9 +122,9 @@ def test_what_waits_for_nothing_is_answered_at_once(front: Client, path: str) ->
 def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
     with front.connect() as client:
         client.sendall(HEAD)
-        until(lambda: front.server.at_work)
+        until(lambda: front.pool.in_progress)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-    until(lambda: not front.server.at_work)
+    until(lambda: not front.pool.in_progress)
     assert [line["status"] for line in lines] == [499]
     assert counted(front, route="/predict/<name>", status="499") == 1
 
@@ -146,10 +146,10 @@ def test_what_waits_for_flask_is_bounded(models: Path) -> None:
 
     front = Client(app)
     with ExitStack() as held:
-        clients = [held.enter_context(front.connect()) for _ in range(PER_THREAD)]
+        clients = [held.enter_context(front.connect()) for _ in range(QUEUED_PER_THREAD)]
         for client in clients:
             client.sendall(b"GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        until(lambda: front.server.at_work == PER_THREAD)
+        until(lambda: front.pool.in_progress == QUEUED_PER_THREAD)
         refused = front.get("/models")
         assert_error(refused, 503, "overloaded")
         assert refused.headers["Retry-After"] == "1"

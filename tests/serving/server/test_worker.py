@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from serving.server.http.pool import Server
+from serving.server.http.pool import Pool
 from serving.server.load import Shares
 from serving.server.worker import Worker, free_slot, take_slot
 
@@ -42,11 +42,11 @@ def test_a_worker_that_is_gone_counts_no_longer() -> None:
 
 def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
     async def end() -> None:
-        server = Server(cast("Any", None), keep_alive=600)
-        server.comes(1)  # accepted, and no connection yet
+        pool = Pool(cast("Any", None), failure=cast("Any", None), keep_alive=600)
+        pool.open(1)  # accepted, and no connection yet
         stopping = SimpleNamespace(
             loop=asyncio.get_running_loop(),
-            server=server,
+            pool=pool,
             cfg=SimpleNamespace(graceful_timeout=600),
             notify=list,
             _at_once=False,
@@ -55,7 +55,7 @@ def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         assert not ended.done()
-        server.comes(-1)
+        pool.open(-1)
         await asyncio.wait_for(ended, 60)
 
     asyncio.run(end())
