@@ -10,7 +10,6 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
-from serving.server import sockets
 from serving.server.http.connection import Connection
 from serving.server.http.pool import Pool
 from serving.server.load import Share, least, leaves
@@ -60,33 +59,40 @@ class Accepting:
         listener.setblocking(False)
         loop.add_reader(listener, self._comes)
 
-    def refuse(self) -> None:
-        """Let no new connection begin."""
-        sockets.refuse_connections(self._listener)
+    def drain(self, queued: int) -> None:
+        """Accept what waits in the accept queue, up to ``queued`` connections, then close."""
+        for _ in range(queued):
+            if not self._accept():
+                break
+        self.close()
 
-    def stop(self) -> None:
-        """Take no more, and close the listener."""
+    def close(self) -> None:
+        """Accept no more, and close the listener."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
     def _comes(self) -> None:
         for _ in range(AT_ONCE):
-            if self._leaves():
+            if self._leaves() or not self._accept():
                 return
-            try:
-                client, _ = self._listener.accept()
-            except OSError as exc:
-                if exc.errno in _EXHAUSTED:
-                    self._make_room()
-                    self._back_off(str(exc.strerror))
-                return  # none is left: another worker took it
-            client.setblocking(False)
-            self._pool.open(1)
-            self._loop.create_task(self._connected(client))
-            if self._pool.clients > self._most:
-                if not self._make_room():
-                    self._back_off(f"All of {self._most} connections are at work")
-                return  # what was closed is gone in the next step of the loop
+
+    def _accept(self) -> bool:
+        """Accept a connection. Return True if there is time and room for another."""
+        try:
+            client, _ = self._listener.accept()
+        except OSError as exc:
+            if exc.errno in _EXHAUSTED:
+                self._make_room()
+                self._back_off(str(exc.strerror))
+            return False  # the queue is empty: another worker was faster
+        client.setblocking(False)
+        self._pool.open(1)
+        self._loop.create_task(self._connected(client))
+        if self._pool.clients > self._most:
+            if not self._make_room():
+                self._back_off(f"All of {self._most} connections are at work")
+            return False  # what was closed is gone in the next step of the loop
+        return True
 
     def _make_room(self) -> bool:
         return self._pool.make_room(self._most // ROOM or 1)

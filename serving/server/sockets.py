@@ -4,24 +4,12 @@ Knows Linux, and does without where it is not Linux; knows nothing of gunicorn.
 """
 
 import contextlib
-import ctypes
 import os
 import resource
 import socket
-import struct
 from pathlib import Path
 
 from serving.errors import SettingsError
-
-# A classic BPF program: drop a TCP segment with SYN and without ACK, pass any other.
-_DROP_SYN = (
-    (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
-    (0x54, 0, 0, 0x12),  # keep SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # pass
-)
-_SO_ATTACH_FILTER = 26
 
 
 def most_connections() -> int:
@@ -55,15 +43,6 @@ def check(bind: str) -> None:
     except OSError as exc:  # a system without IPv6 has no such socket
         reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
         raise SettingsError(reason) from exc
-
-
-def refuse_connections(listener: socket.socket) -> None:
-    """Let the kernel drop what would begin a connection; the client tries again, and is refused."""
-    code = b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN)
-    buffer = ctypes.create_string_buffer(code)
-    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
-    with contextlib.suppress(OSError):  # not Linux, or not TCP: the close is a little less clean
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def master_listens(listener: socket.socket) -> bool | None:

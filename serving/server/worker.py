@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 # Seconds before a worker that could not load its models is replaced.
 PAUSE = 1
 
-# Seconds for a connection half made to be made, while no new one is begun.
-HANDSHAKE = 0.2
-
 # Seconds for which a connection that idles stays open while the worker stops.
 LINGER = 2.0
 
@@ -209,14 +206,12 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.pool.stopping = True
         self.pool.active_changed = lambda _: None
         self.shares.tell(self.slot, NONE)
-        if not self._at_once and sockets.master_listens(self.sockets[0]) is False:
-            # New ones are kept out first, or there would always be one between the last look and
-            # the close, which resets it; those half made get a moment to arrive.
-            for each in accepting:
-                each.refuse()
-            await asyncio.sleep(HANDSHAKE)
+        alone = sockets.master_listens(self.sockets[0]) is not False
         for each in accepting:
-            each.stop()
+            if self._at_once or alone:
+                each.close()
+            else:
+                each.drain(self.cfg.backlog)
         await self._ended()
 
     async def _ended(self) -> None:

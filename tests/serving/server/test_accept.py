@@ -80,7 +80,7 @@ async def accepts(
         async with asyncio.timeout(60):
             yield made
     finally:
-        made.accepting.stop()
+        made.accepting.close()
         for client in made.clients:
             client.close()
         await made.until(lambda: not made.pool.clients)

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import select
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from tests.serving.monitoring.test_metrics import value
 from tests.serving.running import ROOT, Running, command_line, environment, running
 from tests.serving.samples import brightness_graph, multipart, png, publish
+from tests.serving.waiting import until
 
 DARK = png(10)
 PNG = {"Content_Type": "image/png"}
@@ -127,45 +130,97 @@ def test_probes_are_answered_while_the_queue_is_full(tmp_path: Path) -> None:
     assert set(seen) == {200, 503}
 
 
-def hammer(service: Running, seen: list[int | str], stop: threading.Event) -> None:
-    """One client at full speed on kept-alive connections, until the service refuses to connect."""
+def hammer(
+    service: Running, seen: list[int | str], stop: threading.Event, *, resets: bool = False
+) -> None:
+    """Send predictions at full speed on kept-alive connections, until ``stop`` or a refusal.
+
+    ``resets``: a new connection may be reset before its first answer.
+    """
     connection = service.connect()
     while not stop.is_set():
         try:
             connection.connect()
         except ConnectionRefusedError:
             return
-        reusable = True
+        answered, reusable = 0, True
         while reusable and not stop.is_set():
             try:
                 connection.request("POST", "/predict/shade", DARK, {"Content-Type": "image/png"})
                 response = connection.getresponse()
                 reusable = not response.will_close
                 seen.append(response.status if response.read() else "empty")
+                answered += 1
             except (OSError, http.client.HTTPException) as exc:
+                if resets and not answered:
+                    return
                 seen.append(repr(exc))
                 reusable = False
         connection.close()
 
 
-@pytest.mark.parametrize("drain_seconds", [0, 1])
-def test_every_accepted_request_is_answered_while_the_service_stops(
-    models: Path, drain_seconds: float
-) -> None:
-    with running(models, workers=2, drain_seconds=drain_seconds) as service:
+def answered(output: str) -> int:
+    """Return the number of predictions that the service answered, from its log."""
+    lines = [json.loads(line) for line in output.splitlines()]
+    return sum(line["message"] == "request" and line["method"] == "POST" for line in lines)
+
+
+def test_every_request_is_answered_when_clients_watch_readiness(models: Path) -> None:
+    with running(models, workers=2, drain_seconds=3) as service:
         seen: list[int | str] = []
         stop = threading.Event()
         clients = [threading.Thread(target=hammer, args=(service, seen, stop)) for _ in range(8)]
         for client in clients:
             client.start()
-        while len(seen) < 200:
-            stop.wait(0.01)
-        code, output = service.terminate()
+        until(lambda: len(seen) > 200)
+        service.process.terminate()
+        until(lambda: service.request("GET", "/readyz")[0] == 503)  # as a load balancer asks
         stop.set()
         for client in clients:
             client.join()
+        code, output = service.terminate()
     assert code == 0, output
     assert set(seen) == {200}
+    assert answered(output) == len(seen)
+
+
+def test_every_received_request_is_answered_when_clients_ignore_readiness(models: Path) -> None:
+    """A connection that opens while the last listener closes may be reset; all else is answered."""
+    with running(models, workers=2) as service:
+        seen: list[int | str] = []
+        hammering = partial(hammer, service, seen, threading.Event(), resets=True)
+        clients = [threading.Thread(target=hammering) for _ in range(8)]
+        for client in clients:
+            client.start()
+        until(lambda: len(seen) > 200)
+        code, output = service.terminate()
+        for client in clients:  # until they are refused
+            client.join()
+    assert code == 0, output
+    assert set(seen) == {200}
+    assert answered(output) == len(seen)
+
+
+def test_connections_in_the_accept_queue_are_answered_when_the_service_stops(
+    models: Path,
+) -> None:
+    with running(models, workers=1) as service, contextlib.ExitStack() as opened:
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGSTOP)
+        clients = [opened.enter_context(service.open()) for _ in range(32)]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        service.process.terminate()
+        until(lambda: pending(worker, signal.SIGTERM))
+        os.kill(worker, signal.SIGCONT)
+        assert [answer_of(client)[0] for client in clients] == [200] * 32
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Return True if a stopped process has not handled a signal yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [line.split()[1] for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def answer_of(client: socket.socket) -> tuple[int, bytes]:
