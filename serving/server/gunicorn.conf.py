@@ -37,9 +37,19 @@ control_socket_disable = True
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Leave nothing behind, however the start ends; on SIGHUP replace no worker, but let each look
-    at what is published."""
+    """Wrap two methods of the arbiter, and clean up however the start ends.
+
+    On SIGHUP workers look for new versions and are not replaced. Before a stop they can see that it
+    is the whole service that ends, and not one worker that is replaced.
+    """
     arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
+    stop = arbiter.stop
+
+    def announce_and_stop(graceful: bool = True) -> None:
+        Worker.service_stops[0] = True
+        stop(graceful)
+
+    arbiter.stop = announce_and_stop
     atexit.register(_clean)
 
 

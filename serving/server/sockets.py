@@ -4,7 +4,6 @@ Knows Linux, and does without where it is not Linux; knows nothing of gunicorn.
 """
 
 import contextlib
-import os
 import resource
 import socket
 from pathlib import Path
@@ -43,20 +42,3 @@ def check(bind: str) -> None:
     except OSError as exc:  # a system without IPv6 has no such socket
         reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
         raise SettingsError(reason) from exc
-
-
-def master_listens(listener: socket.socket) -> bool | None:
-    """Whether only this worker stops (reload, replacement) and not the service; None: not Linux.
-
-    The master closes its listeners before it stops the workers; nothing else tells them.
-    """
-    try:
-        ours = Path(f"/proc/self/fd/{listener.fileno()}").readlink()
-        files = list(Path(f"/proc/{os.getppid()}/fd").iterdir())
-    except OSError:
-        return None
-    for file in files:
-        with contextlib.suppress(OSError):  # closed since it was listed
-            if file.readlink() == ours:
-                return True
-    return False

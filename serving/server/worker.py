@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging.config
+import mmap
 import os
 import signal
 import time
@@ -77,6 +78,7 @@ class Worker(base.Worker):  # type: ignore[misc]
     # The master's.
     taken: ClassVar[set[int]] = set()
     shares: ClassVar[Shares] = Shares()
+    service_stops: ClassVar[mmap.mmap] = mmap.mmap(-1, 1)  # shared: 1 if all workers are to stop
     slot = 0
     _service: "Service | None" = None
 
@@ -159,7 +161,7 @@ class Worker(base.Worker):  # type: ignore[misc]
 
         Where only the worker is replaced there is nothing to notice.
         """
-        if self._service is None or sockets.master_listens(self.sockets[0]):
+        if self._service is None or not self.service_stops[0]:
             self._told_to_stop.set()
         elif not self._service.draining.is_set():
             self._service.draining.set()
@@ -206,12 +208,11 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.pool.stopping = True
         self.pool.active_changed = lambda _: None
         self.shares.tell(self.slot, NONE)
-        alone = sockets.master_listens(self.sockets[0]) is not False
         for each in accepting:
-            if self._at_once or alone:
-                each.close()
-            else:
+            if self.service_stops[0] and not self._at_once:
                 each.drain(self.cfg.backlog)
+            else:
+                each.close()
         await self._ended()
 
     async def _ended(self) -> None:

@@ -203,6 +203,20 @@ def test_a_worker_that_took_the_place_of_another_gets_its_share_of_old_connectio
         until(lambda: spread() == [4, 4])
 
 
+def test_a_worker_that_is_replaced_drains_at_once_and_fails_no_request(tmp_path: Path) -> None:
+    publish(tmp_path)
+    with running(tmp_path, workers=2, drain_seconds=600) as service:
+        with hammered(service) as seen:
+            until(lambda: len(seen) > 50)
+            old = service.workers()
+            os.kill(old[0], signal.SIGTERM)
+            until(lambda: old[0] not in service.workers() and len(service.workers()) == 2)
+            assert service.request("GET", "/readyz")[0] == 200
+        assert set(seen) == {200}
+        assert '"stopping"' not in service.output()
+        service.process.send_signal(signal.SIGINT)  # no drain
+
+
 def open_files(pid: str) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
