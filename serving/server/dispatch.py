@@ -20,18 +20,13 @@ from serving.api.context import Answer, Call, encoded
 from serving.api.routes import Finder, Route
 from serving.app.exchange import Exchange
 from serving.app.service import Service
-from serving.errors import (
-    BodyTooSlow,
-    InternalError,
-    Overloaded,
-    RequestTooLarge,
-    ServingError,
-)
+from serving.errors import BodyTooSlow, InternalError, Overloaded, RequestTooLarge, ServingError
 from serving.server.http.message import Request
+from serving.server.http.pool import Pool
 
 QUEUED_PER_THREAD = 16  # requests that may wait for each of Flask's threads
 CLIENT_CLOSED = 499  # nginx's status for a client that closed before its answer
-BUG = InternalError("A bug on our side. The log names the cause.")
+BUG = "A bug on our side. The log names the cause."
 
 Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 
@@ -52,6 +47,13 @@ class Dispatcher:
         self._most_bytes = service.settings.max_body_bytes
         self._admission = service.predictor.admission
 
+    def pool(self, *, keep_alive: float) -> Pool:
+        """Return a pool of connections that this dispatcher answers."""
+        failure = Answer(500, encoded(InternalError(BUG).body))
+        return Pool(
+            self.respond, failure=failure, keep_alive=keep_alive, respond_now=self.respond_now
+        )
+
     async def respond(self, request: Request) -> Answer:
         """Return the answer."""
         path, method = request.path, request.method
@@ -71,8 +73,13 @@ class Dispatcher:
         In an overload most requests are refused: the cheaper that is, the more is left for others.
         """
         overloaded = None
-        if request.method != "GET" and not (overloaded := self._overloaded()):
-            return None
+        if request.method != "GET":
+            try:
+                self._admission.check()
+            except Overloaded as exc:
+                overloaded = exc
+            else:
+                return None
         path = request.path
         found = self._routes.find(request.method, path)
         if found is None or request.error is not None:
@@ -80,13 +87,6 @@ class Dispatcher:
         if overloaded:
             return self._refuse(request, path, found[0].path, overloaded)
         return None if found[0].waits else _completed(self._run(request, path, *found))
-
-    def _overloaded(self) -> Overloaded | None:
-        try:
-            self._admission.check()
-        except Overloaded as exc:
-            return exc
-        return None
 
     async def _run(
         self, request: Request, path: str, route: Route, names: dict[str, str]

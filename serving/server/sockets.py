@@ -1,6 +1,6 @@
-"""What the kernel is asked about the sockets that listen, or told.
+"""Limits of sockets: how many may be open, and if an address can be listened on.
 
-Knows Linux, and does without where it is not Linux; knows nothing of gunicorn.
+Knows the operating system; knows nothing of gunicorn.
 """
 
 import contextlib
@@ -12,10 +12,12 @@ from serving.errors import SettingsError
 
 
 def most_connections() -> int:
-    """How many connections leave enough files for all else, once as many may be open as the system
-    allows: 1,024 is a usual soft limit, and a worker may have more clients than that."""
+    """Raise the limit of open files as far as allowed, and return three quarters of what is left.
+
+    1,024 is a usual soft limit; a worker may have more clients than that.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it reports
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     try:
@@ -26,10 +28,10 @@ def most_connections() -> int:
 
 
 def check(bind: str) -> None:
-    """See that an address can be listened on, before processes are started for it.
+    """Check that an address can be listened on, before processes are started for it.
 
     Raises:
-        SettingsError: it cannot; why.
+        SettingsError: if it cannot, with the reason.
     """
     host, _, port = bind.rpartition(":")
     if bind.startswith("unix:"):
@@ -39,6 +41,6 @@ def check(bind: str) -> None:
         with socket.socket(family) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((host.strip("[]"), int(port)))
-    except OSError as exc:  # a system without IPv6 has no such socket
-        reason = f"CONVSERVE_BIND is {bind!r}, where nothing can listen: {exc.strerror}."
+    except OSError as exc:  # also if the system has no IPv6
+        reason = f"Cannot listen on {bind!r}, the value of CONVSERVE_BIND: {exc.strerror}."
         raise SettingsError(reason) from exc

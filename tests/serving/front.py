@@ -13,7 +13,6 @@ from werkzeug.test import EnvironBuilder, TestResponse
 from serving.app import SERVICE
 from serving.server.dispatch import Dispatcher
 from serving.server.http.connection import Connection
-from serving.server.http.pool import Pool
 
 
 class Client:
@@ -22,13 +21,7 @@ class Client:
     def __init__(self, app: Flask) -> None:
         service = app.extensions[SERVICE]
         self._loop = service.loop
-        dispatcher = Dispatcher(app, service)
-        self.pool = Pool(
-            dispatcher.respond,
-            failure=dispatcher.failure,
-            keep_alive=60.0,
-            respond_now=dispatcher.respond_now,
-        )
+        self.pool = Dispatcher(app, service).pool(keep_alive=60.0)
 
     def get(self, path: str, **given: Any) -> TestResponse:
         return self.open(path, method="GET", **given)

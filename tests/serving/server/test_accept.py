@@ -10,11 +10,11 @@ import pytest
 
 from serving.api.context import Answer
 from serving.server import accept
-from serving.server.accept import Accepting
+from serving.server.accept import Acceptor
 from serving.server.http import connection
 from serving.server.http.message import Request
 from serving.server.http.pool import Pool
-from serving.server.load import Share
+from serving.server.load import Load
 from serving.server.sockets import most_connections
 
 OK = b"HTTP/1.1 200 OK"
@@ -28,16 +28,16 @@ async def answer(_: Request) -> Answer:
 class Accepted:
     """A server of this process, and its clients."""
 
-    def __init__(self, most: int, others: Callable[[], Sequence[Share]]) -> None:
+    def __init__(self, most: int, others: Callable[[], Sequence[Load]]) -> None:
         self.loop = asyncio.get_running_loop()
         self.pool = Pool(answer, failure=Answer(500, b""), keep_alive=600)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.accepting = Accepting(
+        self.acceptor = Acceptor(
             self.pool,
             self.loop,
             self.listener,
             others=others,
-            own=lambda: Share(self.pool.active, 0.0, 0),
+            own=lambda: Load(self.pool.active, 0.0, 0),
             most=most,
         )
         self.clients: list[socket.socket] = []
@@ -67,20 +67,20 @@ class Accepted:
         """Whether the loop is told of a client that waits."""
         if not self.loop.remove_reader(self.listener):
             return False
-        self.loop.add_reader(self.listener, self.accepting._comes)
+        self.loop.add_reader(self.listener, self.acceptor._readable)
         return True
 
 
 @asynccontextmanager
 async def accepts(
-    most: int = 100, others: Callable[[], Sequence[Share]] = tuple
+    most: int = 100, others: Callable[[], Sequence[Load]] = tuple
 ) -> AsyncIterator[Accepted]:
     made = Accepted(most, others)
     try:
         async with asyncio.timeout(60):
             yield made
     finally:
-        made.accepting.close()
+        made.acceptor.close()
         for client in made.clients:
             client.close()
         await made.until(lambda: not made.pool.clients)
@@ -89,11 +89,11 @@ async def accepts(
 def test_a_worker_that_takes_none_costs_the_others_one_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(accept, "COURTESY", 2.0)
-    monkeypatch.setattr(accept, "FORFEIT", 600.0)
+    monkeypatch.setattr(accept, "DEFER_SECONDS", 2.0)
+    monkeypatch.setattr(accept, "ACCEPT_ALL_SECONDS", 600.0)
 
     async def storm() -> None:
-        async with accepts(others=lambda: [Share(0, 0.0, 1)]) as made:
+        async with accepts(others=lambda: [Load(0, 0.0, 1)]) as made:
             for _ in range(80):
                 await made.ask(await made.connect())
 
@@ -101,14 +101,14 @@ def test_a_worker_that_takes_none_costs_the_others_one_moment(
 
 
 def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accept, "COURTESY", 600.0)
+    monkeypatch.setattr(accept, "DEFER_SECONDS", 600.0)
     other = [0]
 
     async def share() -> None:
-        async with accepts(others=lambda: [Share(other[0], 0.0, 1)]) as made:
+        async with accepts(others=lambda: [Load(other[0], 0.0, 1)]) as made:
             await made.ask(await made.connect())
             await made.connect()
-            await made.until(lambda: made.accepting._left_to == (0, 0.0, 1))
+            await made.until(lambda: made.acceptor._deferred_to == (0, 0.0, 1))
             other[0] = 1
             await made.until(lambda: made.pool.clients == 2)
 
@@ -118,15 +118,15 @@ def test_a_worker_that_takes_one_gets_the_next_one_too(monkeypatch: pytest.Monke
 def test_a_busier_worker_leaves_as_many_as_it_has_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(accept, "COURTESY", 600.0)
+    monkeypatch.setattr(accept, "DEFER_SECONDS", 600.0)
     other = [5]
 
     async def share() -> None:
-        async with accepts(others=lambda: [Share(other[0], 0.0, 1)]) as made:
-            made.accepting._own = lambda: Share(made.pool.active, 1.0, 0)
-            made.accepting.spare = 1
+        async with accepts(others=lambda: [Load(other[0], 0.0, 1)]) as made:
+            made.acceptor._own = lambda: Load(made.pool.active, 1.0, 0)
+            made.acceptor.spare = 1
             await made.connect()
-            await made.until(lambda: made.accepting._left_to == (5, 0.0, 1))
+            await made.until(lambda: made.acceptor._deferred_to == (5, 0.0, 1))
             other[0] = 6  # it took that one, and another comes
             await made.until(lambda: made.pool.clients == 1)
 

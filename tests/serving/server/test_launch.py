@@ -27,7 +27,7 @@ def test_an_address_where_nothing_can_listen_is_told_in_a_sentence(host: str) ->
         bind = f"{host}:{taken.getsockname()[1]}"
         ended = command_line(ROOT / "models", bind=bind)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"serving: CONVSERVE_BIND is '{bind}', where nothing can listen: " in ended.stderr
+    assert f"serving: Cannot listen on '{bind}', the value of CONVSERVE_BIND: " in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

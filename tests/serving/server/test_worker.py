@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from serving.server.http.pool import Pool
-from serving.server.load import Shares
+from serving.server.load import LoadTable
 from serving.server.worker import Worker, free_slot, take_slot
 
 
@@ -19,7 +19,7 @@ def worker() -> Worker:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "taken", set())
-    monkeypatch.setattr(Worker, "shares", Shares())
+    monkeypatch.setattr(Worker, "loads", LoadTable())
 
 
 def test_a_replaced_worker_leaves_its_slot_to_the_next() -> None:
@@ -34,10 +34,10 @@ def test_a_replaced_worker_leaves_its_slot_to_the_next() -> None:
 def test_a_worker_that_is_gone_counts_no_longer() -> None:
     one = worker()
     take_slot(one)
-    Worker.shares.tell(one.slot, 0)
+    Worker.loads.publish(one.slot, 0)
     free_slot(one)
-    Worker.shares.tell(one.slot + 1, 9)
-    assert Worker.shares.others(4, but=2) == [(9, 0, 1)]
+    Worker.loads.publish(one.slot + 1, 9)
+    assert Worker.loads.others(4, but=2) == [(9, 0, 1)]
 
 
 def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
@@ -49,9 +49,9 @@ def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
             pool=pool,
             cfg=SimpleNamespace(graceful_timeout=600),
             notify=list,
-            _at_once=False,
+            _quick=False,
         )
-        ended = asyncio.create_task(Worker._ended(cast("Worker", stopping)))
+        ended = asyncio.create_task(Worker._drained(cast("Worker", stopping)))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not ended.done()
