@@ -1,11 +1,11 @@
-"""Wait for what another thread or process does."""
+"""Wait until another thread or process has done something."""
 
 import time
 from collections.abc import Callable
 
 
 def until(true: Callable[[], object], *, seconds: float = 60) -> None:
-    """Return as soon as it is true; fail if it never is."""
+    """Poll until ``true`` is; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The real service: processes, sockets and signals."""
+"""The service in its own processes: sockets and signals."""
 
 import contextlib
 import http.client
@@ -36,7 +36,7 @@ def service(models: Path) -> Iterator[Running]:
         yield started
 
 
-def test_it_answers_and_echoes_the_request_id(service: Running) -> None:
+def test_an_answer_carries_the_request_id(service: Running) -> None:
     status, headers, body = service.request(
         "POST", "/predict/shade", DARK, X_Request_ID="mine", **PNG
     )
@@ -44,7 +44,7 @@ def test_it_answers_and_echoes_the_request_id(service: Running) -> None:
     assert json.loads(body)["predictions"][0]["label"] == "dark"
 
 
-def test_one_page_counts_the_answers_of_all_workers(service: Running) -> None:
+def test_metrics_sum_up_all_workers(service: Running) -> None:
     def count() -> float:
         page = service.request("GET", "/metrics")[2].decode()
         return value(page, "convserve_images_total", model="tint")
@@ -55,16 +55,16 @@ def test_one_page_counts_the_answers_of_all_workers(service: Running) -> None:
     assert count() - before == 64
 
 
-def test_a_body_over_the_limit_gets_its_answer_after_all_was_sent(service: Running) -> None:
+def test_a_body_over_the_limit_is_answered_though_all_of_it_is_sent(service: Running) -> None:
     status, _, body = service.request("POST", "/predict/shade", bytes(40_000_000), **PNG)
     assert (status, json.loads(body)["error"]["code"]) == (413, "request_too_large")
 
 
-def test_a_body_for_a_wrong_path_gets_its_answer_too(service: Running) -> None:
+def test_a_body_for_an_unknown_path_is_answered_too(service: Running) -> None:
     assert service.request("POST", "/nothing", bytes(20_000_000), **PNG)[0] == 404
 
 
-def test_a_chunked_body_meets_the_same_limit(service: Running) -> None:
+def test_a_chunked_body_has_the_same_limit(service: Running) -> None:
     connection = service.connect()
     chunks = (bytes(1_000_000) for _ in range(40))
     connection.request(
@@ -97,7 +97,7 @@ def test_a_connection_survives_an_error(service: Running) -> None:
     connection.close()
 
 
-def test_a_client_that_leaves_in_the_middle_harms_nobody(service: Running) -> None:
+def test_a_client_that_disconnects_in_a_body_does_no_harm(service: Running) -> None:
     for _ in range(4):
         with service.open() as client:
             client.sendall(
@@ -229,48 +229,14 @@ def answer_of(client: socket.socket) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
-def test_a_target_too_long_is_told_so(service: Running) -> None:
+def test_a_target_that_is_too_long_is_refused(service: Running) -> None:
     with service.open() as client:
         client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (414, "target_too_long")
 
 
-def closed(client: socket.socket, *, drips: bool) -> None:
-    """Wait until the service closes; a byte now and then, or none."""
-    client.settimeout(0.2 if drips else 60)
-    with contextlib.suppress(ConnectionError):
-        while True:
-            try:
-                if not client.recv(65536):
-                    return
-            except TimeoutError:
-                assert drips
-                client.sendall(b"x")
-
-
-def test_silent_and_dripping_clients_are_let_go(models: Path) -> None:
-    header = (
-        b"POST /predict/shade HTTP/1.1\r\nHost: h\r\n"
-        b"Content-Type: image/png\r\nContent-Length: 999\r\n"
-    )
-    sent = {b"": False, header: True, header + b"\r\n": True}
-    with (
-        running(models, workers=1, timeout_ms=2000) as service,
-        contextlib.ExitStack() as held,
-        ThreadPoolExecutor(30) as pool,
-    ):
-        waiting = []
-        for begin, drips in list(sent.items()) * 10:
-            client = held.enter_context(service.open())
-            client.sendall(begin)
-            waiting.append(pool.submit(closed, client, drips=drips))
-        assert service.request("GET", "/healthz")[0] == 200
-        for each in waiting:
-            each.result(timeout=60)
-
-
-def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
+def test_more_silent_clients_than_file_descriptors_block_nobody(models: Path) -> None:
     with (
         running(models, ("sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"), workers=1) as service,
         contextlib.ExitStack() as held,
@@ -282,7 +248,7 @@ def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
 
 
 def begun(service: Running, length: int, body: bytes) -> socket.socket:
-    """A prediction of which a part has come."""
+    """Send a part of a prediction."""
     client = service.open()
     head = "POST /predict/shade HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\n"
     head += f"Content-Length: {length}"
@@ -290,7 +256,7 @@ def begun(service: Running, length: int, body: bytes) -> socket.socket:
     return client
 
 
-def test_a_body_that_comes_slowly_takes_no_place(models: Path) -> None:
+def test_a_body_that_arrives_slowly_holds_no_place(models: Path) -> None:
     with (
         running(models, workers=1, requests=1) as service,
         contextlib.ExitStack() as held,
@@ -303,13 +269,13 @@ def test_a_body_that_comes_slowly_takes_no_place(models: Path) -> None:
             assert answer_of(client)[0] == 200
 
 
-def test_bodies_that_come_are_bounded_by_their_bytes(models: Path) -> None:
+def test_arriving_bodies_are_bounded_by_their_bytes(models: Path) -> None:
     with (
         running(models, workers=1, max_body_bytes=10_000) as service,
         contextlib.ExitStack() as held,
     ):
         slow = [held.enter_context(begun(service, 10_000, bytes(9_000))) for _ in range(9)]
-        answered = select.poll()  # select takes no file above the 1,024th
+        answered = select.poll()  # select accepts no descriptor above 1,023
         for each in slow:
             answered.register(each, select.POLLIN)
         refused = dict(answered.poll(60_000))
@@ -326,7 +292,7 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
         [sys.executable, "-m", "gunicorn", "--config", "serving/server/gunicorn.conf.py"],
         cwd=ROOT,
         env={
-            **environment(models, bind="192.0.2.1:8000"),  # nobody's address
+            **environment(models, bind="192.0.2.1:8000"),  # reserved for documentation
             "PROMETHEUS_MULTIPROC_DIR": str(run),
         },
         capture_output=True,
@@ -337,14 +303,14 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
     assert not run.exists()
 
 
-def test_what_is_not_http_gets_the_one_error_shape(service: Running) -> None:
+def test_a_malformed_request_has_the_one_error_shape(service: Running) -> None:
     with service.open() as client:
         client.sendall(b"GARBAGE\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
-def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
+def test_a_draining_replica_is_not_ready_and_continues_to_answer(models: Path) -> None:
     with running(models, workers=1, drain_seconds=600) as service:
         service.process.terminate()
         status = 200
@@ -353,7 +319,7 @@ def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
         assert (status, headers["Retry-After"]) == (503, "1")
         assert json.loads(body)["error"]["code"] == "draining"
         assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
-        service.process.send_signal(signal.SIGINT)  # now, not after the drain
+        service.process.send_signal(signal.SIGINT)  # without the drain
 
 
 def test_the_log_is_one_json_object_a_line(models: Path) -> None:
@@ -387,7 +353,7 @@ def test_a_misspelt_setting_stops_the_start_with_a_hint(models: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_check_says_what_is_sound_and_what_is_broken(models: Path, tmp_path: Path) -> None:
+def test_check_reports_each_model(models: Path, tmp_path: Path) -> None:
     ended = command_line(models, "--check")
     assert (ended.returncode, ended.stdout) == (
         0,
