@@ -114,8 +114,9 @@ class Request:
             raise BadRequest(f"HTTP/{self.version} is not supported. Expected HTTP/1.1 or 1.0.")
         if not _HOST.fullmatch(get("host", "" if self.version == "1.0" else " ")):
             raise BadRequest("The Host field is missing, repeated or malformed. Expected one host.")
-        if get("transfer-encoding", "chunked").lower() != "chunked":
-            raise BadRequest("The transfer coding is not supported. Expected 'chunked' alone.")
+        coding = get("transfer-encoding")
+        if coding is not None and (coding.lower() != "chunked" or self.version == "1.0"):
+            raise BadRequest("Transfer-Encoding must be 'chunked', in HTTP/1.1 alone.")
 
     def feed(self, data: bytes) -> None:
         """Buffer a part of the body, or discard it if the request was answered."""

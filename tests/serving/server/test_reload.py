@@ -185,6 +185,8 @@ def test_a_worker_that_replaces_another_gets_its_share_of_old_connections(
     with running(tmp_path, workers=2) as service, ExitStack() as opened:
         clients = [opened.enter_context(closing(service.connect())) for _ in range(8)]
 
+        fair = [3, 5], [4, 4]  # a worker tolerates a quarter more than another has, and one
+
         def ask() -> None:
             for client in clients:
                 try:
@@ -198,9 +200,9 @@ def test_a_worker_that_replaces_another_gets_its_share_of_old_connections(
             pids = [int(pid) for pid in service.children()]
             return sorted(Counter(owners(pids, service.port).values()).values())
 
-        until(lambda: spread() == [4, 4])
+        until(lambda: spread() in fair)
         replace(service)
-        until(lambda: spread() == [4, 4])
+        until(lambda: spread() in fair)
 
 
 def test_a_worker_that_is_replaced_drains_at_once_and_fails_no_request(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
         (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "400 bad_request The Host field"),
         (
             HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            "400 bad_request The transfer coding is not supported. Expected 'chunked' alone.",
+            "400 bad_request Transfer-Encoding must be 'chunked', in HTTP/1.1 alone.",
         ),
     ],
     ids=lambda value: value[-40:] if isinstance(value, bytes) else "",

@@ -84,8 +84,14 @@ def test_other_versions_are_refused(version: str) -> None:
 @pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"chunked, chunked"])
 def test_other_transfer_codings_than_chunked_are_refused(coding: bytes) -> None:
     assert request((b"Host", b"h"), (b"Transfer-Encoding", b"Chunked")).method
-    with pytest.raises(BadRequest, match=r"^The transfer coding is not supported"):
+    with pytest.raises(BadRequest, match=r"^Transfer-Encoding must be"):
         request((b"Host", b"h"), (b"Transfer-Encoding", coding))
+
+
+def test_http_1_0_has_no_transfer_coding() -> None:
+    """A proxy that speaks HTTP/1.0 would read the chunks as the next request."""
+    with pytest.raises(BadRequest, match=r"^Transfer-Encoding must be"):
+        request((b"Transfer-Encoding", b"chunked"), version="1.0")
 
 
 @pytest.mark.parametrize(
