@@ -1,4 +1,4 @@
-"""Accept connections: which worker takes the next one, and how many a worker may hold.
+"""Accept connections: which worker accepts the next one, and how many a worker may hold.
 
 Knows asyncio, listening sockets, the workers' load and the pool; knows nothing of gunicorn or HTTP.
 """

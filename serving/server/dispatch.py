@@ -123,7 +123,7 @@ class Dispatcher:
     async def _run_flask(self, request: Request, path: str) -> Answer:
         """Return Flask's answer; no route that only Flask has reads a body."""
         if self._queued >= self._most_queued:
-            busy = f"All {self._most_queued} places for descriptions are taken. Try again later."
+            busy = f"Already {self._queued} requests for descriptions wait. Try again later."
             return self._refuse(request, path, "unknown", Overloaded(busy))
         self._queued += 1
         try:

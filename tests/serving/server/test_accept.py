@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
-from serving.api.context import Answer
 from serving.server import accept
 from serving.server.accept import Acceptor
 from serving.server.http import connection
@@ -16,6 +15,7 @@ from serving.server.http.message import Request
 from serving.server.http.pool import Pool
 from serving.server.load import Load
 from serving.server.sockets import most_connections
+from tests.serving.server.http.engine import FAILURE, Answer
 
 OK = b"HTTP/1.1 200 OK"
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -30,7 +30,7 @@ class Accepted:
 
     def __init__(self, most: int, others: Callable[[], Sequence[Load]]) -> None:
         self.loop = asyncio.get_running_loop()
-        self.pool = Pool(answer, failure=Answer(500, b""), keep_alive=600)
+        self.pool = Pool(answer, failure=FAILURE, keep_alive=600)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.acceptor = Acceptor(
             self.pool,
