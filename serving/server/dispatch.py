@@ -26,17 +26,12 @@ from serving.server.http.pool import Pool
 
 QUEUED_PER_THREAD = 16  # requests that may wait for each of Flask's threads
 CLIENT_CLOSED = 499  # nginx's status for a client that closed before its answer
-BUG = "A bug on our side. The log names the cause."
 
 Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 
 
 class Dispatcher:
     """Answers every request of one worker."""
-
-    failure = Answer(
-        500, encoded(InternalError("A bug on our side. The log names the cause.").body)
-    )
 
     def __init__(self, app: WSGIApplication, service: Service) -> None:
         self._app, self._service = app, service
@@ -49,9 +44,12 @@ class Dispatcher:
 
     def pool(self, *, keep_alive: float) -> Pool:
         """Return a pool of connections that this dispatcher answers."""
-        failure = Answer(500, encoded(InternalError(BUG).body))
+        bug = InternalError("A bug on our side. The log names the cause.")
         return Pool(
-            self.respond, failure=failure, keep_alive=keep_alive, respond_now=self.respond_now
+            self.respond,
+            failure=Answer(bug.status, encoded(bug.body)),
+            keep_alive=keep_alive,
+            respond_now=self.respond_now,
         )
 
     async def respond(self, request: Request) -> Answer:
