@@ -116,7 +116,8 @@ def test_probes_and_metadata_are_answered_synchronously(front: Client, path: str
 
     front.pool.respond = late
     assert front.get(path).status_code == 200
-    assert front.get("/models/shade").status_code == 500  # Flask answers it in a thread
+    failed = front.get("/models/shade")  # Flask answers it in a thread
+    assert (failed.status_code, json.loads(failed.data)["error"]["code"]) == (500, "internal_error")
     assert front.get("/v2/models/none").status_code == 404
 
 
