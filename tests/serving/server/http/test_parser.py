@@ -1,6 +1,8 @@
 """Bytes of one connection in, requests out: framing, limits and backpressure, without a socket."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.errors import BadRequest, HeaderTooLarge, TargetTooLong
 from serving.server.http.message import Request
@@ -214,6 +216,55 @@ def test_a_malformed_chunk_fails_the_request_that_is_being_read(
     assert list(parser.ready) == [request]
     assert isinstance(request.error, BadRequest)
     assert str(request.error).startswith("The request is not HTTP/1.1: ")
+
+
+PIECES = st.sampled_from(
+    [
+        *(GET, CHUNKED, POST, b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n"),
+        *(
+            b"2\r\nhi\r\n",
+            b"0\r\n\r\n",
+            b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
+            b"abc",
+            b" ",
+            b"\n",
+        ),
+        *(
+            b"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"GET * HTTP/1.0\r\n",
+            b"Host: a, b\r\n",
+            b"\x00",
+        ),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(PIECES | st.binary(max_size=4), max_size=12), st.integers(1, 40))
+def test_whatever_is_sent_is_answered_once_or_fails_once(sent: list[bytes], size: int) -> None:
+    """And each way to cut it has the same meaning."""
+    data = b"".join(sent)
+    meanings = [meaning(data, size) for size in (size, len(data) + 1)]
+    assert meanings[0] == meanings[1]
+
+
+def meaning(data: bytes, size: int) -> list[tuple[str, str, bool, bool]]:
+    """Return method, path, completeness and failure of each request in data cut in parts."""
+    parser, found = Parser(lambda _: None), []
+    for place in range(0, len(data), size):
+        if parser.stopped:
+            break
+        parser.feed(data[place : place + size])
+        while parser.full and parser.ready:
+            found.append(parser.ready.popleft())
+            parser.resume()
+    found += parser.ready
+    assert sum(each.error is not None for each in found) <= 1
+    return [
+        (each.method, each.path, each.complete, each.error is not None)
+        for each in found
+        if each.method  # without one it never was a request
+    ]
 
 
 # backpressure
