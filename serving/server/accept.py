@@ -1,7 +1,6 @@
-"""Which worker takes a new connection, and how many one may have.
+"""Accept connections: which worker accepts the next one, and how many a worker may hold.
 
-Knows asyncio, listening sockets, the shares of the workers and the server that gets what comes;
-knows nothing of gunicorn or of HTTP.
+Knows asyncio, listening sockets, the workers' load and the pool; knows nothing of gunicorn or HTTP.
 """
 
 import asyncio
@@ -10,99 +9,104 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
-from serving.server import sockets
 from serving.server.http.connection import Connection
-from serving.server.http.pool import Server
-from serving.server.load import Share, least, leaves
+from serving.server.http.pool import Pool
+from serving.server.load import Load, defers, least_loaded
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a worker leaves a new connection to one that has less, and then takes all itself
-# where that one did not take it.
-COURTESY = 0.02
-FORFEIT = 1.0
+# Seconds for which a worker leaves new connections to a less loaded one; if that accepts none, the
+# worker accepts all itself for the second period.
+DEFER_SECONDS = 0.02
+ACCEPT_ALL_SECONDS = 1.0
 
-# Connections taken between two looks at the others: many may come at once, and probes among them.
-AT_ONCE = 128
+# Connections accepted in one loop iteration: many may arrive together, and probes among them.
+BATCH = 128
 
-# Connections of one worker, where so many files may be open. One that idles costs 3.5 kB of memory,
-# without what the kernel keeps of it.
+# Connections of one worker, if as many files may be open. An idle one costs 3.5 kB of memory,
+# without the kernel's buffers.
 MOST = 8192
 
-# The part of them that is closed at once where one more comes: to find them is to look at all, and
-# takes 1 us for each.
+# The fraction of them that is closed together to make room: the search visits all, 1 us for each.
 ROOM = 16
 
-# Seconds without a new connection where there is no room for it.
+# Seconds without accepting if there is no room.
 BACK_OFF = 1.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Accepting:
-    """Takes the connections of one listener, and leaves them to workers that have less."""
+class Acceptor:
+    """Accepts the connections of one listener, or leaves them to a less loaded worker."""
 
     def __init__(
         self,
-        server: Server,
+        pool: Pool,
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         *,
-        others: Callable[[], Sequence[Share]] = tuple,
-        own: Callable[[], Share] = lambda: Share(0, 0.0, 0),
+        others: Callable[[], Sequence[Load]] = tuple,
+        own: Callable[[], Load] = lambda: Load(0, 0.0, 0),
         most: int = MOST,
     ) -> None:
-        """``others`` tells what the other workers have, ``own`` what this one has."""
-        self._server, self._loop, self._listener = server, loop, listener
+        """``others`` returns the load of the other workers, ``own`` that of this one."""
+        self._pool, self._loop, self._listener = pool, loop, listener
         self._others, self._own, self._most = others, own, most
-        self.spare = 0  # connections that it leaves to others as it is busier
-        self._left_to: Share | None = None
-        self._until = 0.0  # it is left to them
+        self.spare = 0  # connections to leave to others as this worker is busier
+        self._deferred_to: Load | None = None
+        self._deferred_until = 0.0
         listener.setblocking(False)
-        loop.add_reader(listener, self._comes)
+        loop.add_reader(listener, self._readable)
 
-    def refuse(self) -> None:
-        """Let no new connection begin."""
-        sockets.refuse_connections(self._listener)
+    def drain(self, queued: int) -> None:
+        """Accept what waits in the accept queue, up to ``queued`` connections, then close."""
+        for _ in range(queued):
+            if not self._accept():
+                break
+        self.close()
 
-    def stop(self) -> None:
-        """Take no more, and close the listener."""
+    def close(self) -> None:
+        """Accept no more, and close the listener."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
-    def _comes(self) -> None:
-        for _ in range(AT_ONCE):
-            if self._leaves():
+    def _readable(self) -> None:
+        for _ in range(BATCH):
+            if self._defers() or not self._accept():
                 return
-            try:
-                client, _ = self._listener.accept()
-            except OSError as exc:
-                if exc.errno in _EXHAUSTED:
-                    self._make_room()
-                    self._back_off(str(exc.strerror))
-                return  # none is left: another worker took it
-            client.setblocking(False)
-            self._server.comes(1)
-            self._loop.create_task(self._connected(client))
-            if self._server.clients > self._most:
-                if not self._make_room():
-                    self._back_off(f"All of {self._most} connections are at work")
-                return  # what was closed is gone in the next step of the loop
+
+    def _accept(self) -> bool:
+        """Accept a connection. Return True if there may be another, and room for it."""
+        try:
+            client, _ = self._listener.accept()
+        except OSError as exc:
+            if exc.errno in _EXHAUSTED:
+                self._make_room()
+                self._back_off(str(exc.strerror))
+            return False  # the queue is empty: another worker was faster
+        client.setblocking(False)
+        self._pool.open(1)
+        self._loop.create_task(self._connect(client))
+        if self._pool.clients > self._most:
+            if not self._make_room():
+                self._back_off(f"All {self._most} connections are busy")
+            return False  # a closed connection is gone in the next loop iteration
+        return True
 
     def _make_room(self) -> bool:
-        return self._server.make_room(self._most // ROOM or 1)
+        return self._pool.make_room(self._most // ROOM or 1)
 
-    def _leaves(self) -> bool:
-        """Whether the next one is left to another worker, for a moment."""
-        other = least(self._others())
-        if not leaves(self._own(), other, spare=self.spare):
-            self._left_to = None
+    def _defers(self) -> bool:
+        """Return True if the next connection is left to another worker, for a moment."""
+        other = least_loaded(self._others())
+        if not defers(self._own(), other, spare=self.spare):
+            self._deferred_to = None
             return False
         now = self._loop.time()
-        if other != self._left_to or now >= self._until + FORFEIT:
-            self._left_to, self._until = other, now + COURTESY
+        if other != self._deferred_to or now >= self._deferred_until + ACCEPT_ALL_SECONDS:
+            self._deferred_to, self._deferred_until = other, now + DEFER_SECONDS
             self.spare -= 1
-        if now >= self._until:
-            return False  # it took none: all that wait are taken here
+        if now >= self._deferred_until:
+            return False  # the other one did not accept
         self._pause(0.001)
         return True
 
@@ -112,17 +116,17 @@ class Accepting:
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
-        self._loop.call_later(seconds, self._again)
+        self._loop.call_later(seconds, self._continue)
 
-    def _again(self) -> None:
+    def _continue(self) -> None:
         if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener, self._comes)
+            self._loop.add_reader(self._listener, self._readable)
 
-    async def _connected(self, client: socket.socket) -> None:
-        server, loop = self._server, self._loop
+    async def _connect(self, client: socket.socket) -> None:
+        pool, loop = self._pool, self._loop
         try:
-            await loop.connect_accepted_socket(lambda: Connection(server, loop), client)
-        except OSError:  # it has gone already
+            await loop.connect_accepted_socket(lambda: Connection(pool, loop), client)
+        except OSError:  # the client has closed
             client.close()
         finally:
-            server.comes(-1)
+            pool.open(-1)

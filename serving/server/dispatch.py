@@ -1,37 +1,43 @@
-"""What stands before Flask: predictions, probes and the routes of other protocols are answered in
-the event loop, all else is handed to Flask in a thread.
+"""Dispatch the requests of a worker: the engine's adapter to the table of routes.
 
-Knows HTTP requests and WSGI. A prediction costs too little to pay for a thread and a framework;
-what it does is ``routes``'s and ``edge``'s, as under Flask, so no behaviour differs.
+Knows HTTP requests and WSGI. A prediction costs too little to pay for a thread and a framework, so
+handlers run in the event loop; what the table does not know runs on Flask in a thread.
 """
 
 import asyncio
-import io
 import sys
 from collections.abc import Coroutine
 from functools import partial
+from io import BytesIO
 from typing import Any
 from wsgiref.types import WSGIApplication
 
 from werkzeug.test import run_wsgi_app
 
-from serving.api.exchange import Answer, Exchange, ReadBody, no_body
+from serving.api.exchange import Answer, Exchange, ReadBody, encoded, no_body
 from serving.api.routes import Finder, Route
 from serving.app.service import Service
-from serving.errors import BodyTooSlow, Overloaded, RequestTooLarge, ServingError
+from serving.errors import InternalError, Overloaded, ServingError
 from serving.inference.admission import Admission
 from serving.server.http.message import Request
+from serving.server.http.pool import Pool
 
-CLIENT_LEFT = 499  # as nginx counts those to whom nothing could be answered
+CLIENT_CLOSED = 499  # nginx's status for a client that closed before its answer
 
 
-class Front:
+class Dispatcher:
     """Answers every request of one worker."""
 
     def __init__(self, app: WSGIApplication, service: Service) -> None:
-        self._app, self._metrics, self._pool = app, service.metrics, service.pool
+        self._app, self._metrics, self._threads = app, service.metrics, service.pool
         self._routes = Finder(service.routes)
         self._max_body = service.settings.max_body_bytes
+
+    def pool(self, *, keep_alive: float) -> Pool:
+        """Return a pool of connections that this dispatcher answers."""
+        bug = InternalError("Internal error. The log holds the cause.")
+        failure = Answer(bug.status, encoded(bug.body))
+        return Pool(self.respond, failure=failure, keep_alive=keep_alive)
 
     def respond(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         """Return the answer to a probe, or the refusal of a request that finds no place. For any
@@ -44,23 +50,23 @@ class Front:
         if found is None:
             if request.error is not None:
                 return self._refuse(request, path, request.error)
-            return self._by_flask(request, path)
+            return self._run_flask(request, path)
         route, names = found
         if route.immediate:
-            return self._immediate(request, path, route, names)
+            return self._run_now(request, path, route, names)
         if route.admission is not None:
             try:
                 route.admission.check()
             except Overloaded as exc:
                 return self._refuse(request, path, exc, route=route.path)
-        return self._wait(request, path, route, names)
+        return self._run(request, path, route, names)
 
     def _exchange(
         self, request: Request, path: str, admission: Admission | None = None
     ) -> Exchange:
         read: ReadBody = no_body
         if admission is not None:
-            read = partial(whole, request, self._max_body, admission)
+            read = partial(request.read, self._max_body, admission.arriving)
         return Exchange(
             self._metrics,
             method=request.method,
@@ -76,9 +82,7 @@ class Front:
         exchange = self._exchange(request, path)
         return _finished(exchange, route, exchange.fail(error))
 
-    def _immediate(
-        self, request: Request, path: str, route: Route, names: dict[str, str]
-    ) -> Answer:
+    def _run_now(self, request: Request, path: str, route: Route, names: dict[str, str]) -> Answer:
         exchange = self._exchange(request, path)
         exchange.names = names
         try:
@@ -88,7 +92,7 @@ class Front:
             answer = exchange.fail(exc)
         return _finished(exchange, route.path, answer)
 
-    async def _wait(
+    async def _run(
         self, request: Request, path: str, route: Route, names: dict[str, str]
     ) -> Answer:
         exchange = self._exchange(request, path, route.admission)
@@ -98,16 +102,16 @@ class Front:
             if not isinstance(answer, Answer):
                 answer = await answer
         except asyncio.CancelledError:
-            exchange.finish(route=route.path, status=CLIENT_LEFT)
+            exchange.finish(route=route.path, status=CLIENT_CLOSED)
             raise
         except Exception as exc:  # noqa: BLE001 - the one error handler
             answer = exchange.fail(exc)
         return _finished(exchange, route.path, answer)
 
-    async def _by_flask(self, request: Request, path: str) -> Answer:
+    async def _run_flask(self, request: Request, path: str) -> Answer:
         """Run Flask in a thread; its own routes accept no body."""
         try:
-            return await self._pool.run(partial(self._flask, request))
+            return await self._threads.run(partial(self._flask, request))
         except Overloaded as exc:
             return self._refuse(request, path, exc)
 
@@ -123,36 +127,8 @@ def _finished(exchange: Exchange, route: str, answer: Answer) -> Answer:
     return answer
 
 
-async def whole(request: Request, limit: int, admission: Admission, deadline: float) -> bytes:
-    """Return the body of a request; ``admission`` counts its bytes while they arrive.
-
-    Raises:
-        BadRequest: it is malformed, or cut short.
-        BodyTooSlow: it did not come by ``deadline``, a ``time.monotonic()``.
-        Overloaded: too many bytes come to this worker at once.
-        RequestTooLarge: it has more than ``limit`` bytes.
-    """
-    if (request.length or 0) > limit:
-        raise RequestTooLarge(f"The body has {request.length} bytes. Expected at most {limit}.")
-    if request.complete and request.buffered <= limit:
-        return await request.chunk()
-    parts, size = [], 0
-    try:
-        with admission.arriving() as came:
-            async with asyncio.timeout_at(deadline):
-                while part := await request.chunk():
-                    parts.append(part)
-                    size += len(part)
-                    if size > limit:
-                        raise RequestTooLarge(f"The body has more than {limit} bytes.")
-                    came(len(part))
-    except TimeoutError:
-        raise BodyTooSlow("The body did not come in time.") from None
-    return b"".join(parts)
-
-
 def _environ(request: Request) -> dict[str, Any]:
-    """The request as WSGI tells it, without a body."""
+    """Return the WSGI environment of a request, without its body."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -163,7 +139,7 @@ def _environ(request: Request) -> dict[str, Any]:
         "SERVER_PROTOCOL": f"HTTP/{request.version}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
+        "wsgi.input": BytesIO(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,

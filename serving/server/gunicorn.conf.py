@@ -1,4 +1,4 @@
-"""gunicorn's settings, from ours. Read by the master, which loads no model."""
+"""gunicorn's settings, derived from ours. Read by the master, which loads no model."""
 
 # ruff: noqa: N999 - gunicorn looks for this name
 
@@ -23,33 +23,43 @@ _lock = run_dir.lock(_run)
 _master = os.getpid()
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
 
-wsgi_app = "serving.app:create_app()"  # gunicorn demands one; our worker makes its own
+wsgi_app = "serving.app:create_app()"  # gunicorn requires one; our worker makes its own
 bind = _settings.bind
 workers = _settings.processes
 worker_class = Worker
 logger_class = Logger
 worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
 preload_app = False
-keepalive = 75  # above the 60 s of most load balancers, or they meet a closed connection
+keepalive = 75  # above the 60 s of most load balancers, which must close first
 timeout = 120  # without a heartbeat; covers the loading of models, not a request
 graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
 control_socket_disable = True
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Leave nothing behind, however the start ends; on SIGHUP replace no worker, but let each look
-    at what is published."""
+    """Wrap two methods of the arbiter, and clean up however the start ends.
+
+    On SIGHUP workers look for new versions and are not replaced. Before a stop they can see that it
+    is the whole service that ends, and not one worker that is replaced.
+    """
     arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
+    stop = arbiter.stop
+
+    def announce_and_stop(graceful: bool = True) -> None:
+        Worker.service_stops[0] = True
+        stop(graceful)
+
+    arbiter.stop = announce_and_stop
     atexit.register(_clean)
 
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:
-    """Number the worker; its metrics go on where those of the last holder of the number stopped."""
+    """Number the worker; it continues the metrics of the last holder of its number."""
     take_slot(worker)
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:
-    """Forget the gauges and the state of a worker that is gone, and free its number."""
+    """Delete the gauges and the state of a worker that has ended, and free its number."""
     multiprocess.forget(_run, worker.slot)
     worker_state.forget(_run, worker.slot)
     free_slot(worker)
@@ -61,6 +71,6 @@ def pre_exec(_: Arbiter) -> None:
 
 
 def _clean() -> None:
-    """Remove what only this run needed; a worker that ends comes here too, and must not."""
+    """Delete the files of this run; a worker runs this at its exit, too, and must not."""
     if os.getpid() == _master:
         shutil.rmtree(_run, ignore_errors=True)

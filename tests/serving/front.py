@@ -1,4 +1,4 @@
-"""A client of what stands before Flask, with the face of Flask's; its bytes go over a socket."""
+"""A client of the dispatcher with the interface of Flask's; its bytes travel over a socket."""
 
 import asyncio
 import http.client
@@ -11,19 +11,17 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from serving.app import SERVICE
-from serving.server.dispatch import Front
+from serving.server.dispatch import Dispatcher
 from serving.server.http.connection import Connection
-from serving.server.http.pool import Server
 
 
 class Client:
-    """Sends what Flask's test client would, to the application in front of Flask."""
+    """Sends to the dispatcher what Flask's test client sends to Flask."""
 
     def __init__(self, app: Flask) -> None:
         service = app.extensions[SERVICE]
         self._loop = service.loop
-        front = Front(app, service)
-        self.server = Server(front.respond, keep_alive=60.0)
+        self.pool = Dispatcher(app, service).pool(keep_alive=60.0)
 
     def get(self, path: str, **given: Any) -> TestResponse:
         return self.open(path, method="GET", **given)
@@ -56,7 +54,7 @@ class Client:
             return TestResponse([answer.read()], f"{answer.status}", headers, sent)
 
     def connect(self) -> socket.socket:
-        """A connection on which nothing was sent."""
+        """Return a connection on which nothing was sent."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ours = socket.create_connection(listener.getsockname(), timeout=60)
             theirs, _ = listener.accept()
@@ -66,4 +64,4 @@ class Client:
     async def _accept(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         client.setblocking(False)
-        await loop.connect_accepted_socket(lambda: Connection(self.server, loop), client)
+        await loop.connect_accepted_socket(lambda: Connection(self.pool, loop), client)

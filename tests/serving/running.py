@@ -16,10 +16,10 @@ ROOT, environment = service.ROOT, service.convserve_environment
 
 
 class Running(service.Server):
-    """A started service and how to talk to it."""
+    """A started service, and requests to it."""
 
     def open(self) -> socket.socket:
-        """A connection on which nothing was sent."""
+        """Open a connection on which nothing was sent."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def request(
@@ -38,11 +38,11 @@ class Running(service.Server):
         return json.loads(self.request(method, path, body, **headers)[2])
 
     def children(self) -> set[str]:
-        """The process ids of the workers."""
+        """Return the process ids of the workers."""
         return {str(pid) for pid in self.workers()}
 
     def terminate(self) -> tuple[int, str]:
-        """SIGTERM, and wait; the exit code and all that was logged."""
+        """Send SIGTERM and wait. Return the exit code and the log."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=60)
         return self.process.returncode, self.output()
@@ -55,7 +55,7 @@ def _titled(headers: list[tuple[str, str]]) -> dict[str, str]:
 def command_line(
     models: Path, *arguments: str, **settings: object
 ) -> subprocess.CompletedProcess[str]:
-    """``python -m serving``, for a start that ends by itself."""
+    """Run ``python -m serving`` for a start that ends by itself."""
     return subprocess.run(
         [sys.executable, "-m", "serving", *arguments],
         cwd=ROOT,
@@ -69,6 +69,20 @@ def command_line(
 
 @contextmanager
 def running(models: Path, under: Sequence[str] = (), /, **settings: object) -> Iterator[Running]:
-    """Start, ``under`` another program if need be, wait until ready, and stop at the end."""
-    with service.convserve(models, under, **settings) as started:
-        yield Running(started.process, started.port, started.log)
+    """Start, ``under`` another program if given, wait until ready, and stop at the end."""
+    with reserved_port() as port:
+        settings.setdefault("bind", f"127.0.0.1:{port}")
+        with service.convserve(models, under, **settings) as started:
+            yield Running(started.process, started.port, started.log)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Reserve a port: no other process is given it, but a server may listen on it.
+
+    Linux lets two sockets with SO_REUSEADDR bind a port as long as only one of them listens.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

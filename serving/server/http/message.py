@@ -1,7 +1,6 @@
-"""An HTTP/1.1 message: a request, whose body may still come, and the answer to it as bytes.
+"""HTTP/1.1 messages: a request, whose body may still be arriving, and a response as bytes.
 
-Knows what a header says, and the errors of a message that is malformed; knows no socket, no parser
-and no route.
+Knows what header fields mean and which requests are malformed; knows no socket, parser or route.
 """
 
 import asyncio
@@ -9,15 +8,19 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
-from serving.errors import BadRequest, ServingError
+from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge, ServingError
 
-_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")  # and a port
-_ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # what a proxy is asked by
+# Yields a function that is called with the size of each part of a body that is arriving.
+Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
+
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")  # with a port
+_ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # of a target in absolute form
 
 
 class Answer(Protocol):
@@ -41,57 +44,56 @@ class Answer(Protocol):
 
 
 class Request:
-    """A request whose header is there; its body may still come."""
+    """A request whose header is complete; its body may still be arriving."""
 
-    method = ""  # until its header is there
+    method = ""  # until the header is complete
     target = b""
     version = "1.1"
-    keeps_alive = True
-    buffered = 0  # bytes of its body that came and were not read or, once dropped, came since
-    complete = False
-    dropped = False  # it was answered, and nobody reads the rest of its body
-    came = 0.0  # when its header did, a ``time.monotonic()``
-    error: ServingError | None = None  # it is malformed: there is no more of it
-    _waiter: asyncio.Future[None] | None = None
+    keep_alive = True
+    complete = False  # the body is complete, too
+    buffered = 0  # bytes of the body received and not read or, after ``discard``, received since
+    received_at = 0.0  # when the header was complete, a ``time.monotonic()``
+    error: ServingError | None = None  # why it is malformed; nothing more of it follows
+    _discarding = False
+    _reader: asyncio.Future[None] | None = None
 
-    def __init__(self, wanted: "Callable[[Request], None]") -> None:
-        """``wanted`` is told when somebody waits for more of the body."""
-        self.headers: dict[str, str] = {}  # names in lower case
-        self._wanted = wanted
-        self._body: bytes | bytearray = b""  # what came of it and was not read
+    def __init__(self, on_read: "Callable[[Request], None]") -> None:
+        """``on_read`` is called when a reader has to wait for more of the body."""
+        self.headers: dict[str, str] = {}  # by name in lower case
+        self._on_read = on_read
+        self._body: bytes | bytearray = b""  # received and not read
 
     @property
     def path(self) -> str:
-        """The path of the target, its percent signs resolved."""
+        """The path of the target, percent-decoded."""
         path = self.target.partition(b"?")[0]
         return (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
 
     @property
     def query(self) -> str:
-        """What follows the question mark."""
+        """The query of the target, as sent."""
         return self.target.partition(b"?")[2].decode("latin-1")
 
     @property
-    def length(self) -> int | None:
-        """The length that the header promises of the body; None of one in chunks, or of none."""
-        text = self.headers.get("content-length")
-        return None if text is None else int(text)
+    def expects_continue(self) -> bool:
+        """Return True if the client waits for ``100 Continue``; HTTP/1.0 does not know it."""
+        return self.version != "1.0" and self.headers.get("expect", "").lower() == "100-continue"
 
     @property
-    def expects(self) -> bool:
-        """Whether the client waits to be told before it sends the body; none of HTTP/1.0 does."""
-        return self.version != "1.0" and self.headers.get("expect", "").lower() == "100-continue"
+    def reader_waits(self) -> bool:
+        """Return True if a reader waits for more of the body."""
+        return self._reader is not None and not self._reader.done()
 
     def read_header(
         self, method: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Its header is there. Fields of one name are joined, as in WSGI; a target that names the
-        server, too, means the same without.
+        """Set method, version and header fields; join fields of one name, as WSGI does, and reduce
+        a target in absolute form to origin form.
 
         Raises:
-            BadRequest: it is not one of HTTP/1.1 (RFC 9112, 3.2 and 6.1), or of 1.0.
+            BadRequest: if they break RFC 9112, 3.2 or 6.1.
         """
-        self.came = time.monotonic()
+        self.received_at = time.monotonic()
         self.version = version
         if not self.target.startswith(b"/") and (origin := _ORIGIN.match(self.target)):
             path = self.target[origin.end() :]
@@ -104,76 +106,101 @@ class Request:
         self.method = method.decode("latin-1")
 
     def _check(self) -> None:
-        """What a proxy before this server might take otherwise is refused."""
+        """Refuse what a proxy in front of this server might interpret in another way."""
         get = self.headers.get
         if self.version not in ("1.0", "1.1"):
-            raise BadRequest(f"The request is of HTTP/{self.version}. Expected 1.1 or 1.0.")
+            raise BadRequest(f"HTTP/{self.version} is not supported. Expected HTTP/1.1 or 1.0.")
         if not _HOST.fullmatch(get("host", "" if self.version == "1.0" else " ")):
-            raise BadRequest("The header names no host, or several. Expected one field 'Host'.")
-        if get("transfer-encoding", "chunked").lower() != "chunked":
-            raise BadRequest("The body is transferred in an unknown coding. Expected 'chunked'.")
+            raise BadRequest("The Host field is missing, repeated or malformed. Expected one host.")
+        coding = get("transfer-encoding")
+        if coding is not None and (coding.lower() != "chunked" or self.version == "1.0"):
+            raise BadRequest("Transfer-Encoding must be 'chunked', in HTTP/1.1 alone.")
 
-    def feed(self, chunk: bytes) -> None:
-        """A part of the body came."""
-        self.buffered += len(chunk)
-        if not self.dropped:
+    def feed(self, data: bytes) -> None:
+        """Buffer a part of the body, or discard it if the request was answered."""
+        self.buffered += len(data)
+        if not self._discarding:
             if not self._body:
-                self._body = chunk
-            else:  # chunks of two bytes take no memory for each
+                self._body = data
+            else:  # one buffer: chunks of two bytes must not cost an object each
                 if isinstance(self._body, bytes):
                     self._body = bytearray(self._body)
-                self._body += chunk
+                self._body += data
             self._wake()
 
     def end(self) -> None:
-        """The body is complete."""
+        """Mark the body as complete."""
         self.complete = True
         self._wake()
 
     def fail(self, error: ServingError) -> None:
-        """It is malformed, or was cut short; nothing more of it can come."""
-        self.error, self.keeps_alive = error, False
+        """Mark the request as malformed or cut short."""
+        self.error, self.keep_alive = error, False
         self._wake()
 
-    def drop(self) -> bool:
-        """It was answered before its body was there: whether the rest will come, to be dropped."""
-        self._body, self.buffered, self.dropped = b"", 0, True
-        return self.error is None and not self.expects
+    def discard(self) -> bool:
+        """Discard the body of a request that was answered before it was read. Return True if the
+        rest of the body will arrive."""
+        self._body, self.buffered, self._discarding = b"", 0, True
+        return self.error is None and not self.expects_continue
 
     async def chunk(self) -> bytes:
-        """The next part of the body; empty at its end.
+        """Return the next part of the body; empty at its end.
 
         Raises:
-            ServingError: it is malformed, or was cut short.
+            ServingError: if the body is malformed or was cut short.
         """
         while not self._body:
             if self.error is not None:
                 raise self.error
             if self.complete:
                 return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._wanted(self)
-            await self._waiter
+            self._reader = asyncio.get_running_loop().create_future()
+            self._on_read(self)
+            await self._reader
         data, self._body, self.buffered = bytes(self._body), b"", 0
         return data
 
-    @property
-    def awaited(self) -> bool:
-        """Whether somebody waits for its body."""
-        return self._waiter is not None and not self._waiter.done()
+    async def read(self, limit: int, arriving: Arriving, deadline: float) -> bytes:
+        """Return the whole body; ``arriving`` counts its bytes until it is complete.
+
+        Raises:
+            BadRequest: if the body is malformed or cut short.
+            BodyTooSlow: if it is not complete by ``deadline``, a ``time.monotonic()``.
+            RequestTooLarge: if it has more than ``limit`` bytes.
+            ServingError: as ``arriving`` raises, if too many bytes are arriving.
+        """
+        text = self.headers.get("content-length")
+        if text is not None and int(text) > limit:
+            raise RequestTooLarge(f"The body has {int(text)} bytes. Expected at most {limit}.")
+        if self.complete and self.buffered <= limit:
+            return await self.chunk()
+        parts, size = [], 0
+        try:
+            with arriving() as received:
+                async with asyncio.timeout_at(deadline):
+                    while part := await self.chunk():
+                        parts.append(part)
+                        size += len(part)
+                        if size > limit:
+                            raise RequestTooLarge(f"The body has more than {limit} bytes.")
+                        received(len(part))
+        except TimeoutError:
+            raise BodyTooSlow("The body did not arrive in time.") from None
+        return b"".join(parts)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
-def encoded(answer: Answer, request: Request, *, keeps: bool) -> bytes:
-    """An answer as it is sent; ``keeps`` the connection for another."""
-    close = b"" if keeps else b"Connection: close\r\n"
-    if keeps and request.version == "1.0":
-        close = b"Connection: keep-alive\r\n"
+def encoded(answer: Answer, request: Request, *, keep_alive: bool) -> bytes:
+    """Return the bytes of a response; without a body if the method is HEAD."""
+    connection = b"" if keep_alive else b"Connection: close\r\n"
+    if keep_alive and request.version == "1.0":
+        connection = b"Connection: keep-alive\r\n"
     length = b"Content-Length: %d\r\n" % len(answer.body)
-    if "Content-Length" in answer.headers:  # of what a HEAD asks for, which is not there
+    if "Content-Length" in answer.headers:  # the answer to HEAD: the length of the absent body
         length = b""
     more = "".join(f"{name}: {text}\r\n" for name, text in answer.headers.items()).encode("latin-1")
     return b"%b%bContent-Type: %b\r\n%b%b%b\r\n%b" % (
@@ -182,7 +209,7 @@ def encoded(answer: Answer, request: Request, *, keeps: bool) -> bytes:
         answer.content_type.encode(),
         length,
         more,
-        close,
+        connection,
         b"" if request.method == "HEAD" else answer.body,
     )
 

@@ -1,8 +1,8 @@
-"""What a client sends, as the requests that it means.
+"""Turn the bytes of one connection into requests, with backpressure.
 
-Knows httptools, which parses; knows no socket and no answer. What is held is bounded: a header by
-bytes and fields, a body that nobody reads yet by bytes, requests that wait by their number. Of one
-behind another no more of its body is parsed than a step.
+Knows httptools, which parses; knows no socket and no response. Everything held is bounded: a header
+by bytes and fields, an unread body by bytes, pipelined requests by their number. The body of a
+pipelined request is parsed no further than one step.
 """
 
 from collections import deque
@@ -14,144 +14,146 @@ import httptools
 from serving.errors import BadRequest, HeaderTooLarge, ServingError, TargetTooLong
 from serving.server.http.message import Request
 
-HEADER_BYTES = 32 * 1024  # so many are always taken
+HEADER_BYTES = 32 * 1024  # always accepted
 HEADER_FIELDS = 100
-STEP = 16 * 1024  # bytes that are parsed at once; a header may have up to two steps more
-BUFFERED = 256 * 1024  # bytes of bodies that nobody reads yet
-PIPELINED = 16  # requests that wait for the answers before theirs
+STEP = 16 * 1024  # bytes parsed at once; a header may exceed its limit by up to two steps
+BUFFERED = 256 * 1024  # bytes of an unread body
+PIPELINED = 16  # requests that wait behind another
 
 
 class Parser:
-    """The requests of one connection, one after another."""
+    """The requests of one connection, in their order."""
 
-    def __init__(self, wanted: Callable[[Request], None]) -> None:
-        """``wanted`` is told when somebody waits for more of a body."""
-        self.ready: deque[Request] = deque()  # whose header is there, until they are answered
-        self.full = False  # more came than is kept up with; the rest waits to be parsed
-        self.over = False  # what comes is not parsed any more
-        self._wanted = wanted
+    def __init__(self, on_read: Callable[[Request], None]) -> None:
+        """``on_read`` is called when a reader has to wait for more of a body."""
+        self.ready: deque[Request] = deque()  # header complete, not answered yet
+        self.full = False  # backpressure: call ``resume`` before the next ``feed``
+        self.stopped = False  # nothing is parsed any more
+        self._on_read = on_read
         self._parser = httptools.HttpRequestParser(self)
         self._unparsed: bytes | memoryview = b""
-        self._coming: Request | None = None  # its header or body is being read
-        self._fields: list[tuple[bytes, bytes]] = []  # of its header
-        self._around = 0  # bytes since the last that ended a header or belonged to a body
+        self._current: Request | None = None  # partly received
+        self._fields: list[tuple[bytes, bytes]] = []  # of the current header
+        self._framing = 0  # bytes since the last header ended or the last body byte
 
     @property
-    def between(self) -> bool:
-        """Whether nothing has come of a request that is not whole."""
-        return self._coming is None and not self._around
+    def at_boundary(self) -> bool:
+        """Return True if no request is partly received."""
+        return self._current is None and not self._framing
 
     def feed(self, data: bytes) -> None:
-        """Bytes came, while it was neither full nor over."""
+        """Parse received bytes; the parser must be neither full nor stopped."""
         self._unparsed = data if len(data) <= STEP else memoryview(data)
         self._parse()
 
-    def go_on(self) -> None:
-        """Some of it was read or answered: parse what waits."""
+    def resume(self) -> None:
+        """Continue after a part of a body was read or a request was answered."""
         self.full = self._is_full()
         self._parse()
 
-    def end(self) -> None:
-        """No more bytes come."""
-        if self._coming is not None and self._coming.method:
-            self._coming.fail(BadRequest("The body ended before it was complete."))
+    def feed_eof(self) -> None:
+        """Handle the client's half-close: a request that is cut short fails."""
+        if self._current is not None and self._current.method:
+            self._current.fail(BadRequest("The body ended before it was complete."))
         elif self.ready:
-            self.ready[-1].keeps_alive = False
+            self.ready[-1].keep_alive = False
         self.stop()
 
+    def stop(self) -> None:
+        """Parse nothing more."""
+        self._current, self._unparsed, self.stopped = None, b"", True
+
     def _parse(self) -> None:
-        """Parse as far as somebody keeps up with it."""
         while self._unparsed and not self.full:
             step, self._unparsed = self._unparsed[:STEP], self._unparsed[STEP:]
-            self._around += len(step)
+            self._framing += len(step)
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade as exc:
                 self._ignore_upgrade(step[exc.args[0] :])
             except httptools.HttpParserError as exc:
-                known = exc.__context__
-                told = BadRequest(f"The request is not HTTP/1.1: {exc}.")
-                self._fail(known if isinstance(known, ServingError) else told)
-            if self._around > HEADER_BYTES and not self.over:
+                raised = exc.__context__  # by one of the callbacks
+                malformed = BadRequest(f"The request is not HTTP/1.1: {exc}.")
+                self._fail(raised if isinstance(raised, ServingError) else malformed)
+            if self._framing > HEADER_BYTES and not self.stopped:
                 self._fail(HeaderTooLarge(f"The header has more than {HEADER_BYTES} bytes."))
             self.full = self._is_full()
 
     def _ignore_upgrade(self, rest: bytes | memoryview) -> None:
-        """Parse the header again without its wish, as a server may. httptools skips the body, which
-        HTTP/2 clients (Java's, for one) send all the same."""
-        request = self._coming
-        if request is None:  # CONNECT, which asks for a tunnel and gets none
-            self.ready[-1].keeps_alive = False
+        """Parse the header again without ``Upgrade``, which a server may ignore (RFC 9110, 7.8).
+
+        httptools skips the body, which HTTP/2 clients (Java's, for one) send all the same.
+        """
+        request = self._current
+        if request is None:  # CONNECT: the handler refuses the tunnel, and nothing may follow
+            self.ready[-1].keep_alive = False
             self.stop()
             return
         fields = [f"{name}: {text}" for name, text in request.headers.items() if name != "upgrade"]
         version = f" HTTP/{request.version}".encode()
         line = request.method.encode() + b" " + request.target + version
         header = b"\r\n".join([line, *(each.encode("latin-1") for each in fields), b"", b""])
-        self._parser, self._coming = httptools.HttpRequestParser(self), None
+        self._parser, self._current = httptools.HttpRequestParser(self), None
         self._unparsed = memoryview(b"".join([header, rest, self._unparsed]))
 
     def _is_full(self) -> bool:
         ready = self.ready
-        if len(ready) > 1 and any(each.buffered for each in islice(ready, 1, None)):
-            return True  # nobody can read it yet
-        return len(ready) > PIPELINED or sum(each.buffered for each in ready) > BUFFERED
+        if len(ready) < 2:
+            return bool(ready) and ready[0].buffered > BUFFERED
+        if len(ready) > PIPELINED or ready[0].buffered > BUFFERED:
+            return True
+        return any(each.buffered for each in islice(ready, 1, None))  # cannot be read yet
 
     def _fail(self, error: ServingError) -> None:
-        """What came is malformed, and nothing after it can be read. It is answered in its turn."""
-        request = self._coming or Request(self._wanted)
+        """Answer malformed input in its turn; nothing after it can be parsed."""
+        request = self._current or Request(self._on_read)
         request.fail(error)
         if not request.method:
             self.ready.append(request)
         self.stop()
 
-    def stop(self) -> None:
-        """Parse nothing that comes any more."""
-        self._coming, self._unparsed, self.over = None, b"", True
-
-    # what httptools tells
+    # callbacks of httptools
 
     def on_message_begin(self) -> None:
-        """A request comes."""
-        self._coming, self._fields = Request(self._wanted), []
+        """Begin a request."""
+        self._current, self._fields = Request(self._on_read), []
 
     def on_url(self, part: bytes) -> None:
-        """A part of its target."""
-        request = self._read
+        """Append a part of the target."""
+        request = self._open
         request.target += part
         if len(request.target) > HEADER_BYTES:
             raise TargetTooLong(f"The target has more than {HEADER_BYTES} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of its header, or one after its body, at which nobody looks."""
+        """Add a header field; trailer fields are never looked at."""
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Its header is there: it can be answered."""
+        """Make the request ready to be answered."""
         if len(self._fields) > HEADER_FIELDS:
             raise HeaderTooLarge(f"The header has more than {HEADER_FIELDS} fields.")
-        request, parser = self._read, self._parser
-        request.keeps_alive = parser.should_keep_alive()
+        request, parser = self._open, self._parser
+        request.keep_alive = parser.should_keep_alive()
         request.read_header(parser.get_method(), parser.get_http_version(), self._fields)
-        self._around = 0
+        self._framing = 0
         if "upgrade" not in request.headers or not parser.should_upgrade():
             self.ready.append(request)
 
     def on_body(self, part: bytes) -> None:
-        """A part of its body."""
-        self._around = 0
-        self._read.feed(part)
+        """Feed a part of the body."""
+        self._framing = 0
+        self._open.feed(part)
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
-        self._around = 0
-        if self._parser.should_upgrade() and "upgrade" in self._read.headers:
-            return  # it comes again
-        self._read.end()
-        self._coming = None
+        """End the body."""
+        self._framing = 0
+        if self._parser.should_upgrade() and "upgrade" in self._open.headers:
+            return  # it is parsed again
+        self._open.end()
+        self._current = None
 
     @property
-    def _read(self) -> Request:
-        """The request that is being read."""
-        assert self._coming is not None  # noqa: S101 - the parser told of its begin
-        return self._coming
+    def _open(self) -> Request:
+        assert self._current is not None  # noqa: S101 - on_message_begin was called
+        return self._current

@@ -1,91 +1,119 @@
-"""What all connections of a process share: how they are answered, who of them works and who goes.
+"""What the connections of one process share: the handlers, the limits, and who is busy.
 
-Knows connections by what they tell of themselves; knows no socket and nothing of HTTP.
+Knows connections by a Protocol; knows no socket, and nothing of HTTP but requests and answers.
 """
 
 import heapq
 import math
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from serving.server.http.message import Answer, Request
 
-if TYPE_CHECKING:
-    from serving.server.http.connection import Connection
 
-# Returns the answer, or a coroutine where the answer must be waited for.
-Respond = Callable[[Request], Answer | Coroutine[Any, Any, Answer]]
+class Connection(Protocol):
+    """What the pool needs of a connection."""
+
+    active: bool  # answered since the last ``refresh`` but one, or new
+    answered: int  # requests since the last ``refresh``
+    answered_before: int  # requests between that ``refresh`` and the one before
+    close_after_answer: bool
+
+    @property
+    def idle(self) -> bool:
+        """Return True if no request waits for its answer."""
+
+    @property
+    def closes_at(self) -> float:
+        """When it times out, in the loop's time; infinite while the server is working."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def close(self) -> None:
+        """Close when everything written is sent."""
 
 
-class Server:
-    """What all connections of a process share."""
+class Pool:
+    """The connections of one process."""
 
-    def __init__(self, respond: Respond, *, keep_alive: float) -> None:
-        """An exception of ``respond`` is a bug, and closes the connection; an idle connection is
-        closed after ``keep_alive`` seconds."""
-        self.respond, self.keep_alive = respond, keep_alive
+    def __init__(
+        self,
+        respond: Callable[[Request], Answer | Coroutine[Any, Any, Answer]],
+        *,
+        failure: Answer,
+        keep_alive: float,
+    ) -> None:
+        """``respond`` returns an answer, or a coroutine where the answer must be waited for. If it
+        raises, ``failure`` is sent and the connection ends. ``keep_alive`` is the keep-alive
+        timeout, in seconds.
+        """
+        self.respond, self.failure, self.keep_alive = respond, failure, keep_alive
         self.connections: set[Connection] = set()
-        self.stops = False  # from now on each answer ends its connection
-        self.at_work = 0  # requests that are being answered, or will be at once
-        self.changed: Callable[[int], None] = lambda _: None  # told how many are active
-        self._coming = 0  # accepted, but not made yet
-        self._active = 0
+        self.stopping = False  # every answer ends its connection
+        self.in_progress = 0  # connections with a request that is being answered
+        self.active_changed: Callable[[int], None] = lambda _: None
+        self._opening = self._active = 0
 
     @property
     def clients(self) -> int:
-        """How many there are, those included that were accepted just now."""
-        return len(self.connections) + self._coming
+        """The number of connections, those included that were accepted just now."""
+        return len(self.connections) + self._opening
 
     @property
     def active(self) -> int:
-        """How many of them were answered since the last look but one, or are new: those that are
-        silent, or drip, are no work."""
-        return self._active + self._coming
+        """The number of connections in use: new, or answered within about a second."""
+        return self._active + self._opening
 
-    def comes(self, change: int) -> None:
-        """A client was accepted (1); its connection is made, or failed (-1)."""
-        self._coming += change
-        self.changed(self.active)
+    def open(self, change: int) -> None:
+        """Count a client as accepted (1), and as no longer opening its connection (-1)."""
+        self._opening += change
+        self.active_changed(self.active)
 
-    def made(self, connection: "Connection") -> None:
-        """A client has come."""
+    def add(self, connection: Connection) -> None:
+        """Add a new connection."""
         self.connections.add(connection)
-        self.acts(1)
+        self.activate(1)
 
-    def lost(self, connection: "Connection") -> None:
-        """It has gone."""
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection that was lost."""
         self.connections.discard(connection)
-        self.acts(-connection.active)
+        self.activate(-connection.active)
 
-    def acts(self, change: int) -> None:
-        """A connection has become active (1), or is no longer (-1)."""
+    def activate(self, change: int) -> None:
+        """Count a connection as active (1), or no longer (-1)."""
         self._active += change
-        self.changed(self.active)
+        self.active_changed(self.active)
 
-    def look(self) -> None:
-        """See which are active; called once a second."""
+    def refresh(self) -> None:
+        """Find out which connections are active; called once a second."""
         for each in self.connections:
             if each.active and not each.answered:
                 each.active = False
                 self._active -= 1
-            each.answers, each.answered, each.goes = each.answered, 0, False
-        self.changed(self.active)
+            each.answered_before, each.answered = each.answered, 0
+            each.close_after_answer = False
+        self.active_changed(self.active)
 
-    def let_go(self, part: float) -> None:
-        """End connections with their next answers: those that got the most of the last second's, up
-        to such a part of them."""
-        if not part:
+    def rebalance(self, fraction: float) -> None:
+        """Mark the busiest connections for ``Connection: close``, up to a fraction of the load."""
+        if not fraction:
             return
-        most = part * sum(each.answers for each in self.connections)
-        for each in sorted(self.connections, key=lambda each: -each.answers):
-            if 0 < each.answers <= most:
-                each.goes = True
-                most -= each.answers
+        most = fraction * sum(each.answered_before for each in self.connections)
+        for each in sorted(self.connections, key=lambda each: -each.answered_before):
+            if 0 < each.answered_before <= most:
+                each.close_after_answer = True
+                most -= each.answered_before
 
     def make_room(self, count: int) -> bool:
-        """End so many connections that wait for their client, those that have the least time left;
-        whether there was any."""
+        """Close the ``count`` connections that would time out first. Return True if any waited for
+        its client."""
         waiting = [each for each in self.connections if each.closes_at < math.inf]
         for each in heapq.nsmallest(count, waiting, key=lambda each: each.closes_at):
             each.abort()
         return bool(waiting)
+
+    def close_idle(self) -> None:
+        """Close every connection without a request."""
+        for each in [each for each in self.connections if each.idle]:
+            each.close()

@@ -1,4 +1,4 @@
-"""What stands before Flask: what is counted and logged there, and what waits for Flask."""
+"""The dispatcher: what it counts and logs, answers synchronously, and leaves to Flask."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Coroutine, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from serving.app import SERVICE, create_app
 from serving.feedback.database import Database
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
+from serving.server.http import connection
 from serving.server.http.message import Answer, Request
 from serving.settings import Settings
 from tests.serving.front import Client
@@ -41,7 +42,7 @@ def front(app: Flask) -> Client:
 def lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> list[Mapping[str, object]]:
-    """What is logged of each request."""
+    """Return the fields logged for each request."""
     found: list[Mapping[str, object]] = []
     monkeypatch.setattr(json_log, "write", lambda _, fields: found.append(fields))
     caplog.set_level(logging.INFO, exchange.logger.name)
@@ -68,7 +69,7 @@ def rest(client: socket.socket) -> str:
     ],
     ids=["garbage", "target", "header"],
 )
-def test_what_is_malformed_is_counted_and_logged_as_any_request(
+def test_a_malformed_request_is_counted_and_logged(
     front: Client, lines: list[Mapping[str, object]], sent: bytes, status: str, code: str
 ) -> None:
     with front.connect() as client:
@@ -83,7 +84,7 @@ def test_what_is_malformed_is_counted_and_logged_as_any_request(
     assert value(page, "convserve_requests_in_flight") == 1  # the page itself
 
 
-def test_where_no_place_is_left_a_request_is_refused_at_once(
+def test_a_request_beyond_the_bound_is_refused_before_its_body_arrives(
     app: Flask, front: Client, lines: list[Mapping[str, object]]
 ) -> None:
     admission = app.extensions[SERVICE].pipeline.admission
@@ -93,7 +94,7 @@ def test_where_no_place_is_left_a_request_is_refused_at_once(
         with front.connect() as client:
             client.sendall(HEAD + bytes(999) + b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
             until(lambda: len(lines) == 1)
-            client.sendall(HEAD)  # what is refused before its body came drops that
+            client.sendall(HEAD)  # its body is discarded
             until(lambda: len(lines) == 2)
             client.sendall(
                 bytes(999) + b"GET /readyz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -111,31 +112,57 @@ def test_where_no_place_is_left_a_request_is_refused_at_once(
     "path", ["/healthz", "/readyz", "/v2/health/ready", "/v2/models/shade", "/v1/models/shade"]
 )
 def test_a_probe_is_answered_without_a_task(front: Client, path: str) -> None:
-    respond, waited = front.server.respond, list[bool]()
+    respond, waited = front.pool.respond, list[bool]()
 
     def watched(request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         answer = respond(request)
         waited.append(isinstance(answer, Coroutine))
         return answer
 
-    front.server.respond = watched
+    front.pool.respond = watched
     assert front.get(path).status_code == 200
     assert front.get("/models/shade").status_code == 200
     assert front.get("/v2/models/none").status_code == 404
     assert waited == [False, True, False]
 
 
-def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"", b""), (HEAD[:50], b""), (HEAD, b"408")],
+    ids=["silent", "half a header", "half a body"],
+)
+def test_silent_and_dripping_clients_are_disconnected(
+    models: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    with Client(create_app(Settings(models=models, timeout_ms=300))).connect() as client:
+        client.sendall(sent)
+        client.settimeout(0.05)
+        received = b""
+        with suppress(ConnectionError):
+            while True:
+                try:
+                    if not (part := client.recv(65536)):
+                        break
+                    received += part
+                except TimeoutError:
+                    client.sendall(b"x"[: len(sent)])
+    assert received[9:12] == status
+
+
+def test_a_client_that_disconnects_is_counted_and_logged(
+    front: Client, lines: list[Mapping[str, object]]
+) -> None:
     with front.connect() as client:
         client.sendall(HEAD)
-        until(lambda: front.server.at_work)
+        until(lambda: front.pool.in_progress)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-    until(lambda: not front.server.at_work)
+    until(lambda: not front.pool.in_progress)
     assert [line["status"] for line in lines] == [499]
     assert counted(front, route="/predict/<name>", status="499") == 1
 
 
-def test_a_request_is_not_told_to_send_a_body_that_is_refused(front: Client) -> None:
+def test_100_continue_is_not_sent_for_a_body_that_is_refused(front: Client) -> None:
     head = HEAD.replace(b"999\r\n", b"50000000\r\nExpect: 100-continue\r\n")
     for sent in (head, head.replace(b"/predict/shade", b"/nothing")):
         with front.connect() as client:
@@ -143,37 +170,37 @@ def test_a_request_is_not_told_to_send_a_body_that_is_refused(front: Client) -> 
             assert rest(client).startswith(("HTTP/1.1 413 ", "HTTP/1.1 404 "))
 
 
-def test_what_waits_for_flask_is_bounded(models: Path) -> None:
-    app, go_on = create_app(Settings(models=models, threads=1)), threading.Event()
+def test_requests_that_wait_for_flask_are_bounded(models: Path) -> None:
+    app, proceed = create_app(Settings(models=models, threads=1)), threading.Event()
 
     @app.before_request
     def wait() -> None:
-        go_on.wait(600)
+        proceed.wait(600)
 
     front = Client(app)
     with ExitStack() as held:
         clients = [held.enter_context(front.connect()) for _ in range(PER_THREAD)]
         for client in clients:
             client.sendall(b"GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        until(lambda: front.server.at_work == PER_THREAD)
+        until(lambda: front.pool.in_progress == PER_THREAD)
         refused = front.get("/none")
         assert_error(refused, 503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
         for probe in (front.get("/healthz"), front.head("/healthz")):
             assert probe.status_code == 200
-        go_on.set()
+        proceed.set()
         assert all(rest(client).startswith("HTTP/1.1 404 ") for client in clients)
     assert front.get("/none").status_code == 404
 
 
-def test_metrics_wait_for_no_database_that_hangs(
+def test_metrics_do_not_wait_for_a_database_that_hangs(
     front: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, hanging = threading.Event(), list[int]()
+    proceed, hanging = threading.Event(), list[int]()
 
     def hang(*_: object) -> list[Label]:
         hanging.append(1)
-        assert go_on.wait(60)
+        assert proceed.wait(60)
         return []
 
     monkeypatch.setattr(Database, "newest", hang)
@@ -182,6 +209,6 @@ def test_metrics_wait_for_no_database_that_hangs(
         each.start()
     until(lambda: len(hanging) == Settings().threads)
     assert "convserve_requests_total" in front.get("/metrics").text
-    go_on.set()
+    proceed.set()
     for each in asking:
         each.join()

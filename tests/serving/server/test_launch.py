@@ -1,4 +1,4 @@
-"""The check before the start, in a child: how it ends is how the command ends."""
+"""The start: the exit code of the check in the child is that of the command."""
 
 import socket
 import subprocess
@@ -20,27 +20,27 @@ sys.exit(launch.serve(lambda: {check}, workers=0))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no.such.host.invalid", "[::1]"])
-def test_an_address_where_nothing_can_listen_is_told_in_a_sentence(host: str) -> None:
+def test_an_address_that_cannot_be_listened_on_stops_the_start(host: str) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         taken.bind(("::1" if ":" in host else "127.0.0.1", 0))
         taken.listen()
         bind = f"{host}:{taken.getsockname()[1]}"
         ended = command_line(ROOT / "models", bind=bind)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"serving: CONVSERVE_BIND is '{bind}', where nothing can listen: " in ended.stderr
+    assert f"serving: Cannot listen on '{bind}', the value of CONVSERVE_BIND: " in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("check", "code", "told"),
+    ("check", "code", "message"),
     [
         ("1", 1, ""),
         ("2", 2, ""),
         ("os.kill(os.getpid(), 9)", 1, "serving: The check of the models was ended by signal 9.\n"),
     ],
 )
-def test_a_check_that_fails_ends_the_start_and_leaves_nothing(
-    tmp_path: Path, check: str, code: int, told: str
+def test_a_failed_check_stops_the_start_and_leaves_no_files(
+    tmp_path: Path, check: str, code: int, message: str
 ) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(check=check), tmp_path],
@@ -50,5 +50,5 @@ def test_a_check_that_fails_ends_the_start_and_leaves_nothing(
         timeout=60,
         check=False,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", told)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", message)
     assert not list(tmp_path.iterdir())

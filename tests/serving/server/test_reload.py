@@ -1,4 +1,4 @@
-"""Versions that come and go under a real service: its processes, its signals, its load."""
+"""Versions published and removed while the service runs: processes, signals, load."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ def workers(service: Running) -> list[dict[str, Any]]:
 
 
 def serve(service: Running, versions: list[int], default: int, count: int = 2) -> bool:
-    """Whether all workers have come to this."""
+    """Return True if all workers serve just this."""
     states = workers(service)
     return len(states) == count and all(
         state["state"] == "ready"
@@ -47,7 +47,7 @@ def route(folder: Path, rule: Any) -> None:
 
 @contextmanager
 def hammered(service: Running, clients: int = 3) -> Iterator[list[int | str]]:
-    """Traffic all the while; what each request got."""
+    """Send predictions meanwhile. Yield their results."""
     seen: list[int | str] = []
     stop = threading.Event()
     threads = [threading.Thread(target=hammer, args=(service, seen, stop)) for _ in range(clients)]
@@ -62,12 +62,12 @@ def hammered(service: Running, clients: int = 3) -> Iterator[list[int | str]]:
 def published(
     folder: Path, outside: Path, version: int, golden: dict[str, int] | None = None
 ) -> None:
-    """As training does: whole at once."""
+    """Publish by a rename, as training does."""
     made = publish(outside, version=version, golden=golden)
     made.rename(folder / "shade" / str(version))
 
 
-def test_all_workers_come_to_the_same_and_no_request_fails(tmp_path: Path) -> None:
+def test_all_workers_converge_and_no_request_fails(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     publish(folder)
     with running(folder, workers=2, poll_seconds=POLL) as service:
@@ -89,7 +89,7 @@ def test_all_workers_come_to_the_same_and_no_request_fails(tmp_path: Path) -> No
         assert labels(page, "convserve_model_info", "version") == {"2"}
 
 
-def test_sighup_means_look_now(tmp_path: Path) -> None:
+def test_sighup_refreshes_the_repository(tmp_path: Path) -> None:
     publish(tmp_path)
     with running(tmp_path, workers=2, poll_seconds=0, drain_seconds=600) as service:
         until(lambda: serve(service, [1], 1))
@@ -102,18 +102,18 @@ def test_sighup_means_look_now(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGINT)  # no drain
 
 
-def test_what_is_refused_is_told_by_every_worker_and_once_in_its_log(tmp_path: Path) -> None:
+def test_a_refused_version_is_reported_by_every_worker_and_logged_once(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     publish(folder)
     with running(folder, workers=2, poll_seconds=POLL) as service:
         published(folder, tmp_path, 2, {"light-1": 10})
         route(folder, {"default": 2})
 
-        def told() -> bool:
+        def reported() -> bool:
             keys = [state["refused"].keys() for state in workers(service)]
             return keys == [{"shade/2", "routing.json"}] * 2
 
-        until(told)
+        until(reported)
         assert serve(service, [1], 1)
         page = service.request("GET", "/metrics")[2].decode()
         assert value(page, "convserve_refused", path="shade/2") == 1
@@ -126,13 +126,13 @@ def test_what_is_refused_is_told_by_every_worker_and_once_in_its_log(tmp_path: P
 
 
 def replace(service: Running) -> None:
-    """Kill a worker, and wait until there is another in its place."""
+    """Kill a worker, and wait until another has replaced it."""
     old = service.children()
     os.kill(int(min(old)), signal.SIGKILL)
     until(lambda: min(old) not in service.children() and len(service.children()) == len(old))
 
 
-def test_a_worker_that_was_killed_comes_back_with_the_same_view(tmp_path: Path) -> None:
+def test_a_worker_that_replaces_a_killed_one_has_the_same_view(tmp_path: Path) -> None:
     publish(tmp_path)
     publish(tmp_path, version=2)
     with running(tmp_path, workers=2, poll_seconds=POLL) as service:
@@ -144,17 +144,17 @@ def test_a_worker_that_was_killed_comes_back_with_the_same_view(tmp_path: Path) 
         until(lambda: serve(service, [1, 2], 1))
         until(lambda: len({json.dumps(each["refused"]) for each in workers(service)}) == 1)
         assert workers(service)[0]["refused"].keys() == {"shade/3", "routing.json"}
-        told = service.json("GET", "/models")
-        assert told["refused"].keys() == {"routing.json"}
-        assert told["models"][0]["refused"].keys() == {"shade/3"}
+        listed = service.json("GET", "/models")
+        assert listed["refused"].keys() == {"routing.json"}
+        assert listed["models"][0]["refused"].keys() == {"shade/3"}
         _, output = service.terminate()
     lines = [json.loads(line) for line in output.splitlines()]
-    said = Counter(line["message"] for line in lines)
-    assert said["routed"] in (1, 2)  # by each worker, but for what a killed one had not written
-    assert said["stopping"] == 1
+    messages = Counter(line["message"] for line in lines)
+    assert messages["routed"] in (1, 2)  # by each worker, unless one was killed before it wrote
+    assert messages["stopping"] == 1
 
 
-def test_labels_are_in_one_file_once_the_service_has_stopped(tmp_path: Path) -> None:
+def test_labels_are_in_one_file_after_the_service_has_stopped(tmp_path: Path) -> None:
     publish(tmp_path / "models")
     url = f"sqlite:///{tmp_path}/labels.db"
     with running(tmp_path / "models", workers=2, feedback_url=url) as service:
@@ -169,7 +169,7 @@ def test_labels_are_in_one_file_once_the_service_has_stopped(tmp_path: Path) -> 
     assert len(list(store.all())) == 20
 
 
-def test_a_database_that_is_away_is_told_at_the_start(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_logged_at_the_start(tmp_path: Path) -> None:
     publish(tmp_path)
     url = f"sqlite:///{tmp_path}/nowhere/labels.db"
     with running(tmp_path, workers=2, feedback_url=url) as service:
@@ -178,12 +178,14 @@ def test_a_database_that_is_away_is_told_at_the_start(tmp_path: Path) -> None:
         assert service.request("GET", "/readyz")[0] == 200
 
 
-def test_a_worker_that_took_the_place_of_another_gets_its_share_of_old_connections(
+def test_a_worker_that_replaces_another_gets_its_share_of_old_connections(
     tmp_path: Path,
 ) -> None:
     publish(tmp_path)
     with running(tmp_path, workers=2) as service, ExitStack() as opened:
         clients = [opened.enter_context(closing(service.connect())) for _ in range(8)]
+
+        fair = [3, 5], [4, 4]  # a worker tolerates a quarter more than another has, and one
 
         def ask() -> None:
             for client in clients:
@@ -198,9 +200,23 @@ def test_a_worker_that_took_the_place_of_another_gets_its_share_of_old_connectio
             pids = [int(pid) for pid in service.children()]
             return sorted(Counter(owners(pids, service.port).values()).values())
 
-        until(lambda: spread() == [4, 4])
+        until(lambda: spread() in fair)
         replace(service)
-        until(lambda: spread() == [4, 4])
+        until(lambda: spread() in fair)
+
+
+def test_a_worker_that_is_replaced_drains_at_once_and_fails_no_request(tmp_path: Path) -> None:
+    publish(tmp_path)
+    with running(tmp_path, workers=2, drain_seconds=600) as service:
+        with hammered(service) as seen:
+            until(lambda: len(seen) > 50)
+            old = service.workers()
+            os.kill(old[0], signal.SIGTERM)
+            until(lambda: old[0] not in service.workers() and len(service.workers()) == 2)
+            assert service.request("GET", "/readyz")[0] == 200
+        assert set(seen) == {200}
+        assert '"stopping"' not in service.output()
+        service.process.send_signal(signal.SIGINT)  # no drain
 
 
 def open_files(pid: str) -> int:

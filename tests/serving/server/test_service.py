@@ -1,8 +1,9 @@
-"""The real service: processes, sockets and signals."""
+"""The service in its own processes: sockets and signals."""
 
 import contextlib
 import http.client
 import json
+import os
 import select
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from tests.serving.monitoring.test_metrics import value
 from tests.serving.running import ROOT, Running, command_line, environment, running
 from tests.serving.samples import brightness_graph, multipart, png, publish
+from tests.serving.waiting import until
 
 DARK = png(10)
 PNG = {"Content_Type": "image/png"}
@@ -33,7 +36,7 @@ def service(models: Path) -> Iterator[Running]:
         yield started
 
 
-def test_it_answers_and_echoes_the_request_id(service: Running) -> None:
+def test_an_answer_carries_the_request_id(service: Running) -> None:
     status, headers, body = service.request(
         "POST", "/predict/shade", DARK, X_Request_ID="mine", **PNG
     )
@@ -41,7 +44,7 @@ def test_it_answers_and_echoes_the_request_id(service: Running) -> None:
     assert json.loads(body)["predictions"][0]["label"] == "dark"
 
 
-def test_one_page_counts_the_answers_of_all_workers(service: Running) -> None:
+def test_metrics_sum_up_all_workers(service: Running) -> None:
     def count() -> float:
         page = service.request("GET", "/metrics")[2].decode()
         return value(page, "convserve_images_total", model="tint")
@@ -52,16 +55,16 @@ def test_one_page_counts_the_answers_of_all_workers(service: Running) -> None:
     assert count() - before == 64
 
 
-def test_a_body_over_the_limit_gets_its_answer_after_all_was_sent(service: Running) -> None:
+def test_a_body_over_the_limit_is_answered_though_all_of_it_is_sent(service: Running) -> None:
     status, _, body = service.request("POST", "/predict/shade", bytes(40_000_000), **PNG)
     assert (status, json.loads(body)["error"]["code"]) == (413, "request_too_large")
 
 
-def test_a_body_for_a_wrong_path_gets_its_answer_too(service: Running) -> None:
+def test_a_body_for_an_unknown_path_is_answered_too(service: Running) -> None:
     assert service.request("POST", "/nothing", bytes(20_000_000), **PNG)[0] == 404
 
 
-def test_a_chunked_body_meets_the_same_limit(service: Running) -> None:
+def test_a_chunked_body_has_the_same_limit(service: Running) -> None:
     connection = service.connect()
     chunks = (bytes(1_000_000) for _ in range(40))
     connection.request(
@@ -94,7 +97,7 @@ def test_a_connection_survives_an_error(service: Running) -> None:
     connection.close()
 
 
-def test_a_client_that_leaves_in_the_middle_harms_nobody(service: Running) -> None:
+def test_a_client_that_disconnects_in_a_body_does_no_harm(service: Running) -> None:
     for _ in range(4):
         with service.open() as client:
             client.sendall(
@@ -127,45 +130,97 @@ def test_probes_are_answered_while_the_queue_is_full(tmp_path: Path) -> None:
     assert set(seen) == {200, 503}
 
 
-def hammer(service: Running, seen: list[int | str], stop: threading.Event) -> None:
-    """One client at full speed on kept-alive connections, until the service refuses to connect."""
+def hammer(
+    service: Running, seen: list[int | str], stop: threading.Event, *, resets: bool = False
+) -> None:
+    """Send predictions at full speed on kept-alive connections, until ``stop`` or a refusal.
+
+    ``resets``: a new connection may be reset before its first answer.
+    """
     connection = service.connect()
     while not stop.is_set():
         try:
             connection.connect()
         except ConnectionRefusedError:
             return
-        reusable = True
+        answered, reusable = 0, True
         while reusable and not stop.is_set():
             try:
                 connection.request("POST", "/predict/shade", DARK, {"Content-Type": "image/png"})
                 response = connection.getresponse()
                 reusable = not response.will_close
                 seen.append(response.status if response.read() else "empty")
+                answered += 1
             except (OSError, http.client.HTTPException) as exc:
+                if resets and not answered:
+                    return
                 seen.append(repr(exc))
                 reusable = False
         connection.close()
 
 
-@pytest.mark.parametrize("drain_seconds", [0, 1])
-def test_every_accepted_request_is_answered_while_the_service_stops(
-    models: Path, drain_seconds: float
-) -> None:
-    with running(models, workers=2, drain_seconds=drain_seconds) as service:
+def answered(output: str) -> int:
+    """Return the number of predictions that the service answered, from its log."""
+    lines = [json.loads(line) for line in output.splitlines()]
+    return sum(line["message"] == "request" and line["method"] == "POST" for line in lines)
+
+
+def test_every_request_is_answered_when_clients_watch_readiness(models: Path) -> None:
+    with running(models, workers=2, drain_seconds=3) as service:
         seen: list[int | str] = []
         stop = threading.Event()
         clients = [threading.Thread(target=hammer, args=(service, seen, stop)) for _ in range(8)]
         for client in clients:
             client.start()
-        while len(seen) < 200:
-            stop.wait(0.01)
-        code, output = service.terminate()
+        until(lambda: len(seen) > 200)
+        service.process.terminate()
+        until(lambda: service.request("GET", "/readyz")[0] == 503)  # as a load balancer asks
         stop.set()
         for client in clients:
             client.join()
+        code, output = service.terminate()
     assert code == 0, output
     assert set(seen) == {200}
+    assert answered(output) == len(seen)
+
+
+def test_every_received_request_is_answered_when_clients_ignore_readiness(models: Path) -> None:
+    """A connection that opens while the last listener closes may be reset; all else is answered."""
+    with running(models, workers=2) as service:
+        seen: list[int | str] = []
+        hammering = partial(hammer, service, seen, threading.Event(), resets=True)
+        clients = [threading.Thread(target=hammering) for _ in range(8)]
+        for client in clients:
+            client.start()
+        until(lambda: len(seen) > 200)
+        code, output = service.terminate()
+        for client in clients:  # until they are refused
+            client.join()
+    assert code == 0, output
+    assert set(seen) == {200}
+    assert answered(output) == len(seen)
+
+
+def test_connections_in_the_accept_queue_are_answered_when_the_service_stops(
+    models: Path,
+) -> None:
+    with running(models, workers=1) as service, contextlib.ExitStack() as opened:
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGSTOP)
+        clients = [opened.enter_context(service.open()) for _ in range(32)]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        service.process.terminate()
+        until(lambda: pending(worker, signal.SIGTERM))
+        os.kill(worker, signal.SIGCONT)
+        assert [answer_of(client)[0] for client in clients] == [200] * 32
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Return True if a stopped process has not handled a signal yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [line.split()[1] for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def answer_of(client: socket.socket) -> tuple[int, bytes]:
@@ -174,48 +229,14 @@ def answer_of(client: socket.socket) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
-def test_a_target_too_long_is_told_so(service: Running) -> None:
+def test_a_target_that_is_too_long_is_refused(service: Running) -> None:
     with service.open() as client:
         client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (414, "target_too_long")
 
 
-def closed(client: socket.socket, *, drips: bool) -> None:
-    """Wait until the service closes; a byte now and then, or none."""
-    client.settimeout(0.2 if drips else 60)
-    with contextlib.suppress(ConnectionError):
-        while True:
-            try:
-                if not client.recv(65536):
-                    return
-            except TimeoutError:
-                assert drips
-                client.sendall(b"x")
-
-
-def test_silent_and_dripping_clients_are_let_go(models: Path) -> None:
-    header = (
-        b"POST /predict/shade HTTP/1.1\r\nHost: h\r\n"
-        b"Content-Type: image/png\r\nContent-Length: 999\r\n"
-    )
-    sent = {b"": False, header: True, header + b"\r\n": True}
-    with (
-        running(models, workers=1, timeout_ms=2000) as service,
-        contextlib.ExitStack() as held,
-        ThreadPoolExecutor(30) as pool,
-    ):
-        waiting = []
-        for begin, drips in list(sent.items()) * 10:
-            client = held.enter_context(service.open())
-            client.sendall(begin)
-            waiting.append(pool.submit(closed, client, drips=drips))
-        assert service.request("GET", "/healthz")[0] == 200
-        for each in waiting:
-            each.result(timeout=60)
-
-
-def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
+def test_more_silent_clients_than_file_descriptors_block_nobody(models: Path) -> None:
     with (
         running(models, ("sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"), workers=1) as service,
         contextlib.ExitStack() as held,
@@ -227,7 +248,7 @@ def test_more_silent_clients_than_files_stop_nobody(models: Path) -> None:
 
 
 def begun(service: Running, length: int, body: bytes) -> socket.socket:
-    """A prediction of which a part has come."""
+    """Send a part of a prediction."""
     client = service.open()
     head = "POST /predict/shade HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\n"
     head += f"Content-Length: {length}"
@@ -235,7 +256,7 @@ def begun(service: Running, length: int, body: bytes) -> socket.socket:
     return client
 
 
-def test_a_body_that_comes_slowly_takes_no_place(models: Path) -> None:
+def test_a_body_that_arrives_slowly_holds_no_place(models: Path) -> None:
     with (
         running(models, workers=1, requests=1) as service,
         contextlib.ExitStack() as held,
@@ -248,13 +269,13 @@ def test_a_body_that_comes_slowly_takes_no_place(models: Path) -> None:
             assert answer_of(client)[0] == 200
 
 
-def test_bodies_that_come_are_bounded_by_their_bytes(models: Path) -> None:
+def test_arriving_bodies_are_bounded_by_their_bytes(models: Path) -> None:
     with (
         running(models, workers=1, max_body_bytes=10_000) as service,
         contextlib.ExitStack() as held,
     ):
         slow = [held.enter_context(begun(service, 10_000, bytes(9_000))) for _ in range(9)]
-        answered = select.poll()  # select takes no file above the 1,024th
+        answered = select.poll()  # select accepts no descriptor above 1,023
         for each in slow:
             answered.register(each, select.POLLIN)
         refused = dict(answered.poll(60_000))
@@ -271,7 +292,7 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
         [sys.executable, "-m", "gunicorn", "--config", "serving/server/gunicorn.conf.py"],
         cwd=ROOT,
         env={
-            **environment(models, bind="192.0.2.1:8000"),  # nobody's address
+            **environment(models, bind="192.0.2.1:8000"),  # reserved for documentation
             "PROMETHEUS_MULTIPROC_DIR": str(run),
         },
         capture_output=True,
@@ -282,14 +303,14 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
     assert not run.exists()
 
 
-def test_what_is_not_http_gets_the_one_error_shape(service: Running) -> None:
+def test_a_malformed_request_has_the_one_error_shape(service: Running) -> None:
     with service.open() as client:
         client.sendall(b"GARBAGE\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
-def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
+def test_a_draining_replica_is_not_ready_and_continues_to_answer(models: Path) -> None:
     with running(models, workers=1, drain_seconds=600) as service:
         service.process.terminate()
         status = 200
@@ -298,7 +319,7 @@ def test_a_draining_replica_says_so_and_goes_on_answering(models: Path) -> None:
         assert (status, headers["Retry-After"]) == (503, "1")
         assert json.loads(body)["error"]["code"] == "draining"
         assert service.request("POST", "/predict/shade", DARK, **PNG)[0] == 200
-        service.process.send_signal(signal.SIGINT)  # now, not after the drain
+        service.process.send_signal(signal.SIGINT)  # without the drain
 
 
 def test_the_log_is_one_json_object_a_line(models: Path) -> None:
@@ -332,7 +353,7 @@ def test_a_misspelt_setting_stops_the_start_with_a_hint(models: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_check_says_what_is_sound_and_what_is_broken(models: Path, tmp_path: Path) -> None:
+def test_check_reports_each_model(models: Path, tmp_path: Path) -> None:
     ended = command_line(models, "--check")
     assert (ended.returncode, ended.stdout) == (
         0,

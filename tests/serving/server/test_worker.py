@@ -1,4 +1,4 @@
-"""What gunicorn's worker must do otherwise, where only its own objects show it."""
+"""Slots of workers, and the end of one."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,23 +6,23 @@ from typing import Any, cast
 
 import pytest
 
-from serving.server.http.pool import Server
-from serving.server.load import Shares
+from serving.server.http.pool import Pool
+from serving.server.load import LoadTable
 from serving.server.worker import Worker, free_slot, take_slot
 
 
 def worker() -> Worker:
-    """Enough of one to have a slot."""
+    """Return what is needed of a worker to have a slot."""
     return cast("Worker", SimpleNamespace(slot=None))
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "taken", set())
-    monkeypatch.setattr(Worker, "shares", Shares())
+    monkeypatch.setattr(Worker, "loads", LoadTable())
 
 
-def test_a_replaced_worker_leaves_its_slot_to_the_next() -> None:
+def test_a_new_worker_gets_the_slot_of_the_one_that_it_replaces() -> None:
     first, second, third = worker(), worker(), worker()
     for each in (first, second):
         take_slot(each)
@@ -31,31 +31,31 @@ def test_a_replaced_worker_leaves_its_slot_to_the_next() -> None:
     assert (first.slot, second.slot, third.slot) == (0, 1, 0)
 
 
-def test_a_worker_that_is_gone_counts_no_longer() -> None:
+def test_a_worker_that_has_ended_has_no_load() -> None:
     one = worker()
     take_slot(one)
-    Worker.shares.tell(one.slot, 0)
+    Worker.loads.publish(one.slot, 0)
     free_slot(one)
-    Worker.shares.tell(one.slot + 1, 9)
-    assert Worker.shares.others(4, but=2) == [(9, 0, 1)]
+    Worker.loads.publish(one.slot + 1, 9)
+    assert Worker.loads.others(4, but=2) == [(9, 0, 1)]
 
 
-def test_a_worker_ends_when_those_that_it_accepted_are_gone_too() -> None:
+def test_a_worker_waits_for_connections_that_it_has_accepted() -> None:
     async def end() -> None:
-        server = Server(cast("Any", None), keep_alive=600)
-        server.comes(1)  # accepted, and no connection yet
+        pool = Pool(cast("Any", None), failure=cast("Any", None), keep_alive=600)
+        pool.open(1)  # accepted, and no connection yet
         stopping = SimpleNamespace(
             loop=asyncio.get_running_loop(),
-            server=server,
+            pool=pool,
             cfg=SimpleNamespace(graceful_timeout=600),
             notify=list,
-            _at_once=False,
+            _quick=False,
         )
-        ended = asyncio.create_task(Worker._ended(cast("Worker", stopping)))
+        ended = asyncio.create_task(Worker._drained(cast("Worker", stopping)))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not ended.done()
-        server.comes(-1)
+        pool.open(-1)
         await asyncio.wait_for(ended, 60)
 
     asyncio.run(end())

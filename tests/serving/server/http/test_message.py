@@ -1,0 +1,221 @@
+"""What the header of a request says, and the bytes of a response."""
+
+import asyncio
+import time
+from email.utils import parsedate_to_datetime
+
+import pytest
+
+from serving.errors import BadRequest
+from serving.server.http.message import Request, encoded
+from tests.serving.server.http.engine import Answer
+
+
+def request(
+    *fields: tuple[bytes, bytes], target: bytes = b"/", method: bytes = b"GET", version: str = "1.1"
+) -> Request:
+    made = Request(lambda _: None)
+    made.target = target
+    made.read_header(method, version, fields or [(b"Host", b"h")])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/", "/", ""),
+        (b"/a?b=%20?c", "/a", "b=%20?c"),
+        (b"/%C3%A9%2F", "/é/", ""),
+        (b"/%FF", "/\ufffd", ""),
+        (b"/a%3Fb", "/a?b", ""),
+        (b"http://a:1/b?c", "/b", "c"),
+        (b"HTTPS+x.-1://a?c", "/", "c"),
+        (b"http://a", "/", ""),
+        (b"/http://a", "/http://a", ""),
+        (b"*", "*", ""),
+        (b"a:1", "a:1", ""),
+    ],
+)
+def test_path_and_query_are_those_of_the_target(target: bytes, path: str, query: str) -> None:
+    made = request(target=target)
+    assert (made.path, made.query) == (path, query)
+
+
+def test_a_header_is_read() -> None:
+    before = time.monotonic()
+    made = request((b"Host", b"h"), (b"A", b"\xe9"), (b"a", b"2"), (b"B", b""), method=b"PUT")
+    assert made.headers == {"host": "h", "a": "\xe9, 2", "b": ""}
+    assert (made.method, made.version) == ("PUT", "1.1")
+    assert before <= made.received_at <= time.monotonic()
+
+
+@pytest.mark.parametrize("host", [b"", b"h", b"h:80", b"[::1]:80", b"a.b-c_d~e%20"])
+def test_a_host_is_accepted(host: bytes) -> None:
+    assert request((b"Host", host)).method
+
+
+@pytest.mark.parametrize("host", [b"a/b", b"a b", b"a@b", b"a,b", b"a\\b", b"a?b", b"a#b"])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_malformed_host_is_refused(host: bytes, version: str) -> None:
+    with pytest.raises(BadRequest, match=r"^The Host field is missing, repeated or malformed"):
+        request((b"Host", host), version=version)
+
+
+def test_only_http_1_1_requires_a_host() -> None:
+    with pytest.raises(BadRequest, match="Host"):
+        request((b"A", b"b"))
+    with pytest.raises(BadRequest, match="Host"):
+        request((b"Host", b"a"), (b"Host", b"a"))
+    assert request((b"A", b"b"), version="1.0").method
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0"])
+def test_other_versions_are_refused(version: str) -> None:
+    made = Request(lambda _: None)
+    with pytest.raises(BadRequest, match=f"^HTTP/{version} is not supported"):
+        made.read_header(b"GET", version, [(b"Host", b"h")])
+    assert made.method == ""  # so the parser knows that it was never ready
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"chunked, chunked"])
+def test_other_transfer_codings_than_chunked_are_refused(coding: bytes) -> None:
+    assert request((b"Host", b"h"), (b"Transfer-Encoding", b"Chunked")).method
+    with pytest.raises(BadRequest, match=r"^Transfer-Encoding must be"):
+        request((b"Host", b"h"), (b"Transfer-Encoding", coding))
+
+
+def test_http_1_0_has_no_transfer_coding() -> None:
+    """A proxy that speaks HTTP/1.0 would read the chunks as the next request."""
+    with pytest.raises(BadRequest, match=r"^Transfer-Encoding must be"):
+        request((b"Transfer-Encoding", b"chunked"), version="1.0")
+
+
+@pytest.mark.parametrize(
+    ("value", "version", "expects"),
+    [
+        (b"100-Continue", "1.1", True),
+        (b"100-continue", "1.0", False),
+        (b"", "1.1", False),
+        (b"200", "1.1", False),
+    ],
+)
+def test_only_http_1_1_expects_100_continue(value: bytes, version: str, expects: bool) -> None:
+    made = request((b"Host", b"h"), (b"Expect", value), version=version)
+    assert made.expects_continue is expects
+    assert made.discard() is not expects
+
+
+# the body
+
+
+def test_a_body_is_read_in_parts_and_its_reader_is_woken() -> None:
+    waits: list[Request] = []
+
+    async def read() -> list[bytes]:
+        made = Request(waits.append)
+        reading = asyncio.ensure_future(made.chunk())
+        states = [made.reader_waits]
+        await asyncio.sleep(0)
+        states.append(made.reader_waits)
+        made.feed(b"a")
+        assert [*states, made.reader_waits] == [False, True, False]
+        parts = [await reading]
+        for part in (b"b", b"c", b"d"):
+            made.feed(part)
+        assert made.buffered == 3
+        parts.append(await made.chunk())
+        assert made.buffered == 0
+        reading = asyncio.ensure_future(made.chunk())
+        await asyncio.sleep(0)
+        made.end()
+        return [*parts, await reading, await made.chunk()]
+
+    assert asyncio.run(read()) == [b"a", b"bcd", b"", b""]
+    assert len(waits) == 2
+    assert waits[0] is waits[1]
+
+
+def test_what_arrived_before_an_error_is_read_first() -> None:
+    async def read() -> None:
+        made = Request(lambda _: None)
+        made.feed(b"a")
+        made.fail(BadRequest("malformed"))
+        assert await made.chunk() == b"a"
+        with pytest.raises(BadRequest, match="malformed"):
+            await made.chunk()
+
+    asyncio.run(read())
+
+
+def test_an_error_wakes_the_reader() -> None:
+    async def read() -> None:
+        made = Request(lambda _: None)
+        reading = asyncio.ensure_future(made.chunk())
+        await asyncio.sleep(0)
+        made.fail(BadRequest("malformed"))
+        with pytest.raises(BadRequest):
+            await reading
+        assert not made.keep_alive
+        assert not made.discard()
+
+    asyncio.run(read())
+
+
+def test_a_discarded_body_is_counted_and_not_held() -> None:
+    made = request()
+    made.feed(b"abc")
+    assert made.discard()
+    assert made.buffered == 0
+    made.feed(b"de")
+    assert (made.buffered, made._body) == (2, b"")
+
+
+# responses
+
+
+def lines(response: bytes) -> list[bytes]:
+    """Return the lines of a header without its date, and the body."""
+    *head, date, kind = response.partition(b"\r\n\r\n")[0].split(b"\r\n")[:3]
+    assert date.startswith(b"Date: ")
+    rest = response.split(b"\r\n")[3:]
+    return [*head, kind, *rest]
+
+
+def test_a_response_is_encoded() -> None:
+    answer = Answer(404, b"none", "a/b", {"X": "\xe9", "Y": "z"})
+    assert lines(encoded(answer, request(), keep_alive=True)) == [
+        *(b"HTTP/1.1 404 Not Found", b"Content-Type: a/b", b"Content-Length: 4"),
+        *(b"X: \xe9", b"Y: z", b"", b"none"),
+    ]
+
+
+def test_a_response_names_its_date() -> None:
+    response = encoded(Answer(200), request(), keep_alive=True).decode()
+    sent = parsedate_to_datetime(response.partition("Date: ")[2].partition("\r\n")[0])
+    assert abs(sent.timestamp() - time.time()) < 60
+    assert response.partition("Date: ")[2].partition("\r\n")[0].endswith(" GMT")
+
+
+@pytest.mark.parametrize(
+    ("version", "keep_alive", "field"),
+    [
+        ("1.1", True, []),
+        ("1.1", False, [b"Connection: close"]),
+        ("1.0", True, [b"Connection: keep-alive"]),
+        ("1.0", False, [b"Connection: close"]),
+    ],
+)
+def test_a_response_says_if_the_connection_persists(
+    version: str, keep_alive: bool, field: list[bytes]
+) -> None:
+    response = encoded(Answer(200), request(version=version), keep_alive=keep_alive)
+    assert lines(response)[2:] == [b"Content-Length: 0", *field, b"", b""]
+
+
+def test_the_answer_to_head_has_a_length_and_no_body() -> None:
+    head = request(method=b"HEAD")
+    assert lines(encoded(Answer(200, b"abc"), head, keep_alive=True))[2:] == [
+        *(b"Content-Length: 3", b"", b"")
+    ]
+    given = Answer(200, headers={"Content-Length": "9"})
+    assert lines(encoded(given, head, keep_alive=True))[2:] == [b"Content-Length: 9", b"", b""]
