@@ -18,7 +18,7 @@ from serving import settings
 from serving.errors import FeedbackUnavailable, ModelError, SettingsError
 from serving.inference.models import repository, tune
 from serving.inference.models.model import Model
-from serving.inference.models.session import CUDA, Options
+from serving.inference.models.session import CUDA
 from serving.server import launch, sockets
 
 USAGE, BROKEN = 2, 1
@@ -52,8 +52,7 @@ def _check(chosen: settings.Settings, *, tell: bool = False) -> int:
 
     def load() -> None:
         database.Store(chosen.feedback_url, replica=chosen.counts_as, worker=0).close()
-        options = Options.of(chosen)
-        models.extend(repository.load(chosen.models, options=options, max_pixels=chosen.max_pixels))
+        models.extend(repository.load(chosen))
         for model in models if tell else ():
             print(f"{model}: sound")
 

@@ -19,7 +19,7 @@ from serving.api.tensors import Wanted
 from serving.errors import DeadlineExceeded, ServingError
 from serving.inference.admission import Admission
 from serving.inference.batcher import Batcher
-from serving.inference.images.decoder import Decoded, Decoder, Image, Measure, Upload, check
+from serving.inference.images.decoder import Decoded, Decoder, Image, Observe, Upload, check
 from serving.inference.images.pixels import PixelSpec
 from serving.inference.models.model import Model, best
 from serving.inference.models.repository import Repository
@@ -87,19 +87,19 @@ class Predictor:
         Raises:
             ServingError: the queue is full, it is too late, or an image is bad.
         """
-        with self._stages(model) as measure, self.admission.images(len(given)):
+        with self._stages(model) as observe, self.admission.images(len(given)):
             decoded = await self.decoder.decode(
-                given, model.spec, deadline=deadline, measure=measure
+                given, model.spec, deadline=deadline, observe=observe
             )
             check(decoded)
             return await self._inferred(
-                model, given, decoded, deadline=deadline, measure=measure, shadow=shadow
+                model, given, decoded, deadline=deadline, observe=observe, shadow=shadow
             )
 
     @property
     def in_threads(self) -> int:
         """Inferences and large images that threads work at."""
-        return self.batcher.running + self.decoder.handed
+        return self.batcher.running + self.decoder.in_threads
 
     def model(
         self,
@@ -131,8 +131,8 @@ class Predictor:
 
     async def _inflated(self, data: bytes, encoding: str, deadline: float) -> bytes:
         """In a thread: a few bytes may become many."""
-        with self.admission.arriving() as came:
-            came(len(data))
+        with self.admission.receiving() as received:
+            received(len(data))
             inflate = partial(uploads.inflated, data, encoding, self.limits.body_bytes)
             return await _in_thread(inflate, deadline)
 
@@ -161,14 +161,14 @@ class Predictor:
         Of several, a bad image fails alone: its place holds the error. A single one raises, however
         it was sent: as a file, as a form of one part or as a JSON list of one.
         """
-        with self._stages(model) as measure, self.admission.images(len(files)):
+        with self._stages(model) as observe, self.admission.images(len(files)):
             decoded = await self.decoder.decode(
-                files, model.spec, deadline=deadline, measure=measure
+                files, model.spec, deadline=deadline, observe=observe
             )
             if len(files) == 1:
                 check(decoded)
             rows = await self._inferred(
-                model, files, decoded, deadline=deadline, measure=measure, shadow=shadow
+                model, files, decoded, deadline=deadline, observe=observe, shadow=shadow
             )
         answers = iter(rows)
         return [each if isinstance(each, ServingError) else next(answers) for each in decoded]
@@ -180,7 +180,7 @@ class Predictor:
         decoded: Sequence[Decoded],
         *,
         deadline: float,
-        measure: Measure,
+        observe: Observe,
         shadow: Model | None,
     ) -> list[list[float]]:
         """Probabilities for each image that could be decoded."""
@@ -188,7 +188,7 @@ class Predictor:
         if not pixels:
             return []
         rows: list[list[float]] = (
-            await self.batcher.predict(model, np.stack(pixels), deadline=deadline, measure=measure)
+            await self.batcher.predict(model, np.stack(pixels), deadline=deadline, observe=observe)
         ).tolist()
         answers = [best(model, row) for row in rows]
         self._metrics.images(model.name, model.version, answers)
@@ -199,19 +199,20 @@ class Predictor:
                 if isinstance(file, bytes) and not isinstance(each, ServingError)
             ]
             if shadow.spec == model.spec or len(files) == len(pixels):  # else it cannot read them
-                self._shadow.offer(model, shadow, rows, pixels=pixels, files=files)
+                labels = [label for label, _ in answers]
+                self._shadow.offer(model, shadow, labels, pixels=pixels, files=files)
         return rows
 
     @contextmanager
-    def _stages(self, model: Model) -> Iterator[Measure]:
+    def _stages(self, model: Model) -> Iterator[Observe]:
         """Count each stage of a request once, with the sum of what was measured for it."""
         spent: defaultdict[str, float] = defaultdict(float)
 
-        def measure(stage: str, seconds: float) -> None:
+        def observe(stage: str, seconds: float) -> None:
             spent[stage] += seconds
 
         try:
-            yield measure
+            yield observe
         finally:
             for stage, seconds in spent.items():
                 self._metrics.stage(model.name, model.version, stage=stage, seconds=seconds)

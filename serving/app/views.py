@@ -43,7 +43,7 @@ def blueprint(service: Service) -> Blueprint:
             {
                 "models": [_model(service, served, each) for each in served.names],
                 "refused": _refused(service, lambda name: name not in served.names),
-                "workers": service.reloader.peers.states(),
+                "workers": service.reloader.workers.states(),
             }
         )
 

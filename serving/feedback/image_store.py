@@ -56,7 +56,7 @@ class Kept:
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{key}"
             partial.write_bytes(image)
-            kind = pixels.kind(image) or "bin"
+            kind = pixels.file_format(image) or "bin"
             partial.replace(folder / f"{key}.{kind.lower().replace('jpeg', 'jpg')}")
             self._since += max(len(image), BLOCK)
             if self._since > self._most / PART:

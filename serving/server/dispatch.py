@@ -39,7 +39,7 @@ class Front:
         self._most_handed = PER_THREAD * service.settings.threads
         self._routes = Finder(service.routes())
         self._most = service.settings.max_body_bytes
-        self._arriving = service.predictor.admission.arriving
+        self._arriving = service.predictor.admission.receiving
 
     async def respond(self, request: Request) -> Answer:
         """The answer."""

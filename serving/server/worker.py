@@ -123,7 +123,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         self._service = service = app.extensions[SERVICE]
         front = Front(app, service)
         self.server = Server(front.respond, keep_alive=self.cfg.keepalive, at_once=front.at_once)
-        service.predictor.batcher.coming = lambda: self.server.at_work
+        service.predictor.batcher.active_requests = lambda: self.server.at_work
         self._selector.works = lambda: service.predictor.in_threads
         self.server.changed = partial(self.shares.tell, self.slot)
         gc.freeze()  # what is there now stays: to look at it again and again took a twentieth
@@ -150,7 +150,7 @@ class Worker(base.Worker):  # type: ignore[misc]
     def _look(self) -> None:
         """SIGHUP: look at what is published."""
         if self._service is not None:
-            self._service.reloader.look_now()
+            self._service.reloader.request_refresh()
 
     def _drain(self) -> None:
         """SIGTERM: not ready at once; still accepting for a while, for load balancers to notice.

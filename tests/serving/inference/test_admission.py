@@ -27,10 +27,10 @@ def test_the_bodies_of_requests_have_so_many_bytes_and_no_more(admission: Admiss
     with admission.request(60):
         with pytest.raises(Overloaded, match="hold 60 of 100 bytes"), admission.request(41):
             pass
-        with admission.arriving() as came:
-            came(40)
+        with admission.receiving() as received:
+            received(40)
             with pytest.raises(Overloaded, match="hold 100 of 100 bytes"):
-                came(1)
+                received(1)
     with admission.request(100):
         pass
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.errors import DeadlineExceeded
-from serving.inference.batcher import LARGEST, LONG, SHORT, Batcher, largest
+from serving.inference.batcher import IN_LOOP, IN_THREAD, MAX_BATCH, Batcher, batch_limit
 from serving.inference.models.model import Model
 from tests.serving.samples import publish
 
@@ -21,7 +21,7 @@ BLACK = np.zeros((1, 8, 6, 1), dtype=np.uint8)
 class Recorded(Model):
     """A model that notes what it is given; a gate lets it wait. It takes as long as a test says."""
 
-    said = SHORT / LARGEST
+    said = IN_LOOP / MAX_BATCH
 
     @property
     def seconds(self) -> float:
@@ -75,7 +75,7 @@ def test_what_waits_is_joined_and_each_gets_its_own(batcher: Batcher, model: Rec
         sizes = [1, 2, 3, 1]
         batches = [grey(np.arange(n, dtype=np.uint8) + 10 * n) for n in sizes]
         return await asyncio.gather(
-            *(batcher.predict(model, each, deadline=soon(), measure=ignore) for each in batches)
+            *(batcher.predict(model, each, deadline=soon(), observe=ignore) for each in batches)
         )
 
     answers = asyncio.run(ask())
@@ -85,15 +85,15 @@ def test_what_waits_is_joined_and_each_gets_its_own(batcher: Batcher, model: Rec
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("seconds", [SHORT / LARGEST, 2 * SHORT], ids=["short", "long"])
+@pytest.mark.parametrize("seconds", [IN_LOOP / MAX_BATCH, 2 * IN_LOOP], ids=["short", "long"])
 def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, lanes: int) -> None:
     batcher = Batcher(lanes=lanes)
     model.said = seconds
-    values = np.arange(2 * LARGEST + 3, dtype=np.uint8)
-    ask = batcher.predict(model, grey(values), deadline=soon(), measure=ignore)
+    values = np.arange(2 * MAX_BATCH + 3, dtype=np.uint8)
+    ask = batcher.predict(model, grey(values), deadline=soon(), observe=ignore)
     answers = asyncio.run(asyncio.wait_for(ask, 60))
     assert np.allclose(answers[:, 1] * 255, values, atol=1e-3)
-    assert max(model.batches) == largest(model)
+    assert max(model.batches) == batch_limit(model)
 
 
 def test_a_small_request_does_not_wait_for_all_of_a_large_one(
@@ -102,15 +102,15 @@ def test_a_small_request_does_not_wait_for_all_of_a_large_one(
     ended: list[str] = []
 
     async def ask(name: str, images: int) -> None:
-        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), measure=ignore)
+        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), observe=ignore)
         ended.append(name)
 
     async def both() -> None:
-        await asyncio.gather(ask("large", 4 * LARGEST), ask("small", 1))
+        await asyncio.gather(ask("large", 4 * MAX_BATCH), ask("small", 1))
 
     asyncio.run(both())
     assert ended == ["small", "large"]
-    assert sum(model.batches) == 4 * LARGEST + 1
+    assert sum(model.batches) == 4 * MAX_BATCH + 1
 
 
 def test_models_take_turns(batcher: Batcher, model: Recorded, tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ def test_models_take_turns(batcher: Batcher, model: Recorded, tmp_path: Path) ->
     turns: list[Model] = []
 
     async def ask(asked: Recorded, images: int) -> None:
-        def measure(stage: str, _: float) -> None:
+        def observe(stage: str, _: float) -> None:
             if stage == "inference":
                 turns.append(asked)
 
-        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), measure=measure)
+        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), observe=observe)
 
     async def both() -> None:
-        await asyncio.gather(ask(model, 3 * LARGEST), ask(other, 3 * LARGEST))
+        await asyncio.gather(ask(model, 3 * MAX_BATCH), ask(other, 3 * MAX_BATCH))
 
     asyncio.run(both())
     assert turns == [model, other] * 3
@@ -137,7 +137,7 @@ def test_the_loop_does_not_wait_for_a_device(
 ) -> None:
     model.on_device = on_device
     model.threads.clear()
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), measure=ignore))
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
     assert (model.threads == {threading.current_thread()}) is not on_device
 
 
@@ -147,7 +147,7 @@ def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Pa
 
     def after(seconds: float) -> float:
         model.seconds = seconds
-        ask = batcher.predict(model, BLACK, deadline=soon(), measure=measured.__setitem__)
+        ask = batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__)
         asyncio.run(ask)
         return model.seconds
 
@@ -156,19 +156,19 @@ def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Pa
 
 
 def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None:
-    model.said = 2 * SHORT  # in a thread
+    model.said = 2 * IN_LOOP  # in a thread
     model.gate.clear()
 
     async def ask() -> None:
         first = asyncio.ensure_future(
-            batcher.predict(model, BLACK, deadline=soon(), measure=ignore)
+            batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
         )
         await asyncio.sleep(0.01)
         with pytest.raises(DeadlineExceeded, match="waited in the queue"):
-            await batcher.predict(model, BLACK, deadline=soon(0.01), measure=ignore)
+            await batcher.predict(model, BLACK, deadline=soon(0.01), observe=ignore)
         model.gate.set()
         await first
-        await batcher.predict(model, BLACK, deadline=soon(), measure=ignore)
+        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
 
     asyncio.run(ask())
     assert model.batches == [1, 1]  # nothing was inferred for whom nobody waits
@@ -176,13 +176,13 @@ def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None
 
 def test_nothing_begins_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
     with pytest.raises(DeadlineExceeded, match="passed before"):
-        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), measure=ignore))
+        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), observe=ignore))
 
 
 def test_who_has_left_is_not_inferred_for(batcher: Batcher, model: Recorded) -> None:
     async def ask() -> None:
         asked = [
-            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), measure=ignore))
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
             for _ in range(2)
         ]
         await asyncio.sleep(0)
@@ -202,7 +202,7 @@ def test_a_failure_of_the_runtime_is_told_to_each(
     monkeypatch.setattr(model, "predict", fail)
 
     async def ask() -> list[object]:
-        asked = (batcher.predict(model, BLACK, deadline=soon(), measure=ignore) for _ in range(3))
+        asked = (batcher.predict(model, BLACK, deadline=soon(), observe=ignore) for _ in range(3))
         return await asyncio.gather(*asked, return_exceptions=True)
 
     assert [str(each) for each in asyncio.run(ask())] == ["broken"] * 3
@@ -210,16 +210,17 @@ def test_a_failure_of_the_runtime_is_told_to_each(
 
 def test_the_wait_and_the_inference_are_measured(batcher: Batcher, model: Recorded) -> None:
     measured: dict[str, float] = {}
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), measure=measured.__setitem__))
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__))
     assert measured.keys() == {"queue", "inference"}
     assert measured["inference"] > 0
 
 
 @pytest.mark.parametrize(
-    ("seconds", "images"), [(LONG / 100, 16), (LONG / 9, 8), (LONG, 1), (10 * LONG, 1)]
+    ("seconds", "images"),
+    [(IN_THREAD / 100, 16), (IN_THREAD / 9, 8), (IN_THREAD, 1), (10 * IN_THREAD, 1)],
 )
 def test_an_inference_takes_as_many_images_as_may_hold_the_loop(
     model: Recorded, seconds: float, images: int
 ) -> None:
     model.said = seconds
-    assert largest(model) == images
+    assert batch_limit(model) == images

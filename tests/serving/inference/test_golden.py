@@ -21,7 +21,7 @@ def counted(service: Service, result: str, version: str = "2") -> float:
 def test_each_image_of_each_version_has_its_turn(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replays, "EVERY", 0.2)
+    monkeypatch.setattr(replays, "PERIOD", 0.2)
 
     async def one_round() -> None:
         watching = asyncio.create_task(service.golden.watch())

@@ -126,7 +126,7 @@ def test_pixels_that_wait_keep_no_body(folder: Path) -> None:
         )
         assert answer.status_code == 200, answer.text
         (waiting,) = app.extensions[SERVICE].predictor._shadow._waiting
-        assert [each.base for each in waiting.pictures] == [None]
+        assert [each.base for each in waiting.images] == [None]
 
 
 def test_a_shadow_waits_until_no_request_is_there(folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_shadow_that_is_retired_is_dropped(folder: Path) -> None:
         for each in sorted((folder / "shade" / "2").rglob("*"), reverse=True):
             each.rmdir() if each.is_dir() else each.unlink()
         (folder / "shade" / "2").rmdir()
-        service.reloader.look()
+        service.reloader.refresh()
     post(client, LIGHT)
     until(lambda: bool(counted(client)))
     assert counted(client) == {"dropped": 1}

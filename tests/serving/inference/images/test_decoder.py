@@ -41,20 +41,20 @@ class Opened:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[threading.Thread] = []
         self.gate, self.waits = threading.Event(), threading.Event()
-        opened, pixels = images.opened, images.pixels
+        open_image, decode = images.open_image, images.decode
 
         def noted(data: bytes, *, max_pixels: int) -> Image.Image:
             self.threads.append(threading.current_thread())
-            return opened(data, max_pixels=max_pixels)
+            return open_image(data, max_pixels=max_pixels)
 
         def gated(image: Image.Image, spec: images.PixelSpec) -> NDArray[np.uint8]:
             if image.width * image.height > decoder.SMALL:
                 self.waits.set()
                 self.gate.wait(SECONDS)
-            return pixels(image, spec)
+            return decode(image, spec)
 
-        monkeypatch.setattr(images, "opened", noted)
-        monkeypatch.setattr(images, "pixels", gated)
+        monkeypatch.setattr(images, "open_image", noted)
+        monkeypatch.setattr(images, "decode", gated)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
 
 async def decoded(by: Decoder, file: bytes, seconds: float = SECONDS) -> Decoded:
     deadline = time.monotonic() + seconds
-    (found,) = await by.decode([file], SPEC, deadline=deadline, measure=lambda *_: None)
+    (found,) = await by.decode([file], SPEC, deadline=deadline, observe=lambda *_: None)
     return found
 
 
@@ -125,25 +125,28 @@ def test_what_is_decoded_at_once_is_bounded_by_its_pixels(opened: Opened) -> Non
 def test_memory_is_held_up_to_all_of_it_and_given_back() -> None:
     memory = Memory(10)
     with (
-        memory.held(4, 0),
-        memory.held(6, 0),
+        memory.hold(4, 0),
+        memory.hold(6, 0),
         pytest.raises(DeadlineExceeded, match="memory"),
-        memory.held(1, 0),
+        memory.hold(1, 0),
     ):
         pass
-    with memory.held(11, 0):
+    with memory.hold(11, 0):
         pass
 
 
 def test_what_takes_more_memory_holds_more_of_it() -> None:
     kinds = (noise("PNG", 20), noise("WEBP", 20))
-    assert [images.memory(images.opened(each, max_pixels=LIMIT)) for each in kinds] == [3200, 6400]
+    assert [images.decode_memory(images.open_image(each, max_pixels=LIMIT)) for each in kinds] == [
+        3200,
+        6400,
+    ]
 
 
 def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    monkeypatch.setattr(decoder, "BUDGET", 0.0)
     steps = 0
 
     async def step() -> None:
@@ -164,7 +167,7 @@ def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
     """One image in each step of the loop."""
-    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    monkeypatch.setattr(decoder, "BUDGET", 0.0)
     return Decoder(1_000_000)
 
 
@@ -216,7 +219,7 @@ def test_a_request_that_was_begun_goes_on_before_the_others_begin(crowded: Decod
 
     async def one(name: str, images: int) -> None:
         await crowded.decode(
-            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, measure=lambda *_: None
+            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, observe=lambda *_: None
         )
         order.append(name)
 
@@ -234,7 +237,9 @@ def test_who_waits_past_the_deadline_or_leaves_holds_up_nobody(crowded: Decoder)
         later = asyncio.ensure_future(decoded(crowded, SMALL, seconds=0.001))
         left = asyncio.ensure_future(decoded(crowded, SMALL))
         last = asyncio.ensure_future(decoded(crowded, SMALL))
-        crowded._spend(1.0)
+        crowded._spent = 1.0
+        crowded._done = 1
+        crowded._schedule()
         await asyncio.sleep(0)
         assert len(crowded._waiting) == 3  # two were told to go on
         left.cancel()

@@ -74,7 +74,7 @@ def test_other_formats_are_refused(kind: str) -> None:
 def test_a_file_that_is_cut_short_is_told_as_what_it_was(kind: str) -> None:
     file = encoded(corner(200, 200), kind)
     for size in (20, len(file) // 2):
-        with pytest.raises(InvalidImage, match=f"begins as a {kind} file and is cut short"):
+        with pytest.raises(InvalidImage, match=f"starts like a {kind} file but is truncated"):
             pixels(file[:size])
 
 
@@ -455,8 +455,8 @@ def test_threads_read_at_the_same_time() -> None:
     ("shape", "fit", "message"),
     [
         ((8, 8, 3), "squeeze", "No fit named 'squeeze'. Known fits: stretch, digit."),
-        ((8, 8, 2), "stretch", "1 or 3 channels, not 2"),
-        ((32, 32, 1), "digit", "makes 28x28x1 pixels, not 32x32x1"),
+        ((8, 8, 2), "stretch", "has 2 channels. Expected 1 or 3"),
+        ((32, 32, 1), "digit", "is 32x32x1. The fit 'digit' makes 28x28x1"),
     ],
 )
 def test_a_specification_that_cannot_be_met_is_refused(
