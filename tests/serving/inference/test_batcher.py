@@ -1,4 +1,4 @@
-"""Joining and the deadline, in one event loop as in a worker."""
+"""Micro-batching and deadlines, in one event loop as in a worker."""
 
 import asyncio
 import threading
@@ -19,17 +19,17 @@ BLACK = np.zeros((1, 8, 6, 1), dtype=np.uint8)
 
 
 class Recorded(Model):
-    """A model that notes what it is given; a gate lets it wait. It takes as long as a test says."""
+    """A model that records its batches and waits at a gate; a test sets its ``pace``."""
 
-    said = IN_LOOP / MAX_BATCH
+    pace = IN_LOOP / MAX_BATCH
 
     @property
     def seconds(self) -> float:
-        return self.said
+        return self.pace
 
     @seconds.setter
     def seconds(self, _: float) -> None:
-        """What was measured."""
+        """Ignore the measurement."""
 
     def __init__(self, path: Path) -> None:
         self.batches: list[int] = []
@@ -59,7 +59,7 @@ def model(tmp_path: Path) -> Iterator[Recorded]:
 
 
 def ignore(_: str, __: float) -> None:
-    """A measure that nobody reads."""
+    """Drop a measurement."""
 
 
 def soon(seconds: float = 60) -> float:
@@ -70,25 +70,56 @@ def grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.broadcast_to(values[:, None, None, None], (len(values), 8, 6, 1)).copy()
 
 
-def test_what_waits_is_joined_and_each_gets_its_own(batcher: Batcher, model: Recorded) -> None:
+def levels(answer: NDArray[np.float32]) -> list[int]:
+    """Return the brightness that each row of an answer stands for."""
+    return (answer[:, 1] * 255).round().astype(int).tolist()
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 1], [3, 1, 2], [2, 2, 2], [1, 1]], ids=str)
+@pytest.mark.parametrize("pace", [IN_LOOP / MAX_BATCH, IN_THREAD / 16], ids=["loop", "thread"])
+def test_waiting_requests_share_an_inference_and_each_gets_its_own_rows(
+    batcher: Batcher, model: Recorded, sizes: list[int], pace: float
+) -> None:
+    model.pace = pace
+    values = [np.arange(n, dtype=np.uint8) + 40 * place for place, n in enumerate(sizes)]
+
     async def ask() -> list[NDArray[np.float32]]:
-        sizes = [1, 2, 3, 1]
-        batches = [grey(np.arange(n, dtype=np.uint8) + 10 * n) for n in sizes]
         return await asyncio.gather(
-            *(batcher.predict(model, each, deadline=soon(), observe=ignore) for each in batches)
+            *(
+                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
+                for each in values
+            )
         )
 
     answers = asyncio.run(ask())
-    assert model.batches == [7]
-    told = [(each[:, 1] * 255).round().astype(int).tolist() for each in answers]
-    assert told == [[10], [20, 21], [30, 31, 32], [10]]
+    assert model.batches == [sum(sizes)]
+    assert [levels(each) for each in answers] == [each.tolist() for each in values]
+
+
+def test_requests_that_share_several_inferences_get_their_own_rows(
+    batcher: Batcher, model: Recorded
+) -> None:
+    """The second inference begins in the middle of the large request, and a third is needed."""
+    values = [np.arange(n, dtype=np.uint8) + 60 * place for place, n in enumerate((20, 3, 20, 2))]
+
+    async def ask() -> list[NDArray[np.float32]]:
+        return await asyncio.gather(
+            *(
+                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
+                for each in values
+            )
+        )
+
+    answers = asyncio.run(ask())
+    assert model.batches == [16, 16, 13]
+    assert [levels(each) for each in answers] == [each.tolist() for each in values]
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("seconds", [IN_LOOP / MAX_BATCH, 2 * IN_LOOP], ids=["short", "long"])
 def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, lanes: int) -> None:
     batcher = Batcher(lanes=lanes)
-    model.said = seconds
+    model.pace = seconds
     values = np.arange(2 * MAX_BATCH + 3, dtype=np.uint8)
     ask = batcher.predict(model, grey(values), deadline=soon(), observe=ignore)
     answers = asyncio.run(asyncio.wait_for(ask, 60))
@@ -96,7 +127,7 @@ def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, l
     assert max(model.batches) == batch_limit(model)
 
 
-def test_a_small_request_does_not_wait_for_all_of_a_large_one(
+def test_a_small_request_does_not_wait_for_a_whole_large_one(
     batcher: Batcher, model: Recorded
 ) -> None:
     ended: list[str] = []
@@ -113,7 +144,7 @@ def test_a_small_request_does_not_wait_for_all_of_a_large_one(
     assert sum(model.batches) == 4 * MAX_BATCH + 1
 
 
-def test_models_take_turns(batcher: Batcher, model: Recorded, tmp_path: Path) -> None:
+def test_models_alternate(batcher: Batcher, model: Recorded, tmp_path: Path) -> None:
     other = Recorded(publish(tmp_path / "other"))
     turns: list[Model] = []
 
@@ -141,7 +172,9 @@ def test_the_loop_does_not_wait_for_a_device(
     assert (model.threads == {threading.current_thread()}) is not on_device
 
 
-def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Path) -> None:
+def test_the_fastest_inference_counts_as_the_time_of_an_image(
+    batcher: Batcher, tmp_path: Path
+) -> None:
     model = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
     measured: dict[str, float] = {}
 
@@ -156,7 +189,7 @@ def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Pa
 
 
 def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None:
-    model.said = 2 * IN_LOOP  # in a thread
+    model.pace = 2 * IN_LOOP  # in a thread
     model.gate.clear()
 
     async def ask() -> None:
@@ -171,15 +204,15 @@ def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None
         await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
 
     asyncio.run(ask())
-    assert model.batches == [1, 1]  # nothing was inferred for whom nobody waits
+    assert model.batches == [1, 1]  # none for the request past its deadline
 
 
-def test_nothing_begins_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
-    with pytest.raises(DeadlineExceeded, match="passed before"):
+def test_no_inference_starts_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
+    with pytest.raises(DeadlineExceeded, match="passed before the inference started"):
         asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), observe=ignore))
 
 
-def test_who_has_left_is_not_inferred_for(batcher: Batcher, model: Recorded) -> None:
+def test_a_cancelled_request_needs_no_inference(batcher: Batcher, model: Recorded) -> None:
     async def ask() -> None:
         asked = [
             asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
@@ -190,10 +223,10 @@ def test_who_has_left_is_not_inferred_for(batcher: Batcher, model: Recorded) -> 
         await asked[1]
 
     asyncio.run(ask())
-    assert model.batches in ([1], [2])  # the cancel may come as the turn does
+    assert model.batches in ([1], [2])  # the cancellation may be in time or not
 
 
-def test_a_failure_of_the_runtime_is_told_to_each(
+def test_a_failed_inference_fails_every_request(
     batcher: Batcher, model: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
@@ -219,8 +252,80 @@ def test_the_wait_and_the_inference_are_measured(batcher: Batcher, model: Record
     ("seconds", "images"),
     [(IN_THREAD / 100, 16), (IN_THREAD / 9, 8), (IN_THREAD, 1), (10 * IN_THREAD, 1)],
 )
-def test_an_inference_takes_as_many_images_as_may_hold_the_loop(
+def test_the_images_of_an_inference_are_bounded_by_its_time(
     model: Recorded, seconds: float, images: int
 ) -> None:
-    model.said = seconds
+    model.pace = seconds
     assert batch_limit(model) == images
+
+
+@pytest.mark.parametrize(("active", "expected"), [(1, ["answer", "loop"]), (2, ["loop", "answer"])])
+def test_only_a_request_alone_is_answered_before_the_loop_polls_its_sockets(
+    batcher: Batcher, model: Recorded, active: int, expected: list[str]
+) -> None:
+    batcher.active_requests = lambda: active
+    order: list[str] = []
+
+    async def ask() -> None:
+        asyncio.get_running_loop().call_soon(order.append, "loop")
+        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
+        order.append("answer")
+
+    asyncio.run(ask())
+    assert order == expected
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_as_many_long_inferences_run_at_once_as_there_are_lanes(
+    model: Recorded, lanes: int
+) -> None:
+    batcher = Batcher(lanes=lanes)
+    model.pace = 2 * IN_THREAD
+    model.gate.clear()
+    running: list[int] = []
+
+    async def ask() -> None:
+        asked = [
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+            for _ in range(4)
+        ]
+        for _ in range(10):
+            await asyncio.sleep(0)
+            running.append(batcher.running)
+        model.gate.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert max(running) == lanes
+    assert batcher.running == 0
+    assert model.batches == [1] * 4
+
+
+def test_an_inference_of_exactly_the_loops_time_runs_in_the_loop(
+    batcher: Batcher, model: Recorded
+) -> None:
+    for pace, in_loop in ((IN_LOOP, True), (IN_LOOP * 1.01, False)):
+        model.pace = pace
+        model.threads.clear()
+        asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+        assert (model.threads == {threading.current_thread()}) is in_loop
+
+
+def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> None:
+    """A request of three inferences waits in the queue three times."""
+    batcher = Batcher(lanes=1)
+    model.pace = IN_THREAD
+    seconds: dict[str, list[float]] = {"queue": [], "inference": []}
+
+    def observe(stage: str, spent: float) -> None:
+        seconds[stage].append(spent)
+
+    async def ask() -> float:
+        started = time.monotonic()
+        await batcher.predict(model, np.repeat(BLACK, 3, 0), deadline=soon(), observe=observe)
+        return time.monotonic() - started
+
+    total = asyncio.run(ask())
+    assert [len(each) for each in seconds.values()] == [3, 3]
+    assert all(each >= 0 for each in (*seconds["queue"], *seconds["inference"]))
+    assert sum(map(sum, seconds.values())) <= total

@@ -1,4 +1,4 @@
-"""Whatever a digit is drawn on, it arrives as MNIST would hold it."""
+"""However a digit is drawn, it becomes what MNIST would hold."""
 
 import gzip
 import os
@@ -35,7 +35,7 @@ def on_paper(ink: Grey, paper: float = 255, pen: float = 0) -> Grey:
 
 
 def difference(image: Image.Image) -> float:
-    """Tell how far a picture of ``four`` comes out from the plainest one, in levels of grey."""
+    """Return the distance of a picture of ``four`` from the plainest one, in levels of grey."""
     plain = normalise(picture(on_paper(four())))
     return float(np.abs(normalise(image).astype(int) - plain).mean())
 

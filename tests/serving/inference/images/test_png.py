@@ -1,4 +1,4 @@
-"""PNG files that need nothing but inflating: the same pixels as Pillow's, or none."""
+"""PNG files that only need inflating: the same pixels as Pillow's, or none."""
 
 import struct
 import zlib
@@ -32,14 +32,14 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("shape", [GREY, RGB])
 @pytest.mark.parametrize("level", [0, 9])
-def test_pixels_come_back_as_they_were_written(shape: tuple[int, int, int], level: int) -> None:
+def test_the_pixels_are_those_that_were_written(shape: tuple[int, int, int], level: int) -> None:
     found = png.read_plain(encoded(image(shape), compress_level=level), shape)
     assert found is not None
     assert found.dtype == np.uint8
     assert np.array_equal(found, PIXELS[shape])
 
 
-def test_pixels_may_come_in_several_pieces() -> None:
+def test_pixels_may_be_in_several_chunks() -> None:
     whole = encoded(image(RGB))
     size = struct.unpack_from(">I", whole, 33)[0]
     data = whole[41 : 41 + size]
@@ -66,7 +66,7 @@ def test_pixels_may_come_in_several_pieces() -> None:
         pytest.param(b"", id="nothing"),
     ],
 )
-def test_what_needs_more_than_inflating_is_left_to_pillow(data: bytes) -> None:
+def test_a_file_that_needs_more_than_inflating_is_left_to_pillow(data: bytes) -> None:
     assert png.read_plain(data, RGB) is None
 
 
