@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -29,37 +30,29 @@ MAX_BATCH = 16  # images of one inference: bounds onnxruntime's arena
 Rows = NDArray[np.float32]
 
 
+@dataclass(eq=False)
 class Pending:
     """A request, some of whose images may be in an inference or answered."""
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8],
-        answer: "asyncio.Future[Rows]",
-        observe: Observe,
-        since: float,
-    ) -> None:
-        self.images, self.answer, self.observe, self.since = images, answer, observe, since
-        self.taken = self._answered = 0  # images
-        self._rows: Rows | None = None
-
-    def take(self, most: int) -> slice:
-        """Return the next images for an inference, at most ``most``."""
-        part = slice(self.taken, min(self.taken + most, len(self.images)))
-        self.taken = part.stop
-        return part
+    images: NDArray[np.uint8]
+    answer: "asyncio.Future[Rows]"
+    observe: Observe
+    since: float  # when it joined the queue, or its last inference ended
+    taken: int = 0  # images
+    answered: int = 0  # images
+    rows: Rows | None = None
 
     def resolve(self, part: slice, rows: Rows) -> None:
         """Store the answer of some images; with the last of them, answer the request."""
         if len(rows) == len(self.images):
-            self._rows = rows
+            self.rows = rows
         else:
-            if self._rows is None:
-                self._rows = np.empty((len(self.images), rows.shape[1]), rows.dtype)
-            self._rows[part] = rows
-        self._answered += len(rows)
-        if self._answered == len(self.images) and not self.answer.done():
-            self.answer.set_result(self._rows)
+            if self.rows is None:
+                self.rows = np.empty((len(self.images), rows.shape[1]), rows.dtype)
+            self.rows[part] = rows
+        self.answered += len(rows)
+        if self.answered == len(self.images) and not self.answer.done():
+            self.answer.set_result(self.rows)
 
 
 Batch = list[tuple[Pending, slice]]
@@ -142,9 +135,10 @@ class Batcher:
                 pending = queue.popleft()
                 if pending.answer.done():  # past its deadline, or its client disconnected
                     continue
-                part = pending.take(room)
-                batch.append((pending, part))
-                room -= part.stop - part.start
+                start = pending.taken
+                pending.taken = min(start + room, len(pending.images))
+                batch.append((pending, slice(start, pending.taken)))
+                room -= pending.taken - start
                 if pending.taken < len(pending.images):
                     queue.append(pending)  # behind the others: a large request delays none
             if queue:

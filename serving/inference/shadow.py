@@ -94,11 +94,11 @@ class Shadow:
     def _queue(self, answered: Answered) -> None:
         count, size = len(answered.labels), answered.size
         if self._images + count > WAITING or self._bytes + size > BYTES:
-            self._count(answered, "dropped", count)
-            return
-        self._waiting.append(answered)
-        self._images += count
-        self._bytes += size
+            self._count(answered, dropped=count)
+        else:
+            self._waiting.append(answered)
+            self._images += count
+            self._bytes += size
 
     def _schedule(self) -> None:
         """Run after this iteration of the loop, which writes the answer of the last request."""
@@ -135,15 +135,14 @@ class Shadow:
             return
         if (exc := done.exception()) is not None:
             logger.warning("A shadow failed.", exc_info=exc, extra={"model": answered.name})
-            self._count(answered, "failed", count)
+            self._count(answered, failed=count)
         elif (labels := done.result()) is None:
-            self._count(answered, "dropped", count)
+            self._count(answered, dropped=count)
         else:
             agreed = sum(map(str.__eq__, labels, answered.labels))
-            self._count(answered, "agreed", agreed)
-            self._count(answered, "disagreed", count - agreed)
+            self._count(answered, agreed=agreed, disagreed=count - agreed)
 
-    def _count(self, answered: Answered, result: str, count: int) -> None:
-        self._metrics.shadow(
-            answered.name, answered.version, answered.shadow, result=result, images=count
-        )
+    def _count(self, answered: Answered, **results: int) -> None:
+        versions = answered.name, answered.version, answered.shadow
+        for result, images in results.items():
+            self._metrics.shadow(*versions, result=result, images=images)

@@ -72,7 +72,14 @@ def check_sums(folder: Path) -> None:
         return
     except ValueError as exc:
         raise ModelError(f"{folder / SUMS} is not text: {exc}.") from exc
-    listed = dict(_listed(folder, line) for line in lines)
+    listed = {}
+    for line in lines:
+        found = _SUM.fullmatch(line)
+        if found is None:
+            raise ModelError(
+                f"{folder / SUMS} has the line {line[:100]!r}. Expected '<64 hex digits>  <file>'."
+            )
+        listed[PurePosixPath(found["file"]).as_posix()] = found["sum"]
     present = {name: path for name, path in _files(folder) if name != SUMS}
     if strange := sorted(present.keys() ^ listed.keys()):
         problem = "is not listed in" if strange[0] in present else "is missing, but listed in"
@@ -91,15 +98,6 @@ def golden_images(version: Path) -> list[Path]:
 def golden_label(image: Path) -> str:
     """Return the label in the name of a golden image, ``<label>-<n>.png``."""
     return image.stem.rpartition("-")[0]
-
-
-def _listed(folder: Path, line: str) -> tuple[str, str]:
-    found = _SUM.fullmatch(line)
-    if found is None:
-        raise ModelError(
-            f"{folder / SUMS} has the line {line[:100]!r}. Expected '<64 hex digits>  <file>'."
-        )
-    return PurePosixPath(found["file"]).as_posix(), found["sum"]
 
 
 def _folders(

@@ -39,6 +39,8 @@ def test_the_bytes_of_all_bodies_are_bounded(admission: Admission) -> None:
             pass
     with admission.request(100):
         pass
+    with pytest.raises(Overloaded, match="hold 0 of 100 bytes"), admission.request(101):
+        pass
 
 
 def test_images_are_admitted_up_to_the_bound(admission: Admission) -> None:

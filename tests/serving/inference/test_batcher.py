@@ -72,7 +72,7 @@ def grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def levels(answer: NDArray[np.float32]) -> list[int]:
     """Return the brightness that each row of an answer stands for."""
-    return (answer[:, 1] * 255).round().astype(int).tolist()
+    return [round(255 * float(light)) for light in answer[:, 1]]
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3, 1], [3, 1, 2], [2, 2, 2], [1, 1]], ids=str)

@@ -67,45 +67,58 @@ def test_a_digit_of_mnist_shape_is_unchanged() -> None:
 def test_a_small_dark_digit_on_light_is_only_inverted() -> None:
     digit = normalise(picture(on_paper(four())))
     again = normalise(Image.fromarray(255 - digit))
-    assert np.abs(again.astype(int) - digit).mean() < 4
+    assert np.abs(again.astype(int) - digit).mean() < 1
 
 
-@pytest.mark.parametrize("side", [40, 60, 100, 200, 700, 2500])
-def test_size_does_not_matter(side: int) -> None:
-    assert difference(picture(on_paper(four(side)))) < 6
+@pytest.mark.parametrize(
+    ("side", "levels"), [(40, 6), (60, 2), (100, 2), (200, 0.1), (700, 0.5), (2500, 0.7)]
+)
+def test_size_does_not_matter(side: int, levels: float) -> None:
+    assert difference(picture(on_paper(four(side)))) < levels
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 300), (150, 0), (150, 300), (70, 111)])
 def test_place_does_not_matter(place: tuple[int, int]) -> None:
     paper = np.zeros((350, 500))
     paper[place[0] :, place[1] :][:200, :200] = four()
-    assert difference(picture(on_paper(paper))) < 6
+    assert difference(picture(on_paper(paper))) < 2.5
 
 
 @pytest.mark.parametrize(("paper", "pen"), [(0, 255), (255, 0), (180, 110), (60, 140), (240, 225)])
 def test_the_colours_of_paper_and_pen_do_not_matter(paper: float, pen: float) -> None:
-    assert difference(picture(on_paper(four(), paper, pen))) < 6
+    assert difference(picture(on_paper(four(), paper, pen))) < 0.2
 
 
 def test_noise_is_not_ink() -> None:
     noise = np.random.default_rng(0).normal(0, 20, (200, 200))
     digit = picture(on_paper(four(), 220, 40) + noise)
-    assert difference(digit) < 8
+    assert difference(digit) < 1
     assert np.median(normalise(digit)) == 0
 
 
-@pytest.mark.parametrize("tilt", [(0.4, 0), (0, -0.4), (0.3, 0.3)])
-def test_uneven_light_is_not_ink(tilt: tuple[float, float]) -> None:
-    y, x = np.mgrid[-0.5:0.5:200j, -0.5:0.5:200j]
-    light = 0.75 + tilt[0] * x + tilt[1] * y
-    assert difference(picture(on_paper(four(), 230, 60) * light)) < 8
+def light(x: float, y: float, bend: float = 0) -> Grey:
+    """Return the brightness of a square in light that changes along both axes, from 0 to 1."""
+    rows, columns = np.mgrid[-0.5:0.5:200j, -0.5:0.5:200j]
+    brightness: Grey = 0.75 + x * columns + y * rows
+    return brightness - bend * (rows**2 + columns**2 + rows * columns)
+
+
+@pytest.mark.parametrize("tilt", [(0.4, 0), (0, -0.4), (0.3, 0.3), (0.1, 0.2, 0.5)], ids=str)
+@pytest.mark.parametrize(("paper", "pen"), [(230, 60), (230, 150)])
+def test_uneven_light_is_not_ink(tilt: tuple[float, ...], paper: float, pen: float) -> None:
+    assert difference(picture(on_paper(four(), paper, pen) * light(*tilt))) < 0.6
+
+
+def test_ink_may_touch_the_border_in_uneven_light() -> None:
+    cut = np.s_[:, 45:]
+    assert difference(picture((on_paper(four(), 230, 60) * light(0.4, 0.2))[cut])) < 0.1
 
 
 def test_specks_are_not_ink() -> None:
     paper = np.pad(four(), 50)
     for y, x in ((5, 5), (290, 20), (30, 280), (270, 150)):
         paper[y : y + 3, x : x + 3] = 1
-    assert difference(picture(on_paper(paper))) < 6
+    assert difference(picture(on_paper(paper))) < 2.1
 
 
 def test_a_stroke_apart_from_the_others_stays() -> None:
@@ -119,7 +132,7 @@ def test_a_crop_without_margin_is_read(pen: float) -> None:
     ink = four()
     rows, columns = np.flatnonzero(ink.max(1) > 0.2), np.flatnonzero(ink.max(0) > 0.2)
     tight = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    assert difference(picture(on_paper(tight, 255 - pen, pen))) < 6
+    assert difference(picture(on_paper(tight, 255 - pen, pen))) < 0.1
 
 
 def test_a_thin_pen_reaches_full_ink() -> None:
@@ -129,7 +142,7 @@ def test_a_thin_pen_reaches_full_ink() -> None:
 
 
 def test_a_soft_pen_is_read() -> None:
-    assert difference(picture(on_paper(four())).filter(ImageFilter.GaussianBlur(3))) < 8
+    assert difference(picture(on_paper(four())).filter(ImageFilter.GaussianBlur(3))) < 4.5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (28, 28), (27, 29), (3000, 2000)])

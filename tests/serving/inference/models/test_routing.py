@@ -38,6 +38,8 @@ def test_a_version_is_a_number_or_a_label() -> None:
 def test_a_shadow_may_have_a_share() -> None:
     rule = parse(file({"shadow": {"version": 2, "share": 0.5}}))["shade"]
     assert rule.shadow == Part(2, 0.5)
+    rule = parse(file({"canary": {"version": 2, "share": 0}}))["shade"]
+    assert rule.canary == Part(2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,11 @@ def test_a_shadow_may_have_a_share() -> None:
         (file({"canary": {"version": 2}}), "the keys ['version']. Expected 'version' and 'share'."),
         (file({"canary": {"version": 2, "share": 1.5}}), "the share 1.5. Expected a number from 0"),
         (file({"canary": {"version": 2, "share": float("nan")}}), "the share nan."),
-        (file({"shadow": {"version": "x", "share": 1}}), "'x'. Known labels: none."),
+        (file({"canary": {"version": 2, "share": True}}), "'canary' has the share True."),
+        (
+            file({"shadow": {"version": "x", "share": 1}}),
+            "routing.json, model 'shade': 'shadow' has the version 'x'. Known labels: none.",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused_with_the_place(data: bytes, message: str) -> None:
@@ -86,7 +92,7 @@ def test_a_version_that_is_not_loaded_is_refused(rule: Rule, message: str) -> No
 
 
 def test_a_model_that_is_not_loaded_is_refused() -> None:
-    with pytest.raises(ModelError, match="the model 'dogs'"):
+    with pytest.raises(ModelError, match="the model 'dogs'. Loaded models: shade, tint."):
         check({"dogs": Rule()}, {"tint": {1}, "shade": {1}})
 
 
