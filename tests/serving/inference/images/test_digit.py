@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from serving.inference.images.digit import normalise
+from serving.inference.images.digit import BLANK, _reduced, _strokes, is_normal, normalise
 
 Grey = NDArray[np.float64]
 
@@ -99,8 +99,9 @@ def test_noise_is_not_ink() -> None:
 def light(x: float, y: float, bend: float = 0) -> Grey:
     """Return the brightness of a square in light that changes along both axes, from 0 to 1."""
     rows, columns = np.mgrid[-0.5:0.5:200j, -0.5:0.5:200j]
-    brightness: Grey = 0.75 + x * columns + y * rows
-    return brightness - bend * (rows**2 + columns**2 + rows * columns)
+    bent = bend * (rows**2 + columns**2 + rows * columns)
+    brightness: Grey = 0.75 + x * columns + y * rows - bent
+    return brightness
 
 
 @pytest.mark.parametrize("tilt", [(0.4, 0), (0, -0.4), (0.3, 0.3), (0.1, 0.2, 0.5)], ids=str)
@@ -133,6 +134,60 @@ def test_a_crop_without_margin_is_read(pen: float) -> None:
     rows, columns = np.flatnonzero(ink.max(1) > 0.2), np.flatnonzero(ink.max(0) > 0.2)
     tight = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     assert difference(picture(on_paper(tight, 255 - pen, pen))) < 0.1
+
+
+@pytest.mark.parametrize(("contrast", "blank"), [(BLANK, False), (BLANK - 1, True)])
+def test_ink_of_little_contrast_is_paper(contrast: int, blank: bool) -> None:
+    assert normalise(picture(on_paper(four(), 200, 200 - contrast))).any() != blank
+
+
+@pytest.mark.parametrize(
+    ("level", "dark", "normal"),
+    [(16, 108, True), (17, 108, False), (0, 54, True), (0, 53, False)],
+)
+def test_half_of_a_black_border_makes_a_digit_normal(level: int, dark: int, normal: bool) -> None:
+    pixels = np.pad(np.full((20, 20), 150, np.uint8), 4, constant_values=level)
+    border = [*np.ndindex(28, 28)]
+    border = [(y, x) for y, x in border if y in (0, 27) or x in (0, 27)]
+    for y, x in border[dark:]:
+        pixels[y, x] = 200
+    assert len(border) == 108
+    assert is_normal(pixels) is normal
+    assert np.array_equal(normalise(Image.fromarray(pixels)), pixels) is normal
+
+
+def test_ink_is_stretched_from_5_to_95_per_cent_of_its_upper_quartile() -> None:
+    ink = np.pad(np.repeat([[1, 0.95, 0.5, 0.27]], 40, 0).repeat(10, 1), 20)
+    row = normalise(picture(on_paper(ink)))[14].astype(int)
+    levels = [row[place] for place in (9, 14, 19, 25)]
+    assert np.abs(np.subtract(levels, [255, 255, 132, 65])).max() <= 1
+
+
+@pytest.mark.parametrize(("side", "kept"), [(7, True), (5, False)])
+def test_a_part_of_three_per_cent_of_the_largest_is_a_stroke(side: int, kept: bool) -> None:
+    """The largest part has 1,200 pixels, so 36 are enough."""
+    paper = np.zeros((90, 90))
+    paper[20:60, 20:50] = 1
+    alone = normalise(picture(on_paper(paper)))
+    paper[20 : 20 + side, 70 : 70 + side] = 1
+    assert np.array_equal(normalise(picture(on_paper(paper))), alone) != kept
+
+
+def test_parts_touch_at_their_corners_and_not_across_a_gap() -> None:
+    diagonal = np.eye(30, dtype=bool).repeat(2, 1)
+    assert _strokes(diagonal).all()
+    apart = np.zeros((30, 60), bool)
+    apart[:, :10] = apart[14, 30] = True
+    strokes = _strokes(apart)
+    assert strokes[:, :12].all()  # a margin of two cells
+    assert not strokes[:, 12:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((256, 20), (20, 256)), ((257, 20), (10, 129)), ((20, 513), (171, 7))]
+)
+def test_a_large_picture_is_reduced(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    assert _reduced(Image.new("L", size)).shape == shape
 
 
 def test_a_thin_pen_reaches_full_ink() -> None:
