@@ -2,7 +2,7 @@
 
 Polls the folder, loads in a thread and swaps in one assignment. Knows repositories, metrics and the
 state shared between workers; knows nothing of HTTP or of gunicorn. All workers see the same folder,
-so each comes to the same versions by itself. A retired version is freed after its last request.
+so each reaches the same versions by itself. A retired version is freed after its last request.
 """
 
 import asyncio

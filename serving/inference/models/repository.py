@@ -247,4 +247,4 @@ def self_test(model: Model, folder: Path, *, max_pixels: int) -> None:
         # One by one: onnxruntime keeps the memory of its largest batch.
         label = model.labels[int(model.predict(pixels[None]).argmax())]
         if label != expected:
-            raise ModelError(f"{model} takes the golden image {path} for {label!r}.")
+            raise ModelError(f"{model} predicts {label!r} for the golden image {path}.")

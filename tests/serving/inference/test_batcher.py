@@ -123,6 +123,7 @@ def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, l
     values = np.arange(2 * MAX_BATCH + 3, dtype=np.uint8)
     ask = batcher.predict(model, grey(values), deadline=soon(), observe=ignore)
     answers = asyncio.run(asyncio.wait_for(ask, 60))
+    assert answers.dtype == np.float32
     assert np.allclose(answers[:, 1] * 255, values, atol=1e-3)
     assert max(model.batches) == batch_limit(model)
 

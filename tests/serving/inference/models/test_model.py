@@ -113,7 +113,7 @@ def test_a_session_refuses_another_process(tmp_path: Path, monkeypatch: pytest.M
 
 
 def in_precision(folder: Path, precision: str, *, float32: int = 0, int8: int = 0) -> str:
-    """Return the preferred precision of a version whose files need so many matrix products."""
+    """Return the preferred precision of a version whose files need extra matrix products."""
     path = publish(folder, products=float32)
     add_int8(path, products=int8)
     return load_precisions(path, Settings(precision=precision))[0].precision

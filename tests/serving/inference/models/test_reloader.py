@@ -120,7 +120,7 @@ BROKEN = [
     pytest.param(tamper, "dark-1.png is not the file that was published", id="tampered"),
     pytest.param(misname, "metadata 'version' is '1'. Expected '2'.", id="of another name"),
     pytest.param(without_golden, "golden holds no image", id="without golden images"),
-    pytest.param(swap_golden, "takes the golden image", id="wrong on a golden image"),
+    pytest.param(swap_golden, "for the golden image", id="wrong on a golden image"),
 ]
 
 

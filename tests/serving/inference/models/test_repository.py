@@ -75,14 +75,14 @@ def test_a_malformed_routing_stops_the_start(tmp_path: Path) -> None:
 def test_every_broken_version_is_reported(tmp_path: Path) -> None:
     publish(tmp_path, golden={"light-1": 10})
     publish(tmp_path, name="tint", golden={"dark-1": 240})
-    with pytest.raises(ModelError, match=r"shade 1 takes the golden image .* tint 1 takes the"):
+    with pytest.raises(ModelError, match=r"shade 1 predicts 'dark' for .* tint 1 predicts 'light' for"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"golden": {"light-1": 10}}, "takes the golden image"),
+        ({"golden": {"light-1": 10}}, "for the golden image"),
         ({"golden": {"grey-1": 10}}, "names no label of shade 1. Known: dark, light."),
         ({"golden": {"dark": 10}}, "names no label of shade 1. Known: dark, light."),
     ],
@@ -107,7 +107,7 @@ def test_each_file_that_may_serve_answers_the_golden_images(
     if sound:
         assert load_version(path, settings).precision == "int8"
     else:
-        with pytest.raises(ModelError, match="takes the golden image"):
+        with pytest.raises(ModelError, match="for the golden image"):
             load_version(path, settings)
 
 
