@@ -302,14 +302,22 @@ def test_as_many_long_inferences_run_at_once_as_there_are_lanes(
     assert model.batches == [1] * 4
 
 
-def test_an_inference_of_exactly_the_loops_time_runs_in_the_loop(
-    batcher: Batcher, model: Recorded
+@pytest.mark.parametrize(
+    ("pace", "images", "in_loop"),
+    [
+        *((IN_LOOP, 1, True), (IN_LOOP * 1.01, 1, False)),
+        *((IN_LOOP / 2, 2, True), (IN_LOOP / 2, 3, False)),
+    ],
+)
+def test_an_inference_runs_in_the_loop_up_to_the_bound(
+    batcher: Batcher, model: Recorded, pace: float, images: int, in_loop: bool
 ) -> None:
-    for pace, in_loop in ((IN_LOOP, True), (IN_LOOP * 1.01, False)):
-        model.pace = pace
-        model.threads.clear()
-        asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
-        assert (model.threads == {threading.current_thread()}) is in_loop
+    model.pace = pace
+    model.threads.clear()
+    batch = np.repeat(BLACK, images, 0)
+    asyncio.run(batcher.predict(model, batch, deadline=soon(), observe=ignore))
+    assert model.batches == [images]
+    assert (model.threads == {threading.current_thread()}) is in_loop
 
 
 def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> None:

@@ -128,12 +128,12 @@ def test_a_stroke_apart_from_the_others_stays() -> None:
     assert normalise(picture(on_paper(paper)))[:, 18:].any()
 
 
-@pytest.mark.parametrize("pen", [0, 255])
-def test_a_crop_without_margin_is_read(pen: float) -> None:
+@pytest.mark.parametrize(("paper", "pen"), [(255, 0), (0, 255), (90, 60), (150, 190)])
+def test_a_crop_without_margin_is_read(paper: float, pen: float) -> None:
     ink = four()
     rows, columns = np.flatnonzero(ink.max(1) > 0.2), np.flatnonzero(ink.max(0) > 0.2)
     tight = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    assert difference(picture(on_paper(tight, 255 - pen, pen))) < 0.1
+    assert difference(picture(on_paper(tight, paper, pen))) < 0.2
 
 
 @pytest.mark.parametrize(("contrast", "blank"), [(BLANK, False), (BLANK - 1, True)])
@@ -145,11 +145,14 @@ def test_ink_of_little_contrast_is_paper(contrast: int, blank: bool) -> None:
     ("level", "dark", "normal"),
     [(16, 108, True), (17, 108, False), (0, 54, True), (0, 53, False)],
 )
-def test_half_of_a_black_border_makes_a_digit_normal(level: int, dark: int, normal: bool) -> None:
+@pytest.mark.parametrize("step", [1, -1])
+def test_half_of_a_black_border_makes_a_digit_normal(
+    level: int, dark: int, normal: bool, step: int
+) -> None:
     pixels = np.pad(np.full((20, 20), 150, np.uint8), 4, constant_values=level)
     border = [*np.ndindex(28, 28)]
     border = [(y, x) for y, x in border if y in (0, 27) or x in (0, 27)]
-    for y, x in border[dark:]:
+    for y, x in border[::step][dark:]:
         pixels[y, x] = 200
     assert len(border) == 108
     assert is_normal(pixels) is normal
@@ -171,6 +174,12 @@ def test_a_part_of_three_per_cent_of_the_largest_is_a_stroke(side: int, kept: bo
     alone = normalise(picture(on_paper(paper)))
     paper[20 : 20 + side, 70 : 70 + side] = 1
     assert np.array_equal(normalise(picture(on_paper(paper))), alone) != kept
+
+
+def test_a_straight_stroke_stays_thin() -> None:
+    paper = np.zeros((120, 120))
+    paper[10:110, 60:62] = 1
+    assert np.count_nonzero(normalise(picture(on_paper(paper))).any(0)) == 1
 
 
 def test_parts_touch_at_their_corners_and_not_across_a_gap() -> None:
