@@ -71,13 +71,11 @@ def _check(chosen: settings.Settings, *, verbose: bool = False) -> int:
     on a GPU, unless ``verbose``."""
     from serving.feedback.database import Database
     from serving.inference.models import repository
-    from serving.inference.models.session import CUDA, Options
+    from serving.inference.models.session import CUDA
     from serving.server.launch import ON_GPU
 
     Database(chosen.feedback_url, replica=chosen.replica_name, worker=0).close()
-    models = list(
-        repository.load(chosen.models, options=Options.of(chosen), max_pixels=chosen.max_pixels)
-    )
+    models = list(repository.load(chosen))
     if verbose:
         print("".join(f"{model}: sound\n" for model in models), end="")
         return 0

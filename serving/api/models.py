@@ -27,7 +27,7 @@ class Models:
         return {
             "models": [self._model(served, name) for name in served.names],
             "refused": self._refused(lambda name: name not in served.names),
-            "workers": self._reloader.peers.states(),
+            "workers": self._reloader.workers.states(),
         }
 
     def one(self, exchange: Exchange) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from serving.api.exchange import Exchange, is_positive
 from serving.api.tensors import Wanted
 from serving.errors import ServingError
 from serving.inference.batcher import Batcher
-from serving.inference.images.decoder import Decoder, Image, Measure, check
+from serving.inference.images.decoder import Decoder, Image, Observe, check
 from serving.inference.models.model import Model, best
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
@@ -66,7 +66,7 @@ class Pipeline:
     @property
     def in_threads(self) -> int:
         """The number of inferences and large images in threads."""
-        return self.batcher.running + self.decoder.handed
+        return self.batcher.running + self.decoder.in_threads
 
     def model(
         self,
@@ -134,25 +134,25 @@ class Pipeline:
         """
         spent: defaultdict[str, float] = defaultdict(float)
 
-        def measure(stage: str, seconds: float) -> None:
+        def observe(stage: str, seconds: float) -> None:
             spent[stage] += seconds
 
         with self.admission.images(len(images)):
             try:
                 decoded = await self.decoder.decode(
-                    images, model.spec, deadline=deadline, measure=measure
+                    images, model.spec, deadline=deadline, observe=observe
                 )
                 if len(images) == 1 or not tolerant:
                     check(decoded)
                 pairs = zip(images, decoded, strict=True)
                 sound = [(i, each) for i, each in pairs if not isinstance(each, ServingError)]
-                rows = await self._rows(model, [pixels for _, pixels in sound], deadline, measure)
+                rows = await self._rows(model, [pixels for _, pixels in sound], deadline, observe)
             finally:
                 self._metrics.stages(model.name, model.version, spent)
         answers = [best(model, row) for row in rows]
         self._metrics.images(model.name, model.version, answers)
         if shadow is not None:
-            self._offer(model, shadow, rows, sound)
+            self._offer(model, shadow, [label for label, _ in answers], sound)
         names: Sequence[str] = [""] * len(rows)
         if ids:
             names = self._ids(model, [image for image, _ in sound], answers)
@@ -163,12 +163,12 @@ class Pipeline:
         return [each if isinstance(each, ServingError) else next(found) for each in decoded]
 
     async def _rows(
-        self, model: Model, pixels: Sequence[NDArray[np.uint8]], deadline: float, measure: Measure
+        self, model: Model, pixels: Sequence[NDArray[np.uint8]], deadline: float, observe: Observe
     ) -> list[list[float]]:
         if not pixels:
             return []
         stacked = np.stack(pixels)
-        found = await self.batcher.predict(model, stacked, deadline=deadline, measure=measure)
+        found = await self.batcher.predict(model, stacked, deadline=deadline, observe=observe)
         rows: list[list[float]] = found.tolist()
         return rows
 
@@ -176,11 +176,11 @@ class Pipeline:
         self,
         model: Model,
         shadow: Model,
-        rows: Sequence[Sequence[float]],
+        labels: Sequence[str],
         sound: Sequence[tuple[Image, NDArray[np.uint8]]],
     ) -> None:
         """Mirror the images, unless they came as pixels and the shadow expects other pixels."""
         files = [image for image, _ in sound if isinstance(image, bytes)]
         if shadow.spec == model.spec or len(files) == len(sound):
             pixels = [each for _, each in sound]
-            self._shadow.offer(model, shadow, rows, pixels=pixels, files=files)
+            self._shadow.offer(model, shadow, labels, pixels=pixels, files=files)

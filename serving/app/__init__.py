@@ -23,7 +23,7 @@ from serving.inference.batcher import Batcher
 from serving.inference.golden import Golden
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
-from serving.inference.models.worker_state import Peers
+from serving.inference.models.worker_state import Workers
 from serving.monitoring import run_dir
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
@@ -62,8 +62,8 @@ def create_app(
 def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     folder = None if slot is None else Path(os.environ[run_dir.DIRECTORY])
     metrics = Metrics(slot=slot, since=None if folder is None else run_dir.started_at(folder))
-    reloader = Reloader(settings, metrics, Peers(folder, slot or 0))
-    reloader.look()
+    reloader = Reloader(settings, metrics, Workers(folder, slot or 0))
+    reloader.refresh()
     if not reloader.repository.names or (slot is None and reloader.refused):
         raise ModelError(" ".join(reloader.refused.values()))
 

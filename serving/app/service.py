@@ -77,6 +77,6 @@ class Service:
         if self.draining.is_set():
             raise Draining("This replica is about to stop.")
         for model in self.repository:
-            if model.unmet:
-                raise DeviceMissing(model.unmet)
+            if model.missing_device:
+                raise DeviceMissing(model.missing_device)
         return {"status": "ready"}

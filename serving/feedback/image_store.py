@@ -54,7 +54,7 @@ class ImageStore:
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{key}"
             partial.write_bytes(image)
-            kind = pixels.kind(image) or "bin"
+            kind = pixels.file_format(image) or "bin"
             partial.replace(folder / f"{key}.{kind.lower().replace('jpeg', 'jpg')}")
             self._written += max(len(image), BLOCK)
             if self._written > self._max_bytes / PART:

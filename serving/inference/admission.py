@@ -1,6 +1,6 @@
-"""Who is let in: places for requests and for images, and the bytes of all bodies, each bounded.
+"""Admission control of one worker: bounds on requests, on images and on the bytes of bodies.
 
-One per worker, in its event loop. Knows numbers alone; who is let in runs by ``batcher``'s rules.
+Runs in the worker's event loop. Knows numbers alone; the order of work is the batcher's.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,39 +13,36 @@ class Admission:
     """The places of one worker."""
 
     def __init__(self, *, max_requests: int, max_images: int, max_bytes: int) -> None:
-        """``max_bytes`` bounds the bodies of all requests together."""
+        """Bound the bodies of all requests together by ``max_bytes``."""
         self.max_requests, self.max_images = max_requests, max_images
         self.max_bytes = max_bytes
-        self.idled: Callable[[], object] = lambda: None  # told when the last request has gone
+        self.on_idle: Callable[[], object] = lambda: None  # called when the last request ends
         self._requests = self._bytes = self._images = 0
 
     @contextmanager
-    def arriving(self) -> Iterator[Callable[[int], None]]:
-        """Hold the bytes of a body that comes, as they are told, until all are there.
+    def receiving(self) -> Iterator[Callable[[int], None]]:
+        """Hold the bytes of a body while it is received.
 
-        A client may take all its time to send: it has no place before ``request``.
+        Yield a function that adds the bytes of each part. A slow client gets no place before
+        ``request``.
 
         Raises:
-            Overloaded: the bodies of all requests have too many bytes.
+            Overloaded: if the bodies of all requests have too many bytes.
         """
         held = 0
 
-        def came(size: int) -> None:
+        def received(size: int) -> None:
             nonlocal held
             self._hold(size)
             held += size
 
         try:
-            yield came
+            yield received
         finally:
             self._bytes -= held
 
     def check(self) -> None:
-        """See that there is a place for a request.
-
-        Raises:
-            Overloaded: all are taken.
-        """
+        """Raise Overloaded if no place for a request is free."""
         if self._requests >= self.max_requests:
             raise Overloaded(
                 f"All {self.max_requests} places for requests are taken. Try again later."
@@ -53,11 +50,10 @@ class Admission:
 
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
-        """Hold one of the places for requests, and the bytes of its body, which is there, until it
-        is answered.
+        """Hold a place for a request, and the bytes of its received body, until it is answered.
 
         Raises:
-            Overloaded: all places are taken, or the bodies have too many bytes.
+            Overloaded: if all places are taken, or the bodies have too many bytes.
         """
         self.check()
         self._hold(size)
@@ -67,21 +63,21 @@ class Admission:
         finally:
             self._requests -= 1
             self._bytes -= size
-            if self.idle:
-                self.idled()
+            if not self._requests:
+                self.on_idle()
 
     @contextmanager
     def images(self, count: int) -> Iterator[None]:
-        """Hold places for ``count`` images, from before they are decoded to the answer.
+        """Hold places for ``count`` images, from before they are decoded until the answer.
 
-        A request larger than the bound is admitted when no other image is held, or it never would.
+        A request larger than the bound is admitted while no other image is held, or it never would.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: if the queue is full.
         """
         if self._images and self._images + count > self.max_images:
             raise Overloaded(
-                f"The queue holds {self._images} of {self.max_images} images and cannot take"
+                f"The queue holds {self._images} of {self.max_images} images and has no room for"
                 f" {count} more. Try again later."
             )
         self._images += count
@@ -92,7 +88,7 @@ class Admission:
 
     @property
     def idle(self) -> bool:
-        """Whether no request holds a place."""
+        """Return True if no request holds a place."""
         return not self._requests
 
     def _hold(self, size: int) -> None:

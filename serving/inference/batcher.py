@@ -1,11 +1,11 @@
-"""Who runs, and when: images that wait are joined into one inference, and wait up to a deadline.
+"""Micro-batching: the images of waiting requests are joined into one inference.
 
-One per worker, in its event loop. Knows models only by what they predict and how long it takes;
-knows nothing of images or of HTTP.
+One batcher per worker, in its event loop. Knows models only by what they predict and how long that
+takes; knows nothing of image files or of HTTP.
 
-An inference that is short runs in the loop itself: handing it to a thread would cost more than it
-saves, and requests that came meanwhile join the next one. A long one runs in a thread, and so does
-one on a device: while that computes, the loop can decode.
+A short inference runs in the loop itself: a handover to a thread would cost more than it saves, and
+requests that arrive meanwhile join the next one. A long inference runs in a thread, and so does one
+on a device: while the device computes, the loop can decode.
 """
 
 import asyncio
@@ -13,188 +13,179 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DeadlineExceeded
-from serving.inference.images.decoder import Measure
+from serving.inference.images.decoder import Observe
 from serving.inference.models.model import Model
 
-SHORT = 0.02  # seconds for which an inference may hold the loop; probes wait so long
-LONG = 0.04  # seconds of an inference of several images in a thread; other requests wait so long
-LARGEST = 16  # images of one inference: bounds onnxruntime's arena
+IN_LOOP = 0.02  # seconds for which an inference may hold the loop, and delay a probe
+IN_THREAD = 0.04  # seconds of an inference of several images in a thread, and of others' delay
+MAX_BATCH = 16  # images of one inference: bounds onnxruntime's arena
+
+Rows = NDArray[np.float32]
 
 
-class Waiting:
-    """The images of one request, of which some may be taken and some answered."""
+@dataclass(eq=False)
+class Pending:
+    """A request, some of whose images may be in an inference or answered."""
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8],
-        answer: "asyncio.Future[NDArray[np.float32]]",
-        measure: Measure,
-        since: float,
-    ) -> None:
-        self.images, self.answer, self.measure, self.since = images, answer, measure, since
-        self.taken = self._answered = 0
-        self._rows: NDArray[np.float32] | None = None
+    images: NDArray[np.uint8]
+    answer: "asyncio.Future[Rows]"
+    observe: Observe
+    since: float  # when it joined the queue, or its last inference ended
+    taken: int = 0  # images
+    answered: int = 0  # images
+    rows: Rows | None = None
 
-    @property
-    def left(self) -> int:
-        """Images that were not taken yet."""
-        return len(self.images) - self.taken
-
-    def take(self, most: int) -> slice:
-        """Up to so many of them, from now on taken."""
-        part = slice(self.taken, min(self.taken + most, len(self.images)))
-        self.taken = part.stop
-        return part
-
-    def give(self, part: slice, rows: NDArray[np.float32]) -> None:
-        """Answer images that were taken; with the last of them, the request."""
-        if self._rows is None:
-            whole = len(rows) == len(self.images)
-            self._rows = rows if whole else np.empty((len(self.images), rows.shape[1]), rows.dtype)
-        if self._rows is not rows:
-            self._rows[part] = rows
-        self._answered += len(rows)
-        if self._answered == len(self.images) and not self.answer.done():
-            self.answer.set_result(self._rows)
+    def resolve(self, part: slice, rows: Rows) -> None:
+        """Store the answer of some images; with the last of them, answer the request."""
+        if len(rows) == len(self.images):
+            self.rows = rows
+        else:
+            if self.rows is None:
+                self.rows = np.empty((len(self.images), rows.shape[1]), rows.dtype)
+            self.rows[part] = rows
+        self.answered += len(rows)
+        if self.answered == len(self.images) and not self.answer.done():
+            self.answer.set_result(self.rows)
 
 
-Parts = list[tuple[Waiting, slice]]
+Batch = list[tuple[Pending, slice]]
 
 
 class Batcher:
-    """Runs the images of the requests that wait together."""
+    """The queue of one worker's requests, and the inferences that answer them."""
 
     def __init__(self, *, lanes: int) -> None:
-        """Let ``lanes`` long inferences run at once."""
-        # How many requests are there, this one included, also those that were not begun.
-        self.coming: Callable[[], int] = lambda: 2
-        self._waiting: dict[Model, deque[Waiting]] = {}  # those that have any, longest wait first
+        """Run up to ``lanes`` long inferences at once."""
+        # The number of requests in this worker, the one being answered included.
+        self.active_requests: Callable[[], int] = lambda: 2
+        self._waiting: dict[Model, deque[Pending]] = {}  # without empty ones, longest wait first
         self._lanes = lanes
         self.running = 0  # inferences in threads
-        self._turn_comes = False
+        self._scheduled = False
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
 
     async def predict(
-        self, model: Model, images: NDArray[np.uint8], *, deadline: float, measure: Measure
-    ) -> NDArray[np.float32]:
-        """Probabilities (N, K) of uint8 images (N, H, W, C), one inference or several.
+        self, model: Model, images: NDArray[np.uint8], *, deadline: float, observe: Observe
+    ) -> Rows:
+        """Return the probabilities (N, K) of uint8 images (N, H, W, C).
 
-        ``deadline`` is a ``time.monotonic()``; an inference that began in time is finished.
-        ``measure`` gets the seconds spent in "queue" and in "inference", for each inference.
+        ``deadline`` is a ``time.monotonic()``; an inference that started in time is finished.
+        ``observe`` gets the seconds spent in "queue" and in "inference", for each inference.
 
         Raises:
-            DeadlineExceeded: they were not all answered in time.
+            DeadlineExceeded: if not all images are answered in time.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
         if now >= deadline:
-            raise DeadlineExceeded("The deadline passed before the request had its turn.")
-        waiting = Waiting(images, loop.create_future(), measure, now)
-        alone = not self._waiting and not self.running and self.coming() <= 1
-        self._waiting.setdefault(model, deque()).append(waiting)
+            raise DeadlineExceeded("The deadline passed before the inference started.")
+        pending = Pending(images, loop.create_future(), observe, now)
+        alone = not self._waiting and not self.running and self.active_requests() <= 1
+        self._waiting.setdefault(model, deque()).append(pending)
         if alone:
-            self._turn(loop)  # nobody could join it
+            self._run_next(loop)  # no other request could join
         else:
-            self._come_again(loop)
-        if waiting.answer.done():
-            return waiting.answer.result()
-        timer = loop.call_later(deadline - now, _expire, waiting.answer)
+            self._schedule(loop)
+        if pending.answer.done():
+            return pending.answer.result()
+        timer = loop.call_later(deadline - now, _expire, pending.answer)
         try:
-            return await waiting.answer
+            return await pending.answer
         finally:
             timer.cancel()
 
-    def _come_again(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a turn when the loop has looked at its sockets."""
-        if self._waiting and not self._turn_comes and self.running < self._lanes:
-            self._turn_comes = True
-            loop.call_soon(self._turn, loop)
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run an inference after the loop has polled its sockets."""
+        if self._waiting and not self._scheduled and self.running < self._lanes:
+            self._scheduled = True
+            loop.call_soon(self._run_next, loop)
 
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One inference, of the model whose turn it is."""
-        self._turn_comes = False
-        if (chosen := self._next()) is None:
+    def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run one inference, of the model that waits longest."""
+        self._scheduled = False
+        if (chosen := self._next_batch()) is None:
             return
-        model, parts = chosen
-        batch = np.concatenate([waiting.images[part] for waiting, part in parts])
-        began = time.monotonic()
-        for waiting, _ in parts:
-            waiting.measure("queue", began - waiting.since)
-        if not model.on_device and model.seconds * len(batch) <= SHORT:
-            _answer(model, parts, began, lambda: model.predict(batch))
+        model, batch = chosen
+        images = np.concatenate([pending.images[part] for pending, part in batch])
+        started = time.monotonic()
+        for pending, _ in batch:
+            pending.observe("queue", started - pending.since)
+        if not model.on_device and model.seconds * len(images) <= IN_LOOP:
+            _answer(model, batch, started, lambda: model.predict(images))
         else:
             self.running += 1
-            running = loop.run_in_executor(self._threads, model.predict, batch)
-            running.add_done_callback(partial(self._ended, loop, model, parts, began))
-        self._come_again(loop)
+            running = loop.run_in_executor(self._threads, model.predict, images)
+            running.add_done_callback(partial(self._finish, loop, model, batch, started))
+        self._schedule(loop)
 
-    def _next(self) -> tuple[Model, Parts] | None:
-        """The model that waits longest, and the images of its next inference."""
+    def _next_batch(self) -> tuple[Model, Batch] | None:
+        """Return the model that waits longest and the images of its next inference."""
         while self._waiting:
             model = next(iter(self._waiting))
             queue = self._waiting.pop(model)
-            parts: Parts = []
-            room = largest(model)
+            batch: Batch = []
+            room = batch_limit(model)
             while queue and room:
-                waiting = queue.popleft()
-                if waiting.answer.done():  # past its deadline, or its client has left
+                pending = queue.popleft()
+                if pending.answer.done():  # past its deadline, or its client disconnected
                     continue
-                part = waiting.take(room)
-                parts.append((waiting, part))
-                room -= part.stop - part.start
-                if waiting.left:
-                    queue.append(waiting)  # behind the others: a large request holds up none
+                start = pending.taken
+                pending.taken = min(start + room, len(pending.images))
+                batch.append((pending, slice(start, pending.taken)))
+                room -= pending.taken - start
+                if pending.taken < len(pending.images):
+                    queue.append(pending)  # behind the others: a large request delays none
             if queue:
                 self._waiting[model] = queue  # behind the other models
-            if parts:
-                return model, parts
+            if batch:
+                return model, batch
         return None
 
-    def _ended(
+    def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
         model: Model,
-        parts: Parts,
-        began: float,
-        done: "asyncio.Future[NDArray[np.float32]]",
+        batch: Batch,
+        started: float,
+        done: "asyncio.Future[Rows]",
     ) -> None:
+        """Answer the requests of an inference that ran in a thread."""
         self.running -= 1
-        _answer(model, parts, began, done.result)
-        self._come_again(loop)
+        _answer(model, batch, started, done.result)
+        self._schedule(loop)
 
 
-def _answer(
-    model: Model, parts: Parts, began: float, rows: Callable[[], NDArray[np.float32]]
-) -> None:
+def _answer(model: Model, batch: Batch, started: float, infer: Callable[[], Rows]) -> None:
+    """Answer the requests of a batch with their rows, or all with the exception of ``infer``."""
     try:
-        found = rows()
-    except Exception as exc:  # noqa: BLE001 - told to each that waits, whatever it is
-        for waiting, _ in parts:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(exc)
+        rows = infer()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, each request gets it
+        for pending, _ in batch:
+            if not pending.answer.done():
+                pending.answer.set_exception(exc)
         return
     ended, start = time.monotonic(), 0
-    if ended - began < model.seconds * len(found):
-        model.seconds = (ended - began) / len(found)
-    for waiting, part in parts:
+    model.seconds = min(model.seconds, (ended - started) / len(rows))
+    for pending, part in batch:
         stop = start + part.stop - part.start
-        waiting.measure("inference", ended - began)
-        waiting.since = ended
-        waiting.give(part, found[start:stop])
+        pending.observe("inference", ended - started)
+        pending.since = ended
+        pending.resolve(part, rows[start:stop])
         start = stop
 
 
-def _expire(answer: "asyncio.Future[NDArray[np.float32]]") -> None:
+def _expire(answer: "asyncio.Future[Rows]") -> None:
     if not answer.done():
         answer.set_exception(DeadlineExceeded("The request waited in the queue past its deadline."))
 
 
-def largest(model: Model) -> int:
-    """How many images one inference takes: a power of two."""
-    fit = min(LARGEST, max(1, int(LONG / model.seconds)))
+def batch_limit(model: Model) -> int:
+    """Return the most images of one inference: a power of two."""
+    fit = min(MAX_BATCH, max(1, int(IN_THREAD / model.seconds)))
     return 1 << (fit.bit_length() - 1)

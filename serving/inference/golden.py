@@ -1,8 +1,7 @@
-"""Golden replay: each golden image of each served version is predicted anew once a minute, by the
-way that requests take, and what comes of it is counted.
+"""Golden replay: predict every golden image of every served version once a minute, as requests do.
 
-Knows the repository's folders, the decoder and the batcher; knows nothing of HTTP. It finds what no
-load balancer sees: a replica that answers quickly and wrongly.
+Finds what no load balancer sees: a replica that answers quickly and wrongly. Knows the repository's
+folders, the decoder and the batcher; knows nothing of HTTP.
 """
 
 import asyncio
@@ -19,13 +18,14 @@ from serving.errors import DeadlineExceeded, UnknownModel, UnknownVersion
 from serving.inference.batcher import Batcher
 from serving.inference.images.pixels import PixelSpec
 from serving.inference.models.model import Model
+from serving.inference.models.published import golden_images, golden_label
 from serving.inference.models.repository import Repository
 from serving.monitoring.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-EVERY = 60.0  # seconds in which each image has its turn
-PATIENCE = 30.0  # seconds for which an image waits behind requests
+PERIOD = 60.0  # seconds for one round of all images
+TIMEOUT = 30.0  # seconds for which an image waits behind requests
 
 
 class Golden:
@@ -39,48 +39,41 @@ class Golden:
         batcher: Batcher,
         metrics: Metrics,
     ) -> None:
-        """``read`` decodes a file for a model, in the thread that calls it."""
+        """``read`` decodes a file for a model in the calling thread."""
         self._folder, self._serves, self._read = folder, serves, read
         self._batcher, self._metrics = batcher, metrics
 
     async def watch(self) -> None:
-        """Replay for ever, an image at a time, spread over the minute."""
+        """Replay for ever, one image at a time, spread over the period."""
         while True:
-            began = time.monotonic()
-            # Names: a version that is retired meanwhile is freed.
+            started = time.monotonic()
+            # Names instead of models: a version that is retired meanwhile is freed.
             images = [
                 (model.name, model.version, path)
                 for model in self._serves()
-                for path in self._paths(model)
+                for path in golden_images(self._folder / model.name / str(model.version))
             ]
             for done, (name, version, path) in enumerate(images, 1):
-                await asyncio.sleep(began + done * EVERY / len(images) - time.monotonic())
+                await asyncio.sleep(started + done * PERIOD / len(images) - time.monotonic())
                 with suppress(UnknownModel, UnknownVersion):
                     await self.replay(self._serves().get(name, version), path)
-            await asyncio.sleep(max(0.0, began + EVERY - time.monotonic()))
+            await asyncio.sleep(max(0.0, started + PERIOD - time.monotonic()))
 
     async def replay(self, model: Model, path: Path) -> None:
-        """Predict one image and count what came of it; one for which there was no time is not."""
+        """Predict one image and count the result, unless the worker is too busy."""
         try:
-            pixels = await asyncio.to_thread(self._pixels, path, model.spec)
+            pixels = await asyncio.to_thread(lambda: self._read(path.read_bytes(), model.spec))
             rows = await self._batcher.predict(
-                model, pixels[None], deadline=time.monotonic() + PATIENCE, measure=_unmeasured
+                model,
+                pixels[None],
+                deadline=time.monotonic() + TIMEOUT,
+                observe=lambda *_: None,  # a replay is not a request
             )
-            right = model.labels[int(rows[0].argmax())] == path.stem.rpartition("-")[0]
+            right = model.labels[int(rows[0].argmax())] == golden_label(path)
             result = "right" if right else "wrong"
-        except (DeadlineExceeded, FileNotFoundError):  # busy; or retired since
+        except (DeadlineExceeded, FileNotFoundError):  # busy, or retired meanwhile
             return
         except Exception:
             logger.exception("A golden image failed.", extra={"path": str(path)})
             result = "failed"
         self._metrics.golden(model.name, model.version, result=result)
-
-    def _paths(self, model: Model) -> list[Path]:
-        return sorted((self._folder / model.name / str(model.version) / "golden").glob("*.png"))
-
-    def _pixels(self, path: Path, spec: PixelSpec) -> NDArray[np.uint8]:
-        return self._read(path.read_bytes(), spec)
-
-
-def _unmeasured(_: str, __: float) -> None:
-    """A replay is no request."""

@@ -66,7 +66,7 @@ class Dispatcher:
     ) -> Exchange:
         read: ReadBody = no_body
         if admission is not None:
-            read = partial(request.read, self._max_body, admission.arriving)
+            read = partial(request.read, self._max_body, admission.receiving)
         return Exchange(
             self._metrics,
             method=request.method,

@@ -83,7 +83,9 @@ class Worker(base.Worker):  # type: ignore[misc]
     def init_signals(self) -> None:
         """Let the event loop handle signals; it does not run before the application is loaded."""
         # SIGHUP first and never at its default, which would end the worker: it may arrive any time.
-        self.loop.add_signal_handler(signal.SIGHUP, lambda: self._service.reloader.look_now())
+        self.loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._service.reloader.request_refresh()
+        )
         for number in self.SIGNALS:
             if number != signal.SIGHUP:
                 signal.signal(number, signal.SIG_DFL)
@@ -113,7 +115,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         self._service = service = app.extensions[SERVICE]
         self.pool = Dispatcher(app, service).pool(keep_alive=self.cfg.keepalive)
         self.pool.active_changed = partial(self.loads.publish, self.slot)
-        service.pipeline.batcher.coming = lambda: self.pool.in_progress
+        service.pipeline.batcher.active_requests = lambda: self.pool.in_progress
         self._selector.threads_work = lambda: service.pipeline.in_threads
         gc.freeze()  # collections that visit the application took a twentieth of the time
         if self.slot == 0:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the pixels that a model expects.
+"""Turn an image file into the pixels that a model expects.
 
-May import errors; holds every decoder and Pillow.
+May import errors alone; holds Pillow and every other decoder.
 """

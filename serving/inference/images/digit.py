@@ -1,11 +1,11 @@
 """Make a picture of one digit look like the pictures of MNIST: light on dark, 28x28, centred.
 
 The procedure is the one published with MNIST: the ink is scaled into 20x20 keeping its aspect,
-antialiased, and placed in 28x28 with its centre of mass in the middle. Before it the paper, its
-shadows and its specks are taken away, so that what is left has the black ground of the data set.
-Knows Pillow and NumPy; knows nothing of files, of transparency or of any model.
+antialiased, and placed in 28x28 with its centre of mass in the middle. Before that the paper, its
+shadows and its specks are removed, so that the ground is black, as in the data set. Knows Pillow
+and NumPy; knows nothing of files, of transparency or of any model.
 
-The figures below were chosen by accuracy on transformed training images, never on test images.
+The constants were chosen by accuracy on transformed training images, never on test images.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE, BOX = 28, 20
-BLANK = 8  # a contrast below this many of 256 levels is paper without ink
+BLANK = 8  # of 256 levels: an image of less contrast is paper without ink
 
-_WORK = 256  # longest side that is looked at: finer detail is far below the 20 pixels of the box
-_BLACK = 16  # a ground up to this is MNIST's black, give or take an artefact of JPEG
-_TONE = 0.15  # of the contrast: a border this near to pure paper or pure ink ...
-_TONES = 0.5  # ... for this share of it has two tones, not uneven light
-_EVEN = 0.04  # of the contrast: what half of an evenly lit border stays within
+_WORK = 256  # longest side of the working image: finer detail is lost in a box of 20 pixels
+_BLACK = 16  # the brightest ground that counts as MNIST's black, JPEG artefacts included
+_TONE = 0.15  # of the contrast: a border pixel this near to pure paper or pure ink ...
+_TONES = 0.5  # ... on this share of the border means two tones, not uneven light
+_EVEN = 0.04  # of the contrast: the largest median deviation of an evenly lit border
 _INK = 0.2  # of the full ink: where a stroke begins
 _NOISE = 4.0  # deviations of the paper that ink must exceed, up to _SURE
-_SURE = 0.6  # of the peak: ink for sure
+_SURE = 0.6  # of the peak: certainly ink
 _SPECK = 0.03  # of the largest part: smaller parts are dust, not strokes
-_CELLS = 96  # longest side of the grid that parts are told apart on
-_FULL = 0.75  # quantile of the scaled ink that is full: the peak alone may be one dark crossing
-_LOW, _HIGH = 0.05, 0.95  # of the full ink: what becomes 0 and 255
+_CELLS = 96  # longest side of the grid on which parts are separated
+_FULL = 0.75  # quantile of the scaled ink that counts as full: the peak may be one dark crossing
+_LOW, _HIGH = 0.05, 0.95  # of the full ink: the levels that become 0 and 255
 
 _Floats = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
@@ -38,23 +38,23 @@ _Box = tuple[int, int, int, int]
 def normalise(image: Image.Image) -> NDArray[np.uint8]:
     """Return ``image``, of mode L, as uint8 ``(28, 28)``.
 
-    A 28x28 picture on a black ground, as all of MNIST, is returned unchanged; one without any
-    contrast comes back black.
+    An image of 28x28 on a black ground, as all of MNIST, is returned unchanged. A blank image
+    becomes black.
     """
     pixels = np.asarray(image)
     if is_normal(pixels):
         return pixels
-    ink, noise = _lifted(_reduced(image))
+    ink, noise = _without_paper(_reduced(image))
     peak = float(ink.max())
     if peak < BLANK:
         return np.zeros((SIDE, SIDE), np.uint8)
     full = float(ink[ink > _SURE * peak].mean())
-    begins = max(_INK * full, min(_NOISE * noise, _SURE * full))
-    return _centred(_boxed(*_cropped(ink, ink > begins)))
+    threshold = max(_INK * full, min(_NOISE * noise, _SURE * full))
+    return _centred(_boxed(*_cropped(ink, ink > threshold)))
 
 
 def is_normal(pixels: NDArray[np.uint8]) -> bool:
-    """Whether it is 28x28, on a black ground."""
+    """Return True if the image is 28x28 on a black ground."""
     if pixels.shape[:2] != (SIDE, SIDE):
         return False
     border = pixels.take(_BORDER)
@@ -73,21 +73,23 @@ def _reduced(image: Image.Image) -> _Floats:
     return np.asarray(image.reduce(factor) if factor > 1 else image).astype(np.float32)
 
 
-def _lifted(pixels: _Floats) -> tuple[_Floats, float]:
-    """Take the paper away: ink is positive, paper 0; and tell how far the paper deviates."""
+def _without_paper(pixels: _Floats) -> tuple[_Floats, float]:
+    """Return the ink, positive on a paper of 0, and the deviation of the paper."""
     paper, noise = _paper(pixels)
     ink = pixels - paper
     if ink.max() < -ink.min():
-        ink = -ink * (paper.max() / np.maximum(paper, paper.max() / 4))  # shadow dims contrast
+        ink = -ink * (
+            paper.max() / np.maximum(paper, paper.max() / 4)
+        )  # a shadow dims the contrast
     return np.maximum(ink, 0), noise
 
 
 def _paper(pixels: _Floats) -> tuple[_Floats, float]:
-    """Tell the brightness of the paper, and its deviation, from the border of the picture.
+    """Estimate the brightness of the paper, and its deviation, from the border of the image.
 
     A crop may be so tight that ink and paper share the border; then the corners are paper. In even
-    light the paper is one level, elsewhere a quadratic surface, refitted to those pixels of the
-    border that lie near it, for ink may touch the border there, too.
+    light the paper has one level; in uneven light it is a quadratic surface, fitted repeatedly to
+    the border pixels that lie near it, as ink may touch the border.
     """
     border = _border(pixels)
     low, high = pixels.min(), pixels.max()
@@ -102,13 +104,13 @@ def _paper(pixels: _Floats) -> tuple[_Floats, float]:
         return middle, noise
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in pixels.shape), indexing="ij")
     terms = np.stack((np.ones_like(x), x, y, x * x, x * y, y * y), -1)
-    edge = np.concatenate((terms[0], terms[-1], terms[1:-1, 0], terms[1:-1, -1]))
+    edge = _border(terms)
     for _ in range(5):
         near = off <= max(2.0, 4.5 * float(np.median(off)))
         surface = np.linalg.lstsq(edge[near], border[near], rcond=None)[0]
         off = np.abs(border - edge @ surface)
-    seen = (terms @ surface).clip(pixels.min(), pixels.max()).astype(np.float32)
-    return seen, 1.5 * float(np.median(off))
+    paper = (terms @ surface).clip(low, high).astype(np.float32)
+    return paper, 1.5 * float(np.median(off))
 
 
 def _level(border: _Floats) -> tuple[_Floats, float]:
@@ -117,7 +119,7 @@ def _level(border: _Floats) -> tuple[_Floats, float]:
 
 
 def _cropped(ink: _Floats, mask: _Mask) -> tuple[_Floats, _Box]:
-    """Blot out the specks; return the ink and the box around what is left of ``mask``."""
+    """Remove the specks; return the ink and the box around the remaining strokes."""
     left, top, right, bottom = _bounds(mask)
     ink, mask = ink[top:bottom, left:right], mask[top:bottom, left:right]
     strokes = _strokes(mask)
@@ -130,10 +132,10 @@ def _bounds(mask: _Mask) -> _Box:
 
 
 def _strokes(mask: _Mask) -> _Mask:
-    """Mark the parts of ``mask`` that are no specks, with a margin for their soft edges.
+    """Return the parts of ``mask`` that are larger than specks, with a margin for soft edges.
 
-    The grid is one integer, a bit a cell, so that growing a part over all its neighbours is a few
-    shifts: a tenth of the time of a flood fill over cells.
+    The grid is one integer, a bit for each cell, so that a part grows over all its neighbours by a
+    few shifts: a tenth of the time of a flood fill over cells.
     """
     factor = -(-max(mask.shape) // _CELLS)
     cells = np.pad(np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(factor)) > 0, 2)
@@ -167,7 +169,7 @@ def _grown(bits: int, width: int) -> int:
 
 
 def _boxed(ink: _Floats, box: _Box) -> _Floats:
-    """Scale what is in ``box`` into 20x20, and its ink into 0 to 1."""
+    """Scale the content of ``box`` into 20x20, and its ink to 0 to 1."""
     width, height = box[2] - box[0], box[3] - box[1]
     scale = BOX / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -178,7 +180,7 @@ def _boxed(ink: _Floats, box: _Box) -> _Floats:
 
 
 def _centred(small: _Floats) -> NDArray[np.uint8]:
-    """Place by the centre of mass, whose index is 14 in MNIST, as far as the frame allows."""
+    """Move the centre of mass to pixel 14, as MNIST does, as far as the frame allows."""
     top, left = (
         min(max(round(SIDE / 2 - float(np.average(np.arange(n), weights=ink))), 0), SIDE - n)
         for n, ink in zip(small.shape, (small.sum(1), small.sum(0)), strict=True)

@@ -5,24 +5,22 @@ nothing of HTTP or of any particular model.
 """
 
 import re
-import struct
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from serving.errors import ImageTooLarge, InvalidImage, ServingError
 from serving.inference.images import digit, png
 
 FITS = ("stretch", "digit")
 
-# What cameras, browsers and editors produce. Each further decoder is one more parser of hostile
-# bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of Pillow.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-
+# What cameras, browsers and editors produce, by how a file starts. Each further decoder is one more
+# parser of hostile bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of
+# Pillow.
 _STARTS = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
@@ -30,48 +28,32 @@ _STARTS = {
     b"BM": "BMP",
     b"GIF8": "GIF",
 }
+FORMATS = tuple(_STARTS.values())
 
-# Pillow reads what surrounds the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB can
-# hold millions. What cameras and editors write has some dozens before the pixels; behind these only
-# PNG goes on in pieces, most often of 8 kB and more.
-COUNTED = 64 * 1024  # bytes of a file whose pieces are counted
+# Pillow reads everything around the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB
+# can hold millions of pieces. Cameras and editors write some dozens before the pixels; after the
+# header only PNG continues in pieces, usually of 8 kB or more.
+COUNTED = 64 * 1024  # bytes of the smallest file whose pieces are counted
 HEADER_PIECES = 1000
-PIXEL_PIECES = 20_000  # and one for each ...
-PIECE = 512  # ... bytes
-# A scan of twelve bytes takes 85 us for each million pixels. An encoder writes some ten.
+PIXEL_PIECES = 20_000  # plus one for each ...
+PIECE = 512  # ... bytes of the file
+# A scan of twelve bytes takes 85 us for each million pixels. An encoder writes about ten.
 SCANS = 100
 _SCAN = b"\xff\xda\x00"
-# Pillow inflates a BMP's run lengths in Python, at 150 us for a file of a kilobyte with a row of a
+# Pillow decodes the run lengths of a BMP in Python: 150 us for a file of a kilobyte whose row has a
 # million pixels. No camera and no browser writes them.
 _RUN_LENGTHS = (1, 2)
 
-# Pixels composited at once: the steps between take 16 bytes each, and a photo may have 50 million.
+# Pixels composited at once: the intermediate images take 16 bytes each, and a photograph may have
+# 50 million.
 _TILE = 2**18
 
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_BROKEN_EXIF = (
-    SyntaxError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    OverflowError,
-    struct.error,
-)
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """What a model's graph and metadata say about its input."""
+    """The input of a model, as its graph and its metadata describe it."""
 
     height: int
     width: int
@@ -82,35 +64,34 @@ class PixelSpec:
         if self.fit not in FITS:
             raise ValueError(f"No fit named {self.fit!r}. Known fits: {', '.join(FITS)}.")
         if self.channels not in (1, 3):
-            raise ValueError(f"An image has 1 or 3 channels, not {self.channels}.")
+            raise ValueError(f"The input has {self.channels} channels. Expected 1 or 3.")
         if self.fit == "digit" and (self.height, self.width, self.channels) != (28, 28, 1):
             shape = f"{self.height}x{self.width}x{self.channels}"
-            raise ValueError(f"The fit 'digit' makes 28x28x1 pixels, not {shape}.")
+            raise ValueError(f"The input is {shape}. The fit 'digit' makes 28x28x1.")
 
 
 def read(data: bytes, spec: PixelSpec, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Return ``data``, an image file, as uint8 ``(spec.height, spec.width, spec.channels)``.
+    """Return the image file ``data`` as uint8 ``(spec.height, spec.width, spec.channels)``.
 
     Raises:
-        InvalidImage: the bytes are not a readable image in one of ``FORMATS``.
-        ImageTooLarge: it has more than ``max_pixels``, which is found before any is decoded; a PNG
-            of the model's own size may.
-            Pillow itself opens nothing above 178,956,970 pixels, whatever ``max_pixels`` says.
+        InvalidImage: if the bytes are not a readable image in one of ``FORMATS``.
+        ImageTooLarge: if the image has more than ``max_pixels``; found before any is decoded. A PNG
+            of the model's own size is exempt. Pillow itself opens nothing above 178,956,970 pixels.
     """
-    found = exact(data, spec)
-    return pixels(opened(data, max_pixels=max_pixels), spec) if found is None else found
+    found = read_plain(data, spec)
+    return decode(open_image(data, max_pixels=max_pixels), spec) if found is None else found
 
 
-def exact(data: bytes, spec: PixelSpec) -> NDArray[np.uint8] | None:
-    """What ``read`` returns, where that is no more than what is written in a PNG; else None."""
-    found = png.exact(data, (spec.height, spec.width, spec.channels))
+def read_plain(data: bytes, spec: PixelSpec) -> NDArray[np.uint8] | None:
+    """Return what ``read`` returns if ``data`` is a PNG that only needs inflating; else None."""
+    found = png.read_plain(data, (spec.height, spec.width, spec.channels))
     if found is None or (spec.fit == "digit" and not digit.is_normal(found)):
         return None
     return found
 
 
 class _Counted(BytesIO):
-    """A file that is read in so many pieces and no more."""
+    """A file with a limited number of reads."""
 
     left = HEADER_PIECES
 
@@ -121,8 +102,8 @@ class _Counted(BytesIO):
         return super().read(size)
 
 
-def opened(data: bytes, *, max_pixels: int) -> Image.Image:
-    """The image file with its header read: its ``width`` and ``height`` are known, and allowed.
+def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    """Read the header of an image file: its ``width`` and ``height`` are known, and allowed.
 
     Raises:
         InvalidImage, ImageTooLarge: as ``read`` does.
@@ -130,38 +111,38 @@ def opened(data: bytes, *, max_pixels: int) -> Image.Image:
     _silence_pillow()
     if data.startswith(b"\xff\xd8") and data.count(_SCAN) > SCANS:
         raise InvalidImage(f"The JPEG has more than {SCANS} scans.")
-    image = None
     try:
         file = _Counted(data) if len(data) > COUNTED else BytesIO(data)
         image = Image.open(file, formats=FORMATS)
     except ServingError:
         raise
-    except Image.DecompressionBombError:
-        pass  # Pillow's own limit
+    except Image.DecompressionBombError as exc:
+        raise _too_large(max_pixels) from exc
     except Exception as exc:
-        raise _translated(exc, kind(data)) from exc
-    if image is None or image.width * image.height > max_pixels:
-        raise ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
+        raise _translated(exc, file_format(data)) from exc
+    if image.width * image.height > max_pixels:
+        raise _too_large(max_pixels)
     if image.info.get("compression") in _RUN_LENGTHS and image.format == "BMP":
-        raise InvalidImage("The BMP is compressed by run lengths. Expected one that is not.")
+        raise InvalidImage("The BMP is compressed by run lengths. Expected an uncompressed BMP.")
     return image
 
 
-def memory(image: Image.Image) -> int:
-    """Bytes that the decoding of what was ``opened`` takes for a moment, at most."""
+def decode_memory(image: Image.Image) -> int:
+    """Return the most bytes that ``decode`` holds at any moment."""
     return image.width * image.height * (16 if image.format == "WEBP" else 8)
 
 
-def pixels(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
-    """Decode what was ``opened``, as uint8 ``(spec.height, spec.width, spec.channels)``.
+def decode(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image: uint8 ``(spec.height, spec.width, spec.channels)``.
 
     Raises:
-        InvalidImage: it cannot be decoded.
-        ImageTooLarge: there is not enough memory for it.
+        InvalidImage: if the file is damaged.
+        ImageTooLarge: if there is not enough memory.
     """
     _silence_pillow()
     try:
-        opaque = _opaque(_eight_bits(_loaded(image)), spec)
+        _load_upright(image)
+        opaque = _opaque(_eight_bits(image), spec)
     except ServingError:
         raise
     except Exception as exc:
@@ -173,60 +154,57 @@ def pixels(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
     return found.reshape(spec.height, spec.width, spec.channels)
 
 
-def kind(data: bytes) -> str | None:
-    """The one of ``FORMATS`` as which a file begins."""
-    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+def file_format(data: bytes) -> str | None:
+    """Return the one of ``FORMATS`` that a file starts like, or None."""
+    return next((name for start, name in _STARTS.items() if data.startswith(start)), None)
 
 
-def _translated(exc: Exception, kind: str | None) -> ServingError:
-    """What a decoder raised; that is whatever its parsing runs into."""
-    if isinstance(exc, Image.DecompressionBombError | MemoryError):
+def _translated(exc: Exception, name: str | None) -> ServingError:
+    """Return our error for an exception of Pillow's decoders, which may be of any kind."""
+    if isinstance(exc, MemoryError):
         return ImageTooLarge("The image has more pixels than fit into memory.")
-    if kind is not None:
-        return InvalidImage(f"The image begins as a {kind} file and is cut short or damaged.")
+    if name is not None:
+        return InvalidImage(f"The image starts like a {name} file but is truncated or damaged.")
     known = ", ".join(FORMATS)
     return InvalidImage(f"The bytes are not a readable image. Known formats: {known}.")
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    """The first frame, upright; no step after it needs the file, so it can be freed early."""
+def _too_large(max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
+
+
+def _load_upright(image: Image.Image) -> None:
+    """Load the first frame and turn it as EXIF says; ignore EXIF that is broken."""
     file = getattr(image, "fp", None)
     if isinstance(file, _Counted):
         file.left = PIXEL_PIECES + len(file.getbuffer()) // PIECE
     image.load()
-    upright = _upright(image)
-    if upright is not image:
-        image.close()  # its pixels too: whoever opened it still holds it
-    return upright
+    if not image.info:  # a file of pixels only
+        return
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - whatever a parser of EXIF runs into
+        pass
 
 
 def _silence_pillow() -> None:
-    """Ignore Pillow's warnings about odd files: what matters of them is an exception, too.
+    """Ignore Pillow's warnings about odd files: everything that matters is an exception, too.
 
-    ``warnings.catch_warnings`` would swap the filters under all other threads. A filter that
-    stays and names Pillow's modules only is safe; it is renewed if somebody put others before it.
+    ``warnings.catch_warnings`` would swap the filters under all other threads. A permanent filter
+    that names Pillow's modules only is safe; it moves to the front again if others precede it.
     """
     if warnings.filters[:1] != [_QUIET]:
         warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn as EXIF says, and not at all where EXIF is broken."""
-    if not image.info:  # nothing but pixels
-        return image
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _BROKEN_EXIF:
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which ``convert`` would clip; other 16-bit kinds are scaled by Pillow."""
+    """Scale 16-bit grey, which ``convert`` would clip; Pillow scales the other 16-bit modes."""
     if not image.mode.startswith("I;16"):
         return image
     deep = np.asarray(image)
-    scaled = np.minimum(deep, 65535 - 128)  # above, it is 255 in any case, and would overflow
+    scaled = np.minimum(deep, 65535 - 128)  # more would overflow, and become 255 anyway
     scaled += 128
     scaled //= 257
     grey = Image.fromarray(scaled.astype(np.uint8))
@@ -239,7 +217,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
     """Composite on white and convert to the colours of ``spec``.
 
-    White ink on nothing would vanish: a picture for ``digit`` that comes out blank gets black.
+    White ink on a transparent ground would vanish: if a ``digit`` is blank on white, use black.
     """
     mode = "L" if spec.channels == 1 else "RGB"
     if not image.has_transparency_data:
@@ -251,7 +229,7 @@ def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
 
 
 def _on(paper: str, image: Image.Image, mode: str) -> Image.Image:
-    """Composite tile by tile: at once, it would take five times the memory of the image."""
+    """Composite tile by tile; all at once takes five times the memory of the image."""
     opaque = Image.new(mode, image.size)
     columns = min(image.width, _TILE)
     rows = _TILE // columns

@@ -1,8 +1,8 @@
-"""PNG files that have a model's size and colours already: crops, thumbnails, test images.
+"""Read PNG files that already have a model's size and colours: crops, thumbnails, test images.
 
-There is nothing to do with them but to inflate, which libspng does in a tenth of the time that
-Pillow's parser, written in Python, takes for so few pixels. Every other file, a broken one too, is
-Pillow's. Knows nothing of HTTP or of any particular model.
+Such files only need inflating, which libspng does in a tenth of the time of Pillow's parser, which
+is written in Python. Every other file, a damaged one too, is left to Pillow. Knows nothing of HTTP
+or of any particular model.
 """
 
 import struct
@@ -13,15 +13,18 @@ import numpy as np
 import pyspng
 from numpy.typing import NDArray
 
-LARGEST = 64 * 1024  # bytes of a file: behind them Pillow's parser is a small part of its work
+LARGEST = 64 * 1024  # bytes of a file: in larger ones Pillow's parser is a small part of the work
 _PIXELS = {b"IHDR", b"IDAT", b"IEND"}
 _CHUNK = struct.Struct(">I4s")
-_AROUND = 12  # bytes of a chunk that are not its data
+_AROUND = 12  # bytes of a chunk beside its data
 
 
-def exact(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8] | None:
-    """The pixels of ``data``, uint8 of ``shape``: (height, width, 1 or 3). None if ``data`` is not
-    a sound PNG of just that shape, with 8 bits a channel and nothing beside its pixels."""
+def read_plain(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8] | None:
+    """Return the pixels of ``data``, uint8 of ``shape``: (height, width, 1 or 3).
+
+    Return None unless ``data`` is an intact PNG of exactly that shape, with 8 bits a channel and
+    nothing beside its pixels.
+    """
     if len(data) > LARGEST or not data.startswith(_header(shape)) or not _only_pixels(data):
         return None
     try:
@@ -39,14 +42,17 @@ def _header(shape: tuple[int, int, int]) -> bytes:
 
 
 def _only_pixels(data: bytes) -> bool:
-    """No transparency, no orientation, nothing else that somebody would have to look at; and no
-    byte that was not written so: libspng is told by its binding to ignore the check sums."""
+    """Return True if the file has no chunk beside its pixels and every checksum is right.
+
+    A transparent colour or an orientation would need more work; pyspng makes libspng ignore the
+    checksums.
+    """
     place = 8
     while place + _AROUND <= len(data):
         size, kind = _CHUNK.unpack_from(data, place)
         end = place + _AROUND + size
-        told = data[end - 4 : end]
-        if kind not in _PIXELS or zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) != told:
+        checksum = data[end - 4 : end]
+        if kind not in _PIXELS or zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) != checksum:
             return False
         place = end
     return place == len(data)

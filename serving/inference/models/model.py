@@ -1,14 +1,13 @@
 """One published version: its files, its metadata and the rules of the contract.
 
-Knows ``models/README.md`` and what a session can do; knows nothing of HTTP or of where versions
-lie.
+Knows ``models/README.md`` and sessions; knows nothing of HTTP or of where versions are stored.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +15,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import ModelError
-from serving.inference.images.pixels import FITS, PixelSpec
-from serving.inference.models.session import CUDA, Options, session
+from serving.inference.images.pixels import PixelSpec
+from serving.inference.models.session import CUDA, session
+from serving.settings import Settings
 
 SCHEMA = "1"
 FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}  # by precision
-TIMED = 3  # inferences of one image that tell how long one takes
+TIMED = 3  # inferences of one image, of which the fastest counts
 ROUNDING = 1e-3  # by which probabilities, and their sum, may exceed 1
-FASTER = 1.1  # times as fast as int8, float32 takes its place
+FASTER = 1.1  # times as fast as int8, float32 is preferred
 
-CUDA_SIZES = (1, 2, 4, 8, 16)  # batches on a GPU, where each shape is slow when it is first seen
+CUDA_SIZES = (1, 2, 4, 8, 16)  # batches on a GPU, where the first batch of each shape is slow
 INFORMATIVE = (
-    "title",
-    "recipe",
-    "metrics",
-    "baseline",
-    "conformal",
-    "dataset",
-    "trained_at",
-    "source",
+    *("title", "recipe", "metrics", "baseline", "conformal", "dataset", "trained_at", "source"),
 )
 
 
-def load(folder: Path, *, name: str, version: int, options: Options) -> "list[Model]":
-    """The version in ``folder`` in each precision that may serve, the one to prefer first.
+def load_precisions(folder: Path, settings: Settings) -> "list[Model]":
+    """Return the version in ``folder`` in each precision that may serve, the preferred one first.
 
-    Where there is no int8 file, that is float32: one setting is for all versions, and not each is
+    Without an int8 file that is float32 alone: one setting is for all versions, and not each is
     published in int8.
 
     Raises:
-        ModelError: a file cannot be loaded or breaks a rule; the message says which.
+        ModelError: if a file cannot be loaded or breaks a rule; the message says which.
     """
-
-    def loaded(precision: str) -> Model:
+    precisions = ["int8", "float32"] if settings.precision == "auto" else [settings.precision]
+    if not (folder / FILES["int8"]).exists():
+        precisions = ["float32"]
+    models = []
+    for precision in precisions:
         file = folder / FILES[precision]
-        model = Model(file, name=name, version=version, options=options)
+        name, version = folder.parent.name, int(folder.name)
+        model = Model(file, name=name, version=version, settings=settings)
         if model.precision != precision:
             raise ModelError(f"{file} says that it is {model.precision}. Expected {precision}.")
-        return model
-
-    if options.precision == "float32" or not (folder / FILES["int8"]).exists():
-        return [loaded("float32")]
-    if options.precision == "int8":
-        return [loaded("int8")]
-    found = [loaded("int8"), loaded("float32")]
-    if found[1].seconds * FASTER <= found[0].seconds:
-        found.reverse()
-    return found
+        models.append(model)
+    if models[-1].seconds * FASTER <= models[0].seconds:
+        models.reverse()
+    return models
 
 
 class Model:
@@ -72,33 +63,42 @@ class Model:
     """
 
     def __init__(
-        self, path: Path, *, name: str, version: int, options: Options | None = None
+        self,
+        path: Path,
+        *,
+        name: str,
+        version: int,
+        settings: Settings | None = None,
+        optimised: bool = False,
     ) -> None:
-        """Load ``path`` and check every rule.
+        """Load ``path`` and check every rule; ``optimised`` as for ``session``.
 
         Raises:
-            ModelError: the file cannot be loaded or breaks a rule; the message says which.
+            ModelError: if the file cannot be loaded or breaks a rule; the message says which.
         """
         self.name = name
         self.version = version
         self._pid = os.getpid()
-        self._options = options or Options()
-        self._session = session(path, self._options)
+        settings = settings or Settings()
+        self._device = settings.device
+        self._session = session(path, settings, optimised=optimised)
         self.on_device = self.provider == CUDA
         self._sizes = CUDA_SIZES if self.on_device else ()
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
-            self._check_identity(metadata)
-            self.spec = PixelSpec(*self._check_graph(), fit=_one_of(metadata, "fit", FITS))
+            for key, expected in (("schema", SCHEMA), ("name", name), ("version", str(version))):
+                _one_of(metadata, key, [expected])
+            self.spec = PixelSpec(*self._check_graph(), fit=metadata.get("fit", ""))
             self.precision = _one_of(metadata, "precision", FILES, default="float32")
-            self.labels = _labels(metadata)
-            self.thresholds = _thresholds(metadata)
-            self.about: dict[str, object] = {
-                key: _informative(metadata[key]) for key in INFORMATIVE if key in metadata
+            self.about = _about(metadata)
+            self.labels: tuple[str, ...] = tuple(self.about.pop("labels"))
+            # By coverage, the least probability of a label in a prediction set.
+            self.thresholds = {
+                float(coverage): float(p)
+                for coverage, p in self.about.get("conformal", {}).items()
             }
-            _check_measured(self.about)
             self._warm_up()
-        except ModelError as exc:
+        except (ModelError, ValueError) as exc:
             raise ModelError(f"{path} breaks the contract: {exc}") from exc
 
     def __str__(self) -> str:
@@ -106,23 +106,23 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """The execution provider that the session really got."""
+        """The execution provider that the session really uses."""
         return str(self._session.get_providers()[0])
 
     @property
-    def unmet(self) -> str:
-        """What was asked for and not got, so that this replica must not be ready; else empty."""
-        if self._options.device != "cuda" or self.provider == CUDA:
+    def missing_device(self) -> str:
+        """The reason why this replica must not be ready: the demanded device is missing; or ""."""
+        if self._device != "cuda" or self.provider == CUDA:
             return ""
-        return f"{self} was to run on {CUDA} and runs on {self.provider}."
+        return f"{self} runs on {self.provider}. Expected {CUDA}."
 
     @property
     def running(self) -> dict[str, str]:
-        """How it is run."""
+        """The provider and the precision."""
         return {"provider": self.provider, "precision": self.precision}
 
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (N, K) of uint8 images (N, H, W, C)."""
+        """Return the probabilities (N, K) of uint8 images (N, H, W, C)."""
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"The session of {self} was made in process {self._pid} and is used in"
@@ -133,32 +133,27 @@ class Model:
         (probabilities,) = self._session.run(["probabilities"], {"image": padded})
         return np.asarray(probabilities[: len(batch)], dtype=np.float32)
 
-    def _check_identity(self, metadata: Mapping[str, str]) -> None:
-        expected = {"schema": SCHEMA, "name": self.name, "version": str(self.version)}
-        for key, value in expected.items():
-            if metadata.get(key) != value:
-                raise ModelError(f"metadata '{key}' is {metadata.get(key)!r}. Expected {value!r}.")
-
     def _check_graph(self) -> tuple[int, int, int]:
-        """Height, width and channels, once both ends of the graph were found right."""
+        """Check both ends of the graph; return height, width and channels."""
         shape = _only("input", self._session.get_inputs(), "image", "tensor(uint8)").shape
-        if len(shape) != 4 or shape[0] != "N" or not all(_positive(size) for size in shape[1:]):
+        fixed = all(isinstance(size, int) and size > 0 for size in shape[1:])
+        if len(shape) != 4 or shape[0] != "N" or not fixed:
             raise ModelError(f"input 'image' has shape {shape}. Expected ['N', height, width, C].")
-        if shape[3] not in (1, 3):
-            raise ModelError(f"input 'image' has {shape[3]} channels. Expected 1 or 3.")
         output = _only("output", self._session.get_outputs(), "probabilities", "tensor(float)")
         if len(output.shape) != 2 or isinstance(output.shape[0], int):
             raise ModelError(f"output 'probabilities' has shape {output.shape}. Expected ['N', K].")
         return shape[1], shape[2], shape[3]
 
     def _warm_up(self) -> None:
-        """Run one and two images: the first request pays nothing, and the shapes are seen. Then see
-        how long one takes, at least: other work may have been in the way, so what runs faster
-        later counts."""
+        """Run one and two black images, so that the first request is fast, and check the output.
+
+        Then measure ``seconds``, the least time of one image; later inferences may lower it, as
+        other work may disturb this measurement.
+        """
+        black = np.zeros((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
         for n in self._sizes or (1, 2):
-            shape = (n, self.spec.height, self.spec.width, self.spec.channels)
             try:
-                probabilities = self.predict(np.zeros(shape, dtype=np.uint8))
+                probabilities = self.predict(black.repeat(n, axis=0))
             except Exception as exc:
                 raise ModelError(f"the graph does not run on {n} black images: {exc}") from exc
             if probabilities.shape != (n, len(self.labels)):
@@ -168,25 +163,19 @@ class Model:
                 )
             if not np.allclose(probabilities.sum(axis=1), 1, atol=ROUNDING):
                 raise ModelError(f"rows of the output sum to {probabilities.sum(axis=1)}, not 1.")
-        self.seconds = min(map(self._timed, range(TIMED)))
-
-    def _timed(self, _: int) -> float:
-        shape = (1, self.spec.height, self.spec.width, self.spec.channels)
-        began = time.perf_counter()
-        self.predict(np.zeros(shape, dtype=np.uint8))
-        return time.perf_counter() - began
+        self.seconds = math.inf
+        for _ in range(TIMED):
+            started = time.perf_counter()
+            self.predict(black)
+            self.seconds = min(self.seconds, time.perf_counter() - started)
 
 
 def _only(side: str, found: list[Any], name: str, kind: str) -> Any:
-    """The one input or output of the graph, named and typed as the contract says."""
+    """Return the only input or output of the graph, if it is named and typed by the contract."""
     described = [(each.name, each.type) for each in found]
     if described != [(name, kind)]:
         raise ModelError(f"{side}s are {described}. Expected exactly one, {(name, kind)}.")
     return found[0]
-
-
-def _positive(size: object) -> bool:
-    return isinstance(size, int) and size > 0
 
 
 def _one_of(
@@ -194,71 +183,67 @@ def _one_of(
 ) -> str:
     value = metadata.get(key, default)
     if value is None or value not in known:
-        raise ModelError(f"metadata '{key}' is {value!r}. Known: {', '.join(known)}.")
+        raise ModelError(f"metadata '{key}' is {value!r}. Expected {' or '.join(map(repr, known))}.")
     return value
 
 
-def _labels(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    try:
-        labels = json.loads(metadata.get("labels", ""))
-    except ValueError:
-        labels = None
-    is_list = isinstance(labels, list) and labels and all(isinstance(each, str) for each in labels)
-    if not is_list or len(set(labels)) != len(labels):
-        raise ModelError(
-            f"metadata 'labels' is {metadata.get('labels')!r}."
-            " Expected a JSON list of different strings."
-        )
-    return tuple(labels)
+def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata that is JSON or for people, parsed; check what serving uses."""
+    about = {key: _parsed(metadata[key]) for key in ("labels", *INFORMATIVE) if key in metadata}
+    for key, (is_valid, expected) in _VALUES.items():
+        value = about.get(key)
+        try:
+            valid = (key not in about and key != "labels") or is_valid(value)
+        except (ValueError, TypeError, AttributeError):
+            valid = False
+        if not valid:
+            raise ModelError(f"metadata '{key}' is {value!r}. Expected {expected}.")
+    return about
 
 
-def _thresholds(metadata: Mapping[str, str]) -> dict[float, float]:
-    """By coverage, the probability that puts a label into a prediction set; empty where the file
-    does not say."""
-    text = metadata.get("conformal", "{}")
-    try:
-        thresholds = {float(coverage): float(p) for coverage, p in json.loads(text).items()}
-        if all(0 < coverage < 1 and 0 <= p <= 1 for coverage, p in thresholds.items()):
-            return thresholds
-    except (ValueError, TypeError, AttributeError):
-        pass
-    raise ModelError(
-        f"metadata 'conformal' is {text!r}."
-        ' Expected a JSON object of coverages and probabilities, {"0.9": 0.5, …}.'
-    )
-
-
-def _check_measured(about: Mapping[str, Any]) -> None:
-    """See that what ``/metrics`` and ``/quality`` tell of the file can be told."""
-    metrics, baseline = about.get("metrics", {}), about.get("baseline", {})
-    try:
-        told = [metrics.get(key, 0) for key in ("accuracy", "calibration_error")]
-        told += [*baseline.get("classes", {}).values(), *baseline.get("confidence", [])]
-        if all(isinstance(each, int | float) for each in told):
-            return
-    except (AttributeError, TypeError):
-        pass
-    raise ModelError(
-        f"metadata 'metrics' is {metrics!r} and 'baseline' {baseline!r}."
-        ' Expected {"accuracy": 0.9, …} and {"classes": {"cat": 0.5, …}, "confidence": [0.1, …]}.'
-    )
-
-
-def _informative(text: str) -> object:
-    """A value that serving only passes on: JSON where it is JSON, else the text itself."""
+def _parsed(text: str) -> Any:
+    """Return the JSON value of a text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return False
+    return len(set(value)) == len(value) > 0
+
+
+def _are_thresholds(value: Any) -> bool:
+    return all(0 < float(key) < 1 and 0 <= float(p) <= 1 for key, p in value.items())
+
+
+def _are_metrics(value: Any) -> bool:
+    figures = [value.get(key, 0) for key in ("accuracy", "calibration_error")]
+    return all(isinstance(each, int | float) for each in figures)
+
+
+def _is_baseline(value: Any) -> bool:
+    figures = [*value.get("classes", {}).values(), *value.get("confidence", [])]
+    return all(isinstance(each, int | float) for each in figures)
+
+
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "labels": (_are_labels, "a JSON list of different strings"),
+    "conformal": (_are_thresholds, 'probabilities by coverage, {"0.9": 0.5, …}'),
+    "metrics": (_are_metrics, 'numbers, {"accuracy": 0.9, …}'),
+    "baseline": (_is_baseline, 'numbers, {"classes": {"cat": 0.5, …}, "confidence": [0.1, …]}'),
+}
+
+
 def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
-    """The label of the highest probability in a row, and that probability.
+    """Return the label of the highest probability in a row, and that probability.
 
     Raises:
-        FloatingPointError: it is none, or another in the row is no number.
+        FloatingPointError: if that is not a probability, or another value in the row is not finite.
     """
     highest = max(row)
     if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
-        raise FloatingPointError(f"{model} gave what is no probability.")
+        raise FloatingPointError(f"{model} returned an invalid probability.")
     return model.labels[row.index(highest)], highest

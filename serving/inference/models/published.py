@@ -1,6 +1,6 @@
-"""Which versions are published, and whether their files are those that were published.
+"""The published versions: which there are, and if their files are those that were published.
 
-Knows folders and files, and ``sha256sum``'s format; knows nothing of what is in a model.
+Knows folders, files and the format of ``sha256sum``; knows nothing of what is in a model.
 """
 
 import hashlib
@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from serving.inference.models import routing
 from serving.errors import ModelError
+from serving.inference.models import routing
 
 SUMS = "SHA256SUMS"
 
-_NAME = re.compile(r"[a-z0-9_]+")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")  # as databases have whole numbers
+_NAME = re.compile(r"[a-z0-9_]+"), "lower-case letters, digits and underscores"
+# Bounded, as whole numbers are in databases.
+_VERSION = re.compile(r"[1-9][0-9]{0,8}"), "a positive integer without leading zeros"
 _SUM = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<file>[^\\]+)")
 
 # The name, the size and the time of the last change of each file of a version.
@@ -24,100 +25,104 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True)
 class Published:
-    """What was found at one moment; what is found later is equal where no file has changed."""
+    """One scan of the folder of models; equal to a later scan if no file has changed."""
 
     versions: Mapping[str, Fingerprint] = field(default_factory=dict)  # by "<name>/<version>"
-    wrong: Mapping[str, str] = field(default_factory=dict)  # by path, "." the whole: a sentence
+    errors: Mapping[str, str] = field(default_factory=dict)  # by path, "." for the folder itself
     routing: bytes = b"{}"
 
-    def hides(self, key: str) -> bool:
-        """Whether a version may be there, though it was not found."""
-        return not self.wrong.keys().isdisjoint({".", key.partition("/")[0]})
+    def may_hide(self, key: str) -> bool:
+        """Return True if a version may exist although the scan did not find it."""
+        return not self.errors.keys().isdisjoint({".", key.partition("/")[0]})
 
 
 def scan(folder: Path) -> Published:
-    """All that is published in ``folder``; what cannot be read or is misnamed is told, too.
+    """Find everything published in ``folder``, and report what is unreadable or misnamed.
 
     Files, and folders whose name starts with a dot, do not exist for serving. Neither does a model
-    that has no version yet: it is being published.
+    without a version: it is being published.
     """
-    wrong: dict[str, str] = {}
-    found: dict[str, Fingerprint] = {}
-    for model in _folders(folder, folder, _NAME, wrong):
-        for version in _folders(folder, model, _VERSION, wrong):
-            found[version.relative_to(folder).as_posix()] = _fingerprint(version)
-    if not found and "." not in wrong:
-        wrong["."] = f"No model is published in {folder}. Expected {folder}/<name>/<version>/."
+    errors: dict[str, str] = {}
+    versions = {
+        version.relative_to(folder).as_posix(): _fingerprint(version)
+        for model in _folders(folder, folder, *_NAME, errors)
+        for version in _folders(folder, model, *_VERSION, errors)
+    }
+    if not versions and "." not in errors:
+        errors["."] = f"No model is published in {folder}. Expected {folder}/<name>/<version>/."
     try:
         rules = (folder / routing.FILE).read_bytes()
     except FileNotFoundError:
         rules = Published.routing
     except OSError as exc:
-        wrong[routing.FILE] = f"{folder / routing.FILE} cannot be read: {exc.strerror}."
+        errors[routing.FILE] = f"{folder / routing.FILE} cannot be read: {exc.strerror}."
         rules = b""
-    return Published(found, wrong, rules)
+    return Published(versions, errors, rules)
 
 
 def check_sums(folder: Path) -> None:
-    """Compare every file of a version with its ``SHA256SUMS``, where it has one.
+    """Compare every file of a version with its ``SHA256SUMS``, if it has one.
 
     Raises:
-        ModelError: a file is missing, not listed, or another than the one that was published.
+        ModelError: if a file is missing, not listed, or not the one that was published.
     """
     try:
         lines = (folder / SUMS).read_text("utf-8").splitlines()
     except FileNotFoundError:
         return
     except ValueError as exc:
-        raise ModelError(f"{folder / SUMS} is no text: {exc}.") from exc
-    listed = dict(_listed(folder, line) for line in lines)
+        raise ModelError(f"{folder / SUMS} is not text: {exc}.") from exc
+    listed = {}
+    for line in lines:
+        found = _SUM.fullmatch(line)
+        if found is None:
+            raise ModelError(
+                f"{folder / SUMS} has the line {line[:100]!r}. Expected '<64 hex digits>  <file>'."
+            )
+        listed[PurePosixPath(found["file"]).as_posix()] = found["sum"]
     present = {name: path for name, path in _files(folder) if name != SUMS}
     if strange := sorted(present.keys() ^ listed.keys()):
-        told = "is not listed in" if strange[0] in present else "is not there, but listed in"
-        raise ModelError(f"{folder / strange[0]} {told} {SUMS}.")
+        problem = "is not listed in" if strange[0] in present else "is missing, but listed in"
+        raise ModelError(f"{folder / strange[0]} {problem} {SUMS}.")
     for name, path in present.items():
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != listed[name]:
                 raise ModelError(f"{path} is not the file that was published: {SUMS} differs.")
 
 
-def _listed(folder: Path, line: str) -> tuple[str, str]:
-    found = _SUM.fullmatch(line)
-    if found is None:
-        raise ModelError(
-            f"{folder / SUMS} has the line {line[:100]!r}. Expected '<64 hex digits>  <file>'."
-        )
-    return PurePosixPath(found["file"]).as_posix(), found["sum"]
+def golden_images(version: Path) -> list[Path]:
+    """Return the golden images in the folder of a version, sorted."""
+    return sorted((version / "golden").glob("*.png"))
+
+
+def golden_label(image: Path) -> str:
+    """Return the label in the name of a golden image, ``<label>-<n>.png``."""
+    return image.stem.rpartition("-")[0]
 
 
 def _folders(
-    root: Path, parent: Path, pattern: re.Pattern[str], wrong: dict[str, str]
+    root: Path, parent: Path, pattern: re.Pattern[str], expected: str, errors: dict[str, str]
 ) -> Iterator[Path]:
+    """Yield the folders in ``parent`` that are named right; note every other one in ``errors``."""
     try:
-        folders = [
-            path
-            for path in sorted(parent.iterdir())
-            if not path.name.startswith(".")
-            and (path.is_dir() or not path.exists())  # a link to what is gone is broken, not absent
-        ]
+        paths = sorted(parent.iterdir())
     except OSError as exc:
-        told = f"The folder {parent} cannot be read: {exc.strerror}."
-        wrong[parent.relative_to(root).as_posix()] = told
+        where = parent.relative_to(root).as_posix()
+        errors[where] = f"The folder {parent} cannot be read: {exc.strerror}."
         return
-    for path in folders:
+    for path in paths:
+        is_folder = path.is_dir() or not path.exists()  # a broken link is broken, not absent
+        if path.name.startswith(".") or not is_folder:
+            continue
         if pattern.fullmatch(path.name):
             yield path
         else:
-            expected = "a positive integer without leading zeros"
-            if pattern is _NAME:
-                expected = "lower-case letters, digits and underscores"
-            wrong[path.relative_to(root).as_posix()] = (
-                f"{path} is not a valid name. Expected {expected}."
-            )
+            where = path.relative_to(root).as_posix()
+            errors[where] = f"{path} is not a valid name. Expected {expected}."
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Every file of a version by its name in it, sorted; hidden ones do not exist."""
+    """Return every file of a version that is not hidden, by its name in it, sorted."""
     found = ((path.relative_to(folder), path) for path in folder.rglob("*"))
     return sorted(
         (name.as_posix(), path)
@@ -127,7 +132,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
-    """The time is that of the last change, which a change of mode moves, too."""
+    """Return the fingerprint of a version; its times are ctimes, which a change of mode moves."""
     try:
         stats = [(name, path.stat()) for name, path in _files(folder)]
     except OSError as exc:

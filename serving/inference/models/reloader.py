@@ -1,9 +1,8 @@
-"""Keep what one worker serves like what is published: look now and then, load in a thread, swap in
-one assignment.
+"""Keep the served versions of one worker equal to the published ones.
 
-Knows repositories, metrics and the state that is told to the other workers; knows nothing of HTTP
-or of gunicorn. Each worker has its own, and all come to the same, as all see the same folder. A
-version that is retired is freed with the last request that holds it.
+Polls the folder, loads in a thread and swaps in one assignment. Knows repositories, metrics and the
+state shared between workers; knows nothing of HTTP or of gunicorn. All workers see the same folder,
+so each reaches the same versions by itself. A retired version is freed after its last request.
 """
 
 import asyncio
@@ -14,90 +13,81 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
-from serving.monitoring.metrics import Metrics
 from serving.inference.models.model import Model
-from serving.inference.models.worker_state import Peers
-from serving.inference.models.repository import Repository, State, load_version, renewed
+from serving.inference.models.published import Fingerprint, Published, scan
+from serving.inference.models.repository import Repository, Snapshot, load_version, update
 from serving.inference.models.routing import FILE, parse
-from serving.inference.models.session import Options
+from serving.inference.models.worker_state import Workers
+from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
-from serving.inference.models.published import Published, scan
 
 logger = logging.getLogger(__name__)
 
 
 class Reloader:
-    """What one worker serves."""
+    """The served versions of one worker."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, peers: Peers) -> None:
-        """Nothing is loaded before the first look."""
-        self._settings, self._metrics, self.peers = settings, metrics, peers
-        # Tested when it was taken.
-        self._state = State(Repository({}, parse(peers.routing)))
+    def __init__(self, settings: Settings, metrics: Metrics, workers: Workers) -> None:
+        """Start with no version; ``refresh`` loads them."""
+        self._settings, self._metrics, self.workers = settings, metrics, workers
+        self._snapshot = Snapshot(Repository({}, parse(workers.routing)))
         self._seen: Published | None = None
-        self._published = Published()  # what is looked at
-        self._told = asyncio.Event()
+        self._requested = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reloader")
         metrics.refusals = self._refusals
 
     @property
     def repository(self) -> Repository:
-        """What is served now; a request takes it once."""
-        return self._state.repository
+        """The versions served now; a request reads it once."""
+        return self._snapshot.repository
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """What is published and not served as it is published: the reason, by path."""
-        return self._state.refused
+        """What is published and not served as published: the reason, by path."""
+        return self._snapshot.refused
 
-    def look_now(self) -> None:
-        """Have the watch look at once, also at what was refused before; called in its loop."""
-        self._told.set()
+    def request_refresh(self) -> None:
+        """Make ``watch`` refresh at once and retry what was refused; call it in the loop."""
+        self._requested.set()
 
     async def watch(self) -> None:
-        """Look now and then, for ever."""
+        """Refresh for ever, every ``poll_seconds`` and on request."""
         loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), self._settings.poll_seconds or None)
-            again = self._told.is_set()
-            self._told.clear()
+                await asyncio.wait_for(self._requested.wait(), self._settings.poll_seconds or None)
+            retry = self._requested.is_set()
+            self._requested.clear()
             try:
-                await loop.run_in_executor(self._thread, partial(self.look, again=again))
+                await loop.run_in_executor(self._thread, partial(self.refresh, retry=retry))
             except Exception:
                 logger.exception("bug")
 
-    def look(self, *, again: bool = False) -> None:
-        """Serve what is published now; takes as long as loading takes. ``again`` tries also what
-        was refused and has not changed.
+    def refresh(self, *, retry: bool = False) -> None:
+        """Serve what is published now; blocks while versions are loaded.
 
-        The loop goes on meanwhile: onnxruntime and Pillow work without Python's lock.
+        ``retry`` also loads what was refused and has not changed. The event loop continues
+        meanwhile: onnxruntime and Pillow release Python's lock.
         """
         published = scan(self._settings.models)
-        if published == self._seen and not again:
+        if published == self._seen and not retry:
             return
-        self._tell("loading")
-        before = self._state
-        self._published = published
-        after = renewed(before.forgetting() if again else before, published, self._load)
-        self._state, self._seen = after, published
-        self._count(before, after, again=again)
+        self._publish("loading")
+        before = self._snapshot
+        after = update(before, published, self._load, retry=retry)
+        self._snapshot, self._seen = after, published
+        self._report(before, after, retry=retry)
         if FILE not in after.refused:
-            self.peers.took(published.routing)
-        self._tell("ready")
-        _give_back()
+            self.workers.accept_routing(published.routing)
+        self._publish("ready")
+        _trim_memory()
 
-    def _load(self, key: str) -> Model:
-        settings = self._settings
-        return load_version(
-            settings.models / key,
-            options=Options.of(settings),
-            max_pixels=settings.max_pixels,
-            agreed=partial(self.peers.agreed, key, str(self._published.versions[key])),
-        )
+    def _load(self, key: str, files: Fingerprint) -> Model:
+        agree = partial(self.workers.agree, f"{key} {files}")
+        return load_version(self._settings.models / key, self._settings, agree=agree)
 
-    def _count(self, before: State, after: State, *, again: bool) -> None:
-        """Log and count what is new, what is gone and what is refused."""
+    def _report(self, before: Snapshot, after: Snapshot, *, retry: bool) -> None:
+        """Log and count what is new, what is retired and what is refused."""
         old, new = set(before.repository), set(after.repository)
         level = logging.INFO if old else logging.DEBUG
         for model in old - new:
@@ -106,47 +96,38 @@ class Reloader:
         for model in new - old:
             logger.log(level, "loaded", extra={"model": model.name, "version": model.version})
             self._metrics.add_version(
-                model.name,
-                model.version,
-                provider=model.provider,
-                precision=model.precision,
-                labels=model.labels,
+                model.name, model.version, labels=model.labels, **model.running
             )
         self._metrics.sweep()
         if before.repository.routing != after.repository.routing:
             logger.log(level, "routed", extra={"changed": FILE})
         for path, reason in after.refused.items():
-            if again or before.refused.get(path) != reason:
+            if retry or before.refused.get(path) != reason:
                 logger.error("refused", extra={"path": path, "reason": reason})
 
     def _refusals(self) -> list[str]:
-        """What any worker refuses."""
-        return [path for state in self.peers.states() for path in state.get("refused", ())]
+        """Return the path of everything that any worker refuses."""
+        return [path for state in self.workers.states() for path in state.get("refused", ())]
 
-    def _tell(self, state: str) -> None:
+    def _publish(self, state: str) -> None:
+        """Publish the state of this worker to the others."""
         repository = self.repository
-        self.peers.tell(
-            {
-                "state": state,
-                "models": {
-                    name: {
-                        "default_version": repository.default(name),
-                        "versions": repository.versions(name),
-                        "running": {
-                            str(version): model.running
-                            for version, model in repository.models[name].items()
-                        },
-                    }
-                    for name in repository.names
-                },
-                "refused": dict(self.refused),
+        models = {
+            name: {
+                "default_version": repository.default(name),
+                "versions": repository.versions(name),
+                "running": {str(version): model.running for version, model in versions.items()},
             }
-        )
+            for name, versions in sorted(repository.models.items())
+        }
+        self.workers.publish({"state": state, "models": models, "refused": dict(self.refused)})
 
 
-def _give_back() -> None:
-    """Return to the system what is free: to make a session takes some 25 MB beside what it keeps,
-    and glibc holds on to them."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+def _trim_memory() -> None:
+    """Return free memory to the system.
+
+    Making a session needs some 25 MB beyond what it keeps, and glibc holds on to these.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
     if trim is not None:
         trim(0)

@@ -1,25 +1,30 @@
-"""The versions that are served and how requests are routed among them; from one such state, and
-what is published now, to the next.
+"""The versions that are served, how requests are routed among them, and the step to the next state.
 
-Knows the folders of ``models/README.md``; knows nothing of HTTP. Every published version is loaded
-and proves itself before it serves. What is not as it should be is refused, and all else goes on.
+Knows the folders of ``models/README.md``; knows nothing of HTTP. Every version is loaded and
+tested before it serves. Whatever is broken is refused, and everything else continues.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.inference.models import routing
+from serving.cpus import cores
 from serving.errors import ModelError, ServingError, UnknownModel, UnknownVersion
 from serving.inference.images.pixels import read
-from serving.inference.models.model import Model
-from serving.inference.models.model import load as load_model
-from serving.cpus import cores
+from serving.inference.models import routing
+from serving.inference.models.model import Model, load_precisions
+from serving.inference.models.published import (
+    Fingerprint,
+    Published,
+    check_sums,
+    golden_images,
+    golden_label,
+    scan,
+)
 from serving.inference.models.routing import NO_RULE, Routing
-from serving.inference.models.session import Options
-from serving.inference.models.published import Published, check_sums, scan
+from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +32,14 @@ Models = Mapping[str, Mapping[int, Model]]
 
 
 class Repository:
-    """The loaded models, ``name -> version -> Model``, and their routing. It never changes: a
-    reload makes another."""
+    """The loaded models, ``name -> version -> Model``, and their routing; immutable."""
 
     def __init__(self, models: Models, rules: Routing | None = None) -> None:
         """``rules`` name no other version than these."""
         self.models, self.routing = models, rules or {}
 
     def __iter__(self) -> Iterator[Model]:
-        """Every version of every model, by name, then by version."""
+        """Yield every version of every model, by name, then by version."""
         for name in self.names:
             for version in sorted(self.models[name]):
                 yield self.models[name][version]
@@ -46,36 +50,37 @@ class Repository:
         return sorted(self.models)
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a model, sorted.
+        """Return the versions of a model, sorted.
 
         Raises:
-            UnknownModel: no model has this name.
+            UnknownModel: if no model has this name.
         """
         if name not in self.models:
             raise UnknownModel(f"No model named {name!r}. Known models: {', '.join(self.names)}.")
         return sorted(self.models[name])
 
     def rule(self, name: str) -> routing.Rule:
-        """What the routing says of a model."""
+        """Return the routing of a model."""
         return self.routing.get(name, NO_RULE)
 
     def default(self, name: str) -> int:
-        """The version that answers where none is asked for: the highest, or the routing's.
+        """Return the version that answers requests that name none: the routing's, or the highest.
 
         Raises:
-            UnknownModel: no model has this name.
+            UnknownModel: if no model has this name.
         """
         return self.rule(name).default or self.versions(name)[-1]
 
     def get(
         self, name: str, version: int | str | None = None, *, request_id: str | None = None
     ) -> Model:
-        """One version of a model, by number or label; where none is asked for, the default or, by
-        the id of the request, the canary.
+        """Return a version of a model, by number or label.
+
+        Without ``version``, return the canary if the request falls into its share, or the default.
 
         Raises:
-            UnknownModel: no model has this name.
-            UnknownVersion: the model has no such version.
+            UnknownModel: if no model has this name.
+            UnknownVersion: if the model has no such version.
         """
         known, rule = self.versions(name), self.rule(name)
         wanted = rule.labels.get(version) if isinstance(version, str) else version
@@ -92,7 +97,7 @@ class Repository:
         return self.models[name][wanted]
 
     def shadow(self, model: Model, request_id: str) -> Model | None:
-        """The version that predicts, unseen, what this one has answered; None for most requests."""
+        """Return the version that also predicts what ``model`` answers; None for most requests."""
         part = self.rule(model.name).shadow
         if part is None or part.version == model.version or not part.holds(request_id, "shadow"):
             return None
@@ -100,40 +105,36 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class State:
-    """What is served, what was published when it was loaded, and what was refused then."""
+class Snapshot:
+    """The served versions, the files they were loaded from, and what was refused."""
 
     repository: Repository = field(default_factory=lambda: Repository({}))
-    published: Published = field(default_factory=Published)
+    versions: Mapping[str, Fingerprint] = field(default_factory=dict)  # by "<name>/<version>"
     refused: Mapping[str, str] = field(default_factory=dict)  # by path in the folder: the reason
 
-    def forgetting(self) -> "State":
-        """The same, but what was refused looks as if its files had changed since."""
-        versions = self.published.versions.items()
-        sound = {key: files for key, files in versions if key not in self.refused}
-        return replace(self, published=replace(self.published, versions=sound))
+
+Load = Callable[[str, Fingerprint], Model]  # of "<name>/<version>"; raises ModelError
 
 
-Load = Callable[[str], Model]  # "<name>/<version>"; raises ModelError
+def update(
+    before: Snapshot, published: Published, load: Load, *, retry: bool = False
+) -> Snapshot:
+    """Return the snapshot after ``before``, given what is published now.
 
-
-def renewed(before: State, published: Published, load: Load) -> State:
-    """The state after ``before``, given what is published now.
-
-    A version is loaded where its files have changed. If it, or the routing, is refused, what was
-    served in its place goes on. A version whose folder is gone goes, unless the routing names it.
+    A version is loaded if its files have changed; with ``retry``, also if it was refused. If a
+    version or the routing is refused, its predecessor stays in force. A version whose folder is
+    gone is retired, unless the routing names it.
     """
-    refused = dict(published.wrong)
+    refused = dict(published.errors)
     models: dict[str, dict[int, Model]] = {}
-    prints = before.published.versions
-    found = {key: files for key, files in prints.items() if published.hides(key)}
-    found |= published.versions
-    for key, files in found.items():
+    versions = {key: files for key, files in before.versions.items() if published.may_hide(key)}
+    versions |= published.versions
+    for key, files in versions.items():
         name, version = _parts(key)
         model = before.repository.models.get(name, {}).get(version)
-        if prints.get(key) != files:
+        if before.versions.get(key) != files or (retry and key in before.refused):
             try:
-                model = load(key)
+                model = load(key, files)
             except ModelError as exc:
                 refused[key] = str(exc)
             except Exception as exc:
@@ -149,26 +150,29 @@ def renewed(before: State, published: Published, load: Load) -> State:
         if model.version in named - models.get(model.name, {}).keys():
             models.setdefault(model.name, {})[model.version] = model
             refused[f"{model.name}/{model.version}"] = (
-                f"The folder of {model} is gone, but the routing in force names it: it goes on."
+                f"The folder of {model} is gone, but the routing names it: it is served from"
+                " memory."
             )
-    # What a worker remembers from another may name what it could not load itself.
+    # The routing that other workers accepted may name a version that this one could not load.
     rules = {
         name: rule for name, rule in rules.items() if rule.versions <= models.get(name, {}).keys()
     }
-    return State(Repository(models, rules), replace(published, versions=found), refused)
+    return Snapshot(Repository(models, rules), versions, refused)
 
 
-def _rules(before: State, published: Published, models: Models, refused: dict[str, str]) -> Routing:
-    """The routing that is published, or the one before where that is refused."""
+def _rules(
+    before: Snapshot, published: Published, models: Models, refused: dict[str, str]
+) -> Routing:
+    """Return the published routing, or the one in force if that is refused."""
     try:
         if routing.FILE in refused:
             return before.repository.routing
-        found = routing.parse(published.routing)
-        routing.check(found, models)
+        rules = routing.parse(published.routing)
+        routing.check(rules, models)
     except ModelError as exc:
         refused[routing.FILE] = str(exc)
         return before.repository.routing
-    return found
+    return rules
 
 
 def _parts(key: str) -> tuple[str, int]:
@@ -176,72 +180,64 @@ def _parts(key: str) -> tuple[str, int]:
     return name, int(version)
 
 
-def load(
-    folder: Path, *, options: Options | None = None, max_pixels: int = 50_000_000
-) -> Repository:
-    """Load all that is published in ``folder``, on all processors.
+def load(settings: Settings) -> Repository:
+    """Load everything that is published in ``settings.models``, on all processors.
 
     Raises:
-        ModelError: nothing is published there, or something is broken; the message says what.
+        ModelError: if nothing is published there, or something is broken; the message says what.
     """
-
-    def one(key: str) -> Model:
-        return load_version(folder / key, options=options, max_pixels=max_pixels)
-
-    published = scan(folder)
+    published = scan(settings.models)
     with ThreadPoolExecutor(cores()) as pool:
-        loading = {key: pool.submit(one, key) for key in published.versions}
-        state = renewed(State(), published, lambda key: loading[key].result())
-    if state.refused:
-        raise ModelError(" ".join(state.refused.values()))
-    return state.repository
+        loading = {
+            key: pool.submit(load_version, settings.models / key, settings)
+            for key in published.versions
+        }
+        snapshot = update(Snapshot(), published, lambda key, _: loading[key].result())
+    if snapshot.refused:
+        raise ModelError(" ".join(snapshot.refused.values()))
+    return snapshot.repository
 
 
 def load_version(
-    path: Path,
-    *,
-    options: Options | None = None,
-    max_pixels: int = 50_000_000,
-    agreed: Callable[[str], str] = str,
+    folder: Path, settings: Settings, *, agree: Callable[[str], str] = str
 ) -> Model:
-    """Check, load, warm up and self-test the version in ``path``: each of its files that may serve.
+    """Check, load, warm up and self-test the version in ``folder``: each file that may serve.
 
-    ``agreed`` is told the precision that is best here, and tells which one all workers take.
+    ``agree`` maps the precision that is best here to the one that all workers use.
 
     Raises:
-        ModelError: it is broken; the message says how.
+        ModelError: if the version is broken; the message says how.
     """
-    name, version = _parts(f"{path.parent.name}/{path.name}")
     try:
-        check_sums(path)
-        found = load_model(path, name=name, version=version, options=options or Options())
-        for model in found:
-            self_test(model, path / "golden", max_pixels=max_pixels)
+        check_sums(folder)
+        models = load_precisions(folder, settings)
+        for model in models:
+            self_test(model, folder, max_pixels=settings.max_pixels)
     except OSError as exc:
         raise ModelError(f"{exc.filename} cannot be read: {exc.strerror}.") from exc
-    chosen = found[0]
-    if len(found) > 1:
-        precision = agreed(chosen.precision)
-        chosen = next(model for model in found if model.precision == precision)
-    if chosen.unmet:
-        logger.warning("%s", chosen.unmet)
+    chosen = models[0]
+    if len(models) > 1:
+        precision = agree(chosen.precision)
+        chosen = next(model for model in models if model.precision == precision)
+    if chosen.missing_device:
+        logger.warning("%s", chosen.missing_device)
     return chosen
 
 
-def self_test(model: Model, golden: Path, *, max_pixels: int) -> None:
-    """Predict every golden image; all must reach the label in their file name.
+def self_test(model: Model, folder: Path, *, max_pixels: int) -> None:
+    """Predict every golden image of the version in ``folder``; each must get its label.
 
-    Training picks them among the images that the exported file classified right, and the arithmetic
-    is the same here: a single miss means another pixel policy, another runtime or a damaged file.
+    Training picks images that the exported file classified right, and the arithmetic is the same
+    here: a single miss means another pixel policy, another runtime or a damaged file.
 
     Raises:
-        ModelError: there is no golden image, or one is unreadable, unlabelled or missed.
+        ModelError: if there is no golden image, or one is unreadable, unlabelled or missed.
     """
-    paths = sorted(golden.glob("*.png"))
+    paths = golden_images(folder)
     if not paths:
-        raise ModelError(f"{golden} holds no image. Expected files named <label>-<n>.png.")
+        raise ModelError(f"{folder / 'golden'} holds no image. Expected files <label>-<n>.png.")
     for path in paths:
-        expected = path.stem.rpartition("-")[0]
+        expected = golden_label(path)
         if expected not in model.labels:
             raise ModelError(f"{path} names no label of {model}. Known: {', '.join(model.labels)}.")
         try:
@@ -249,6 +245,6 @@ def self_test(model: Model, golden: Path, *, max_pixels: int) -> None:
         except (OSError, ServingError) as exc:
             raise ModelError(f"The golden image {path} cannot be read: {exc}") from exc
         # One by one: onnxruntime keeps the memory of its largest batch.
-        got = model.labels[int(model.predict(pixels[None]).argmax())]
-        if got != expected:
-            raise ModelError(f"{model} takes the golden image {path} for {got!r}.")
+        label = model.labels[int(model.predict(pixels[None]).argmax())]
+        if label != expected:
+            raise ModelError(f"{model} predicts {label!r} for the golden image {path}.")

@@ -1,7 +1,7 @@
 """Which version answers a request that names none, and what a label means: ``routing.json``.
 
-Knows the file's format (``models/README.md``) and how a request falls into a share; knows nothing
-of models, of folders or of HTTP.
+Knows the format of the file (``models/README.md``) and how a request falls into a share; knows
+nothing of models, of folders or of HTTP.
 """
 
 import json
@@ -21,21 +21,23 @@ _KEYS = ("canary", "default", "labels", "shadow")
 
 @dataclass(frozen=True)
 class Part:
-    """A version, and the share of the requests that name none which it gets."""
+    """A version, and its share of the requests that name no version."""
 
     version: int
     share: float
 
     def holds(self, request_id: str, purpose: str) -> bool:
-        """Whether a request falls into the share: by its id alone, so that it does again when it
-        comes again, to whichever worker of whichever replica."""
+        """Return True if a request falls into the share.
+
+        The hash of its id decides, so that every worker of every replica decides alike.
+        """
         digest = blake2b(f"{purpose} {request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) < self.share * 2**64
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the file says of one model."""
+    """The routing of one model."""
 
     default: int | None = None  # the highest
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -44,10 +46,9 @@ class Rule:
 
     @property
     def versions(self) -> set[int]:
-        """Every version that it names."""
-        parts = (part.version for part in (self.canary, self.shadow) if part is not None)
-        default = () if self.default is None else (self.default,)
-        return {*self.labels.values(), *default, *parts}
+        """Every version that the rule names."""
+        parts = {part.version for part in (self.canary, self.shadow) if part is not None}
+        return {*self.labels.values(), *parts} | ({self.default} if self.default else set())
 
 
 Routing = Mapping[str, Rule]  # by model
@@ -56,63 +57,59 @@ NO_RULE = Rule()
 
 
 def parse(data: bytes) -> Routing:
-    """The rules of a file.
+    """Return the rules of a file.
 
     Raises:
-        ModelError: it is malformed; the message says where.
+        ModelError: if the file is malformed; the message says where.
     """
     try:
-        found = json.loads(data, object_pairs_hook=_without_duplicates)
+        content = json.loads(data, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as exc:
         raise ModelError(f"{FILE} is not JSON: {exc}.") from exc
-    return {name: _rule(name, told) for name, told in _object(f"{FILE} is", found).items()}
+    return {name: _rule(name, rule) for name, rule in _object(f"{FILE} is", content).items()}
 
 
-def check(routing: Routing, known: Mapping[str, Collection[int]]) -> None:
-    """Compare a routing with the versions that are loaded, by model.
-
-    Raises:
-        ModelError: it names another.
-    """
+def check(routing: Routing, loaded: Mapping[str, Collection[int]]) -> None:
+    """Raise ModelError if a routing names a model or a version that is not loaded."""
     for name, rule in routing.items():
-        if name not in known:
-            models = ", ".join(sorted(known))
+        if name not in loaded:
+            models = ", ".join(sorted(loaded))
             raise ModelError(f"{FILE} names the model {name!r}. Loaded models: {models}.")
-        if missing := sorted(rule.versions.difference(known[name])):
-            versions = ", ".join(map(str, sorted(known[name])))
+        if missing := sorted(rule.versions.difference(loaded[name])):
+            versions = ", ".join(map(str, sorted(loaded[name])))
             raise ModelError(
                 f"{FILE} names version {missing[0]} of {name!r}. Loaded versions: {versions}."
             )
 
 
-def _rule(name: str, told: object) -> Rule:
+def _rule(name: str, content: object) -> Rule:
     where = f"{FILE}, model {name!r}"
-    given = _object(f"{where}, is", told)
+    given = _object(f"{where}, is", content)
     if unknown := sorted(given.keys() - set(_KEYS)):
         raise ModelError(f"{where}: no key {unknown[0]!r}. Known keys: {', '.join(_KEYS)}.")
-    labels = {
-        label: _number(f"{where}: the label {label!r} is", version)
-        for label, version in _object(f"{where}: 'labels' is", given.get("labels", {})).items()
-    }
-    for label in labels:
+    labels = _object(f"{where}: 'labels' is", given.get("labels", {}))
+    for label, version in labels.items():
+        _number(f"{where}: the label {label!r} is", version)
         if not LABEL.fullmatch(label):
             raise ModelError(
                 f"{where}: the label is {label!r}. Expected a lower-case letter, then lower-case"
                 " letters, digits, '-' and '_'."
             )
-    default, canary, shadow = (given.get(key) for key in ("default", "canary", "shadow"))
-    if "shadow" in given and not isinstance(shadow, dict):
-        shadow = {"version": shadow, "share": 1}
-    return Rule(
-        None if "default" not in given else _version(f"{where}: 'default' is", default, labels),
-        labels,
-        None if "canary" not in given else _part(f"{where}: 'canary'", canary, labels),
-        None if "shadow" not in given else _part(f"{where}: 'shadow'", shadow, labels),
-    )
+    rule: dict[str, Any] = {"labels": labels}
+    if "default" in given:
+        rule["default"] = _version(f"{where}: 'default' is", given["default"], labels)
+    if "canary" in given:
+        rule["canary"] = _part(f"{where}: 'canary'", given["canary"], labels)
+    if "shadow" in given:
+        shadow = given["shadow"]
+        if not isinstance(shadow, dict):
+            shadow = {"version": shadow, "share": 1}
+        rule["shadow"] = _part(f"{where}: 'shadow'", shadow, labels)
+    return Rule(**rule)
 
 
-def _part(where: str, told: object, labels: Mapping[str, int]) -> Part:
-    given = _object(f"{where} is", told)
+def _part(where: str, content: object, labels: Mapping[str, int]) -> Part:
+    given = _object(f"{where} is", content)
     if given.keys() != {"version", "share"}:
         raise ModelError(f"{where} has the keys {sorted(given)}. Expected 'version' and 'share'.")
     share = given["share"]
@@ -121,30 +118,30 @@ def _part(where: str, told: object, labels: Mapping[str, int]) -> Part:
     return Part(_version(f"{where} has the version", given["version"], labels), float(share))
 
 
-def _version(where: str, told: object, labels: Mapping[str, int]) -> int:
-    if isinstance(told, str):
-        if told not in labels:
-            known = ", ".join(sorted(labels)) or "none"
-            raise ModelError(f"{where} {told!r}. Known labels: {known}.")
-        return labels[told]
-    return _number(where, told)
+def _version(where: str, value: object, labels: Mapping[str, int]) -> int:
+    if not isinstance(value, str):
+        return _number(where, value)
+    if value not in labels:
+        raise ModelError(f"{where} {value!r}. Known labels: {', '.join(sorted(labels)) or 'none'}.")
+    return labels[value]
 
 
-def _number(where: str, told: object) -> int:
-    if isinstance(told, bool) or not isinstance(told, int) or told < 1:
-        raise ModelError(f"{where} {told!r}. Expected a version, a positive integer.")
-    return told
+def _number(where: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ModelError(f"{where} {value!r}. Expected a version, a positive integer.")
+    return value
 
 
-def _object(where: str, told: object) -> dict[str, Any]:
-    if not isinstance(told, dict):
-        raise ModelError(f"{where} {told!r}. Expected an object.")
-    return told
+def _object(where: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ModelError(f"{where} {value!r}. Expected an object.")
+    return value
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
     return found

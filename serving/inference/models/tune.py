@@ -1,8 +1,8 @@
-"""``python -m serving tune``: measure on this machine what other settings of the engine would gain.
+"""``python -m serving tune``: measure what other settings of onnxruntime would gain on this machine.
 
-Knows versions, how they are loaded and how they run; knows nothing of HTTP. Each setting is
-compared with what is set now, in turns, so that what else the machine does meets both; a worker is
-a thread here, as inference runs outside of Python's lock.
+Each setting is compared with the current one in alternation, so that other load on the machine
+disturbs both. A worker is a thread here, as inference runs outside Python's lock. Knows versions,
+how they are loaded and how they run; knows nothing of HTTP.
 """
 
 import time
@@ -17,31 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from serving.errors import ModelError
-from serving.inference.models.model import FILES, Model, load
 from serving.cpus import cores
-from serving.inference.models.session import LEVELS, OFFLINE, Options, session
-from serving.settings import PREFIX, Settings
+from serving.errors import ModelError
+from serving.inference.models.model import FILES, Model, load_precisions
 from serving.inference.models.published import scan
+from serving.inference.models.session import LEVELS, session
+from serving.settings import PREFIX, Settings
 
 ROUNDS = 5
-BATCHES = (1, 8)  # images at once, with which settings are compared
-SIZES = (1, 2, 4, 8, 16)  # and those that are told
-LEAST = 1.05  # less is no gain, however steady
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to run: the setting that leads to it, and what it means."""
-
-    setting: str
-    options: Options
-    workers: int
+BATCHES = (1, 8)  # images at once with which settings are compared
+SIZES = (1, 2, 4, 8, 16)  # images at once that are reported
+LEAST = 1.05  # times: less is not a gain, however steady
 
 
 @dataclass(frozen=True)
 class Offline:
-    """What it saves to load a graph that was optimised before: seconds, and its speed."""
+    """The seconds to load a graph, now and optimised before, and the gain in speed."""
 
     model: str
     now: float
@@ -51,7 +42,7 @@ class Offline:
 
 @dataclass(frozen=True)
 class Compared:
-    """Images a second of one model, round by round."""
+    """The images a second of one model in each round, now and with a setting."""
 
     model: str
     setting: str
@@ -61,13 +52,12 @@ class Compared:
 
     @property
     def gain(self) -> float:
-        """How many times faster the setting makes it."""
+        """The ratio of the medians: how many times faster the setting is."""
         return median(self.then) / median(self.now)
 
     @property
     def verdict(self) -> int:
-        """1 where it is faster, -1 where slower, 0 where the rounds overlap or little is between
-        them."""
+        """1 if faster, -1 if slower, 0 if the rounds overlap or the difference is small."""
         if self.gain >= LEAST and min(self.then) > max(self.now):
             return 1
         if self.gain <= 1 / LEAST and max(self.then) < min(self.now):
@@ -76,145 +66,142 @@ class Compared:
 
 
 def tune(settings: Settings, *, seconds: float) -> str:
-    """What was measured, in some ``seconds``, and which settings it speaks for.
+    """Measure for about ``seconds``; return the report.
 
     Raises:
-        ModelError: nothing is published, or a version is broken.
+        ModelError: if nothing is published, or a version is broken.
     """
     folders = _highest(settings.models)
-    now, others = _ways(settings)
-    slices = len(folders) * ROUNDS * (len(others) * len(BATCHES) * 2 + len(SIZES) + 2)
+    others = _others(settings)
+    seconds /= len(folders) * ROUNDS * (len(others) * len(BATCHES) * 2 + len(SIZES) + 2)
     compared: list[Compared] = []
     offline: list[Offline] = []
     sizes: dict[str, list[float]] = {}
     for folder in folders:
-        models = _loaded(folder, now)
-        rates = [_rates([models], size, seconds / slices)[0] for size in SIZES]
-        sizes[str(models[0])] = [median(each) for each in rates]
-        offline.append(_offline(folder, models[0], now, seconds / slices))
-        for way in _that_matter(folder, now, others):
-            pair = [models, _loaded(folder, way)]
+        models = _loaded(folder, settings)
+        name = str(models[0])
+        sizes[name] = [median(_rates([models], size, seconds)[0]) for size in SIZES]
+        offline.append(_offline(folder, models[0], settings, seconds))
+        for setting, other in others.items():
+            if other.precision != settings.precision and not (folder / FILES["int8"]).exists():
+                continue  # there is one precision only
+            pair = [models, _loaded(folder, other)]
             for batch in BATCHES:
-                rounds = _rates(pair, batch, seconds / slices)
-                compared.append(Compared(str(models[0]), way.setting, batch, *rounds))
+                rounds = _rates(pair, batch, seconds)
+                compared.append(Compared(name, setting, batch, *rounds))
     return report(compared, sizes, offline)
 
 
 def _highest(folder: Path) -> list[Path]:
-    """The highest version of each model."""
+    """Return the folder of the highest version of each model."""
     published = scan(folder)
-    if published.wrong:
-        raise ModelError(" ".join(published.wrong.values()))
+    if published.errors:
+        raise ModelError(" ".join(published.errors.values()))
     found = sorted(map(PurePosixPath, published.versions), key=lambda path: int(path.name))
     return [folder / path for path in {path.parent: path for path in found}.values()]
 
 
-def _ways(settings: Settings) -> tuple[Way, list[Way]]:
-    """How it runs now, and each way that differs in one setting."""
-    options, processors = Options.of(settings), cores()
+def _others(settings: Settings) -> dict[str, Settings]:
+    """Return all settings that differ from the current ones in one value, by that value."""
     values: dict[str, Iterable[Any]] = {
         "precision": FILES,
-        "intra_threads": (1 << n for n in range(processors.bit_length())),
+        "intra_threads": (1 << n for n in range(cores().bit_length())),
         "arena": ("on", "off"),
         "optimisation": LEVELS,
     }
-    found = []
-    for name, value in ((name, value) for name, each in values.items() for value in each):
-        other = replace(settings, **{name: value})
-        if Options.of(other) != options:
-            workers = settings.workers or max(1, processors // other.intra_threads)
-            found.append(Way(f"{PREFIX}{name.upper()}={value}", Options.of(other), workers))
-    return Way("", options, settings.processes), found
+    return {
+        f"{PREFIX}{name.upper()}={value}": replace(settings, **{name: value})
+        for name, each in values.items()
+        for value in each
+        if value != getattr(settings, name)
+    }
 
 
-def _that_matter(folder: Path, now: Way, others: Iterable[Way]) -> list[Way]:
-    """Without those of precision where there is but one."""
-    both, precision = (folder / FILES["int8"]).exists(), now.options.precision
-    return [way for way in others if both or way.options.precision == precision]
+def _loaded(folder: Path, settings: Settings) -> list[Model]:
+    """Return the version in ``folder`` as each worker would load it."""
+    return [load_precisions(folder, settings)[0] for _ in range(settings.processes)]
 
 
-def _loaded(folder: Path, way: Way) -> list[Model]:
-    name, version = folder.parent.name, int(folder.name)
-    return [
-        load(folder, name=name, version=version, options=way.options)[0] for _ in range(way.workers)
-    ]
-
-
-def _offline(folder: Path, model: Model, way: Way, seconds: float) -> Offline:
-    file, options = folder / FILES[model.precision], way.options
-    before = replace(options, optimisation=OFFLINE)
-    with TemporaryDirectory() as made:
-        written = Path(made, file.name)
-        session(file, options, written=written)
-        then = Model(written, name=model.name, version=model.version, options=before)
-        rounds = _rates([[model], [then]], 1, seconds)
-        return Offline(
-            str(model),
-            min(_load_seconds(file, options) for _ in range(ROUNDS)),
-            min(_load_seconds(written, before) for _ in range(ROUNDS)),
-            median(rounds[1]) / median(rounds[0]),
+def _offline(folder: Path, model: Model, settings: Settings, seconds: float) -> Offline:
+    """Measure what an already optimised graph would save."""
+    file = folder / FILES[model.precision]
+    with TemporaryDirectory() as temporary:
+        written = Path(temporary, file.name)
+        session(file, settings, written=written)
+        optimised = Model(
+            written, name=model.name, version=model.version, settings=settings, optimised=True
         )
+        now, then = map(median, _rates([[model], [optimised]], 1, seconds))
+        times = _load_seconds(file, settings), _load_seconds(written, settings, optimised=True)
+        return Offline(str(model), *times, gain=then / now)
 
 
-def _load_seconds(file: Path, options: Options) -> float:
-    began = time.perf_counter()
-    session(file, options)
-    return time.perf_counter() - began
+def _load_seconds(file: Path, settings: Settings, *, optimised: bool = False) -> float:
+    """Return the least time that loading a graph takes."""
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        session(file, settings, optimised=optimised)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def _rates(ways: Sequence[Sequence[Model]], batch: int, seconds: float) -> list[tuple[float, ...]]:
-    """For each way the images a second of every round; the ways take turns."""
+    """Return, for each way, the images a second in every round; the ways alternate."""
     rounds = [[_rate(models, batch, seconds) for models in ways] for _ in range(ROUNDS)]
     return list(zip(*rounds, strict=True))
 
 
 def _rate(models: Sequence[Model], batch: int, seconds: float) -> float:
-    """Images a second of all workers together."""
+    """Return the images a second of all workers together."""
     spec = models[0].spec
     images = np.zeros((batch, spec.height, spec.width, spec.channels), np.uint8)
-    began = time.perf_counter()
+    started = time.perf_counter()
 
     def run(model: Model) -> int:
         count = 0
-        while count == 0 or time.perf_counter() < began + seconds:
+        while count == 0 or time.perf_counter() < started + seconds:
             model.predict(images)
             count += batch
         return count
 
     with ThreadPoolExecutor(len(models)) as threads:
-        return sum(threads.map(run, models)) / (time.perf_counter() - began)
+        return sum(threads.map(run, models)) / (time.perf_counter() - started)
 
 
 def report(
     compared: Sequence[Compared], sizes: dict[str, list[float]], offline: Sequence[Offline]
 ) -> str:
-    """All tables, and the settings that the first of them speaks for."""
-    lines = ["| Model | Setting | Images at once | Now, images/s | With it | Times |"]
-    lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
-    lines += [
-        f"| {each.model} | `{each.setting}` | {each.batch} | {median(each.now):,.0f} "
-        f"| {median(each.then):,.0f} | {each.gain:.2f}{('', ' faster', ' slower')[each.verdict]} |"
+    """Return all tables, and the settings that the first of them recommends."""
+    verdicts = ("", " faster", " slower")
+    comparisons = [
+        f"{each.model} | `{each.setting}` | {each.batch} | {median(each.now):,.0f}"
+        f" | {median(each.then):,.0f} | {each.gain:.2f}{verdicts[each.verdict]}"
         for each in compared
     ]
-    lines += ["", f"| Model, images/s by images at once | {' | '.join(map(str, SIZES))} |"]
-    lines += [f"| --- |{' ---: |' * len(SIZES)}"]
-    lines += [
-        f"| {model} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |"
-        for model, rates in sizes.items()
+    rates = [
+        f"{model} | {' | '.join(f'{rate:,.0f}' for rate in each)}" for model, each in sizes.items()
     ]
-    lines += ["", "| Graph | Loaded in, ms | Optimised before, ms | Then faster, times |"]
-    lines += ["| --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {each.model} | {each.now * 1000:.1f} | {each.then * 1000:.1f} | {each.gain:.2f} |"
+    graphs = [
+        f"{each.model} | {each.now * 1000:.1f} | {each.then * 1000:.1f} | {each.gain:.2f}"
         for each in offline
     ]
-    told = advice(compared)
-    lines += ["", *(told or ["Nothing beats what is set now by more than the noise."])]
+    lines = [
+        *_table("Model | Setting | Images at once | Now, images/s | With it | Times", comparisons),
+        *_table(f"Model, images/s by images at once | {' | '.join(map(str, SIZES))}", rates),
+        *_table("Graph | Loaded in, ms | Optimised before, ms | Then faster, times", graphs),
+    ]
+    lines += advice(compared) or ["No setting is faster than the current one beyond the noise."]
     return "\n".join(lines)
 
 
+def _table(head: str, rows: Iterable[str]) -> list[str]:
+    rule = " | ".join(["---", *(head.count("|") * ["---:"])])
+    return [*(f"| {row} |" for row in (head, rule, *rows)), ""]
+
+
 def advice(compared: Iterable[Compared]) -> list[str]:
-    """The settings that make some model faster and none slower; of one setting, the best value."""
+    """Return the settings that make a model faster and none slower; the best value of each."""
     by_setting: dict[str, list[Compared]] = {}
     for each in compared:
         by_setting.setdefault(each.setting, []).append(each)

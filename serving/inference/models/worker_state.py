@@ -1,6 +1,7 @@
-"""What the workers of one run tell each other: small files in the folder that they share.
+"""What the workers of one run share: small files in a common folder.
 
-Knows the folder and JSON; knows nothing of what is told. The master forgets a worker that is gone.
+Knows the folder and JSON; knows nothing of the meaning of the states. The master removes the state
+of a worker that has ended.
 """
 
 import fcntl
@@ -9,95 +10,94 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
-State = dict[str, Any]
-
-ROUTING, AGREED = "routing.json", "agreed.json"
-SUBJECTS = 256  # that are agreed on; far more than versions that are served at a time
+ROUTING = "routing.json"
+AGREEMENTS = 256  # kept; far more than versions that are served at a time
 
 
-class Peers:
-    """The workers of a run, seen by one of them; without a folder it is alone."""
+class Workers:
+    """All workers of a run, as one of them sees them; without a folder it is alone."""
 
     def __init__(self, folder: Path | None, slot: int) -> None:
-        """``slot`` is this worker's number."""
+        """``slot`` is the number of this worker."""
         self._folder, self._slot = folder, slot
-        self._own: State = {}
-        self._routing = b"{}"
+        self._own: dict[str, bytes] = {}  # its files
 
-    def tell(self, state: Mapping[str, Any]) -> None:
-        """Show the others how this worker is."""
-        self._own = {"worker": self._slot, "process": os.getpid(), **state}
-        self._write(_name(self._slot), json.dumps(self._own).encode())
+    def publish(self, state: Mapping[str, Any]) -> None:
+        """Publish the state of this worker."""
+        state = {"worker": self._slot, "process": os.getpid(), **state}
+        self._write(_name(self._slot), json.dumps(state).encode())
 
-    def states(self) -> list[State]:
-        """How all workers are that have begun."""
-        found = {self._slot: self._own}
+    def states(self) -> list[dict[str, Any]]:
+        """Return the states of all workers that have published one, in the order of their slots."""
+        own = self._own.get(_name(self._slot), b"{}")
+        found = {self._slot: json.loads(own)}
         for path in self._folder.glob(_name("*")) if self._folder else ():
             try:
                 state = json.loads(path.read_bytes())
-            except FileNotFoundError:  # it ended since
+            except FileNotFoundError:  # it has ended since
                 continue
             found.setdefault(state["worker"], state)
         return [found[slot] for slot in sorted(found)]
 
     @property
     def routing(self) -> bytes:
-        """The routing file that a worker took last: what one that starts now goes by, where the
-        file of now is refused."""
+        """The routing file that a worker accepted last, for workers that start while the current
+        file is refused."""
         if self._folder is None:
-            return self._routing
+            return self._own.get(ROUTING, b"{}")
         try:
             return (self._folder / ROUTING).read_bytes()
         except FileNotFoundError:
             return b"{}"
 
-    def took(self, routing: bytes) -> None:
+    def accept_routing(self, routing: bytes) -> None:
         """Remember a routing file for workers that start later."""
-        self._routing = routing
         self._write(ROUTING, routing)
 
-    def agreed(self, subject: str, state: str, proposal: str) -> str:
-        """What all workers of the run take for a subject in this state: what the first of them
-        proposed."""
+    def agree(self, subject: str, proposal: str) -> str:
+        """Return what the first worker that asked proposed for ``subject``."""
         if self._folder is None:
             return proposal
+        path = self._folder / f"agreed-{hashlib.sha256(subject.encode()).hexdigest()}"
         try:
-            with (self._folder / f"{AGREED}.lock").open("w") as file:
+            with path.open("a+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                return self._agreed(self._folder / AGREED, subject, state, proposal)
-        except OSError:  # a full folder must not stop a reload
-            logger.exception("the other workers cannot be asked")
+                file.seek(0)
+                agreed = file.read()
+                file.write("" if agreed else proposal)
+            with suppress(FileNotFoundError):  # another worker removes them, too
+                for old in sorted(self._folder.glob("agreed-*"), key=_age)[AGREEMENTS:]:
+                    old.unlink()
+        except OSError:  # a full disk must not stop a reload
+            logger.exception("The other workers could not be asked.")
             return proposal
-
-    def _agreed(self, path: Path, subject: str, state: str, proposal: str) -> str:
-        known: dict[str, list[str]] = json.loads(path.read_bytes()) if path.exists() else {}
-        state = hashlib.sha256(state.encode()).hexdigest()
-        if known.get(subject, [""])[0] != state:
-            known.pop(subject, None)
-            latest = list(known.items())[1 - SUBJECTS :]
-            known = {**dict(latest), subject: [state, proposal]}
-            self._write(AGREED, json.dumps(known).encode())
-        return known[subject][1]
+        return agreed or proposal
 
     def _write(self, name: str, data: bytes) -> None:
+        self._own[name] = data
         if self._folder is None:
             return
         partial = self._folder / f".{name}.{self._slot}"
         try:
             partial.write_bytes(data)
             partial.replace(self._folder / name)
-        except OSError:  # a full folder must not stop a reload
-            logger.exception("the other workers cannot be told")
+        except OSError:  # a full disk must not stop a reload
+            logger.exception("The state of this worker could not be published.")
 
 
 def forget(folder: Path, slot: int) -> None:
-    """A worker is gone."""
+    """Remove the state of a worker that has ended."""
     (folder / _name(slot)).unlink(missing_ok=True)
+
+
+def _age(path: Path) -> int:
+    return -path.stat().st_mtime_ns
 
 
 def _name(slot: int | str) -> str:

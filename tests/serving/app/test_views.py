@@ -24,7 +24,7 @@ from serving.api import body as uploads
 from serving.app import create_app
 from serving.app.service import Service
 from serving.errors import RequestTooLarge
-from serving.inference.batcher import LARGEST
+from serving.inference.batcher import MAX_BATCH
 from serving.inference.images import pixels
 from serving.inference.models.model import best
 from serving.settings import Settings
@@ -109,8 +109,8 @@ def test_json_may_hold_data_urls(client: FlaskClient) -> None:
 
 
 def test_more_images_than_one_inference_keep_their_order(client: FlaskClient) -> None:
-    files = [LIGHT if i % 3 else DARK for i in range(2 * LARGEST + 1)]
-    expected = ["light" if i % 3 else "dark" for i in range(2 * LARGEST + 1)]
+    files = [LIGHT if i % 3 else DARK for i in range(2 * MAX_BATCH + 1)]
+    expected = ["light" if i % 3 else "dark" for i in range(2 * MAX_BATCH + 1)]
     assert labels(client.post("/predict/shade", json=as_json(*files))) == expected
 
 
@@ -406,7 +406,7 @@ def test_a_form_without_an_image_is_refused(client: FlaskClient) -> None:
 def test_a_row_of_other_numbers_has_no_best_label(service: Service, row: list[float]) -> None:
     model = service.repository.get("shade", None)
     assert best(model, [0.25, 0.75]) == ("light", 0.75)
-    with pytest.raises(FloatingPointError, match=r"^shade 2 gave what is no probability\.$"):
+    with pytest.raises(FloatingPointError, match=r"^shade 2 returned an invalid probability\.$"):
         best(model, row)
 
 
@@ -468,14 +468,14 @@ def test_an_unreadable_image_does_not_hide_a_missed_deadline(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
-    opened = pixels.opened
+    open_image = pixels.open_image
 
     def late(data: bytes, **more: Any) -> Image.Image:
         if len(data) > 100_000:
             assert answered.wait(60)
-        return opened(data, **more)
+        return open_image(data, **more)
 
-    monkeypatch.setattr(pixels, "opened", late)
+    monkeypatch.setattr(pixels, "open_image", late)
     headers = {"X-Request-Timeout-Ms": "300"}
     large = form(b"no image", DARK + bytes(100_000))
     answer = client.post("/predict/shade", data=large, headers=headers)

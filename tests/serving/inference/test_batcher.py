@@ -1,4 +1,4 @@
-"""Joining and the deadline, in one event loop as in a worker."""
+"""Micro-batching and deadlines, in one event loop as in a worker."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.errors import DeadlineExceeded
-from serving.inference.batcher import LARGEST, LONG, SHORT, Batcher, largest
+from serving.inference.batcher import IN_LOOP, IN_THREAD, MAX_BATCH, Batcher, batch_limit
 from serving.inference.models.model import Model
 from tests.serving.samples import publish
 
@@ -19,17 +19,17 @@ BLACK = np.zeros((1, 8, 6, 1), dtype=np.uint8)
 
 
 class Recorded(Model):
-    """A model that notes what it is given; a gate lets it wait. It takes as long as a test says."""
+    """A model that records its batches and waits at a gate; a test sets its ``pace``."""
 
-    said = SHORT / LARGEST
+    pace = IN_LOOP / MAX_BATCH
 
     @property
     def seconds(self) -> float:
-        return self.said
+        return self.pace
 
     @seconds.setter
     def seconds(self, _: float) -> None:
-        """What was measured."""
+        """Ignore the measurement."""
 
     def __init__(self, path: Path) -> None:
         self.batches: list[int] = []
@@ -59,7 +59,7 @@ def model(tmp_path: Path) -> Iterator[Recorded]:
 
 
 def ignore(_: str, __: float) -> None:
-    """A measure that nobody reads."""
+    """Drop a measurement."""
 
 
 def soon(seconds: float = 60) -> float:
@@ -70,62 +70,94 @@ def grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.broadcast_to(values[:, None, None, None], (len(values), 8, 6, 1)).copy()
 
 
-def test_what_waits_is_joined_and_each_gets_its_own(batcher: Batcher, model: Recorded) -> None:
+def levels(answer: NDArray[np.float32]) -> list[int]:
+    """Return the brightness that each row of an answer stands for."""
+    return [round(255 * float(light)) for light in answer[:, 1]]
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 1], [3, 1, 2], [2, 2, 2], [1, 1]], ids=str)
+@pytest.mark.parametrize("pace", [IN_LOOP / MAX_BATCH, IN_THREAD / 16], ids=["loop", "thread"])
+def test_waiting_requests_share_an_inference_and_each_gets_its_own_rows(
+    batcher: Batcher, model: Recorded, sizes: list[int], pace: float
+) -> None:
+    model.pace = pace
+    values = [np.arange(n, dtype=np.uint8) + 40 * place for place, n in enumerate(sizes)]
+
     async def ask() -> list[NDArray[np.float32]]:
-        sizes = [1, 2, 3, 1]
-        batches = [grey(np.arange(n, dtype=np.uint8) + 10 * n) for n in sizes]
         return await asyncio.gather(
-            *(batcher.predict(model, each, deadline=soon(), measure=ignore) for each in batches)
+            *(
+                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
+                for each in values
+            )
         )
 
     answers = asyncio.run(ask())
-    assert model.batches == [7]
-    told = [(each[:, 1] * 255).round().astype(int).tolist() for each in answers]
-    assert told == [[10], [20, 21], [30, 31, 32], [10]]
+    assert model.batches == [sum(sizes)]
+    assert [levels(each) for each in answers] == [each.tolist() for each in values]
+
+
+def test_requests_that_share_several_inferences_get_their_own_rows(
+    batcher: Batcher, model: Recorded
+) -> None:
+    """The second inference begins in the middle of the large request, and a third is needed."""
+    values = [np.arange(n, dtype=np.uint8) + 60 * place for place, n in enumerate((20, 3, 20, 2))]
+
+    async def ask() -> list[NDArray[np.float32]]:
+        return await asyncio.gather(
+            *(
+                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
+                for each in values
+            )
+        )
+
+    answers = asyncio.run(ask())
+    assert model.batches == [16, 16, 13]
+    assert [levels(each) for each in answers] == [each.tolist() for each in values]
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("seconds", [SHORT / LARGEST, 2 * SHORT], ids=["short", "long"])
+@pytest.mark.parametrize("seconds", [IN_LOOP / MAX_BATCH, 2 * IN_LOOP], ids=["short", "long"])
 def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, lanes: int) -> None:
     batcher = Batcher(lanes=lanes)
-    model.said = seconds
-    values = np.arange(2 * LARGEST + 3, dtype=np.uint8)
-    ask = batcher.predict(model, grey(values), deadline=soon(), measure=ignore)
+    model.pace = seconds
+    values = np.arange(2 * MAX_BATCH + 3, dtype=np.uint8)
+    ask = batcher.predict(model, grey(values), deadline=soon(), observe=ignore)
     answers = asyncio.run(asyncio.wait_for(ask, 60))
+    assert answers.dtype == np.float32
     assert np.allclose(answers[:, 1] * 255, values, atol=1e-3)
-    assert max(model.batches) == largest(model)
+    assert max(model.batches) == batch_limit(model)
 
 
-def test_a_small_request_does_not_wait_for_all_of_a_large_one(
+def test_a_small_request_does_not_wait_for_a_whole_large_one(
     batcher: Batcher, model: Recorded
 ) -> None:
     ended: list[str] = []
 
     async def ask(name: str, images: int) -> None:
-        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), measure=ignore)
+        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), observe=ignore)
         ended.append(name)
 
     async def both() -> None:
-        await asyncio.gather(ask("large", 4 * LARGEST), ask("small", 1))
+        await asyncio.gather(ask("large", 4 * MAX_BATCH), ask("small", 1))
 
     asyncio.run(both())
     assert ended == ["small", "large"]
-    assert sum(model.batches) == 4 * LARGEST + 1
+    assert sum(model.batches) == 4 * MAX_BATCH + 1
 
 
-def test_models_take_turns(batcher: Batcher, model: Recorded, tmp_path: Path) -> None:
+def test_models_alternate(batcher: Batcher, model: Recorded, tmp_path: Path) -> None:
     other = Recorded(publish(tmp_path / "other"))
     turns: list[Model] = []
 
     async def ask(asked: Recorded, images: int) -> None:
-        def measure(stage: str, _: float) -> None:
+        def observe(stage: str, _: float) -> None:
             if stage == "inference":
                 turns.append(asked)
 
-        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), measure=measure)
+        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), observe=observe)
 
     async def both() -> None:
-        await asyncio.gather(ask(model, 3 * LARGEST), ask(other, 3 * LARGEST))
+        await asyncio.gather(ask(model, 3 * MAX_BATCH), ask(other, 3 * MAX_BATCH))
 
     asyncio.run(both())
     assert turns == [model, other] * 3
@@ -137,17 +169,19 @@ def test_the_loop_does_not_wait_for_a_device(
 ) -> None:
     model.on_device = on_device
     model.threads.clear()
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), measure=ignore))
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
     assert (model.threads == {threading.current_thread()}) is not on_device
 
 
-def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Path) -> None:
+def test_the_fastest_inference_counts_as_the_time_of_an_image(
+    batcher: Batcher, tmp_path: Path
+) -> None:
     model = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
     measured: dict[str, float] = {}
 
     def after(seconds: float) -> float:
         model.seconds = seconds
-        ask = batcher.predict(model, BLACK, deadline=soon(), measure=measured.__setitem__)
+        ask = batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__)
         asyncio.run(ask)
         return model.seconds
 
@@ -156,33 +190,33 @@ def test_the_fastest_run_tells_how_long_one_takes(batcher: Batcher, tmp_path: Pa
 
 
 def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None:
-    model.said = 2 * SHORT  # in a thread
+    model.pace = 2 * IN_LOOP  # in a thread
     model.gate.clear()
 
     async def ask() -> None:
         first = asyncio.ensure_future(
-            batcher.predict(model, BLACK, deadline=soon(), measure=ignore)
+            batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
         )
         await asyncio.sleep(0.01)
         with pytest.raises(DeadlineExceeded, match="waited in the queue"):
-            await batcher.predict(model, BLACK, deadline=soon(0.01), measure=ignore)
+            await batcher.predict(model, BLACK, deadline=soon(0.01), observe=ignore)
         model.gate.set()
         await first
-        await batcher.predict(model, BLACK, deadline=soon(), measure=ignore)
+        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
 
     asyncio.run(ask())
-    assert model.batches == [1, 1]  # nothing was inferred for whom nobody waits
+    assert model.batches == [1, 1]  # none for the request past its deadline
 
 
-def test_nothing_begins_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
-    with pytest.raises(DeadlineExceeded, match="passed before"):
-        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), measure=ignore))
+def test_no_inference_starts_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
+    with pytest.raises(DeadlineExceeded, match="passed before the inference started"):
+        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), observe=ignore))
 
 
-def test_who_has_left_is_not_inferred_for(batcher: Batcher, model: Recorded) -> None:
+def test_a_cancelled_request_needs_no_inference(batcher: Batcher, model: Recorded) -> None:
     async def ask() -> None:
         asked = [
-            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), measure=ignore))
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
             for _ in range(2)
         ]
         await asyncio.sleep(0)
@@ -190,10 +224,10 @@ def test_who_has_left_is_not_inferred_for(batcher: Batcher, model: Recorded) -> 
         await asked[1]
 
     asyncio.run(ask())
-    assert model.batches in ([1], [2])  # the cancel may come as the turn does
+    assert model.batches in ([1], [2])  # the cancellation may be in time or not
 
 
-def test_a_failure_of_the_runtime_is_told_to_each(
+def test_a_failed_inference_fails_every_request(
     batcher: Batcher, model: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
@@ -202,7 +236,7 @@ def test_a_failure_of_the_runtime_is_told_to_each(
     monkeypatch.setattr(model, "predict", fail)
 
     async def ask() -> list[object]:
-        asked = (batcher.predict(model, BLACK, deadline=soon(), measure=ignore) for _ in range(3))
+        asked = (batcher.predict(model, BLACK, deadline=soon(), observe=ignore) for _ in range(3))
         return await asyncio.gather(*asked, return_exceptions=True)
 
     assert [str(each) for each in asyncio.run(ask())] == ["broken"] * 3
@@ -210,16 +244,97 @@ def test_a_failure_of_the_runtime_is_told_to_each(
 
 def test_the_wait_and_the_inference_are_measured(batcher: Batcher, model: Recorded) -> None:
     measured: dict[str, float] = {}
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), measure=measured.__setitem__))
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__))
     assert measured.keys() == {"queue", "inference"}
     assert measured["inference"] > 0
 
 
 @pytest.mark.parametrize(
-    ("seconds", "images"), [(LONG / 100, 16), (LONG / 9, 8), (LONG, 1), (10 * LONG, 1)]
+    ("seconds", "images"),
+    [(IN_THREAD / 100, 16), (IN_THREAD / 9, 8), (IN_THREAD, 1), (10 * IN_THREAD, 1)],
 )
-def test_an_inference_takes_as_many_images_as_may_hold_the_loop(
+def test_the_images_of_an_inference_are_bounded_by_its_time(
     model: Recorded, seconds: float, images: int
 ) -> None:
-    model.said = seconds
-    assert largest(model) == images
+    model.pace = seconds
+    assert batch_limit(model) == images
+
+
+@pytest.mark.parametrize(("active", "expected"), [(1, ["answer", "loop"]), (2, ["loop", "answer"])])
+def test_only_a_request_alone_is_answered_before_the_loop_polls_its_sockets(
+    batcher: Batcher, model: Recorded, active: int, expected: list[str]
+) -> None:
+    batcher.active_requests = lambda: active
+    order: list[str] = []
+
+    async def ask() -> None:
+        asyncio.get_running_loop().call_soon(order.append, "loop")
+        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
+        order.append("answer")
+
+    asyncio.run(ask())
+    assert order == expected
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_as_many_long_inferences_run_at_once_as_there_are_lanes(
+    model: Recorded, lanes: int
+) -> None:
+    batcher = Batcher(lanes=lanes)
+    model.pace = 2 * IN_THREAD
+    model.gate.clear()
+    running: list[int] = []
+
+    async def ask() -> None:
+        asked = [
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+            for _ in range(4)
+        ]
+        for _ in range(10):
+            await asyncio.sleep(0)
+            running.append(batcher.running)
+        model.gate.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert max(running) == lanes
+    assert batcher.running == 0
+    assert model.batches == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("pace", "images", "in_loop"),
+    [
+        *((IN_LOOP, 1, True), (IN_LOOP * 1.01, 1, False)),
+        *((IN_LOOP / 2, 2, True), (IN_LOOP / 2, 3, False)),
+    ],
+)
+def test_an_inference_runs_in_the_loop_up_to_the_bound(
+    batcher: Batcher, model: Recorded, pace: float, images: int, in_loop: bool
+) -> None:
+    model.pace = pace
+    model.threads.clear()
+    batch = np.repeat(BLACK, images, 0)
+    asyncio.run(batcher.predict(model, batch, deadline=soon(), observe=ignore))
+    assert model.batches == [images]
+    assert (model.threads == {threading.current_thread()}) is in_loop
+
+
+def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> None:
+    """A request of three inferences waits in the queue three times."""
+    batcher = Batcher(lanes=1)
+    model.pace = IN_THREAD
+    seconds: dict[str, list[float]] = {"queue": [], "inference": []}
+
+    def observe(stage: str, spent: float) -> None:
+        seconds[stage].append(spent)
+
+    async def ask() -> float:
+        started = time.monotonic()
+        await batcher.predict(model, np.repeat(BLACK, 3, 0), deadline=soon(), observe=observe)
+        return time.monotonic() - started
+
+    total = asyncio.run(ask())
+    assert [len(each) for each in seconds.values()] == [3, 3]
+    assert all(each >= 0 for each in (*seconds["queue"], *seconds["inference"]))
+    assert sum(map(sum, seconds.values())) <= total

@@ -1,4 +1,4 @@
-"""Golden images are predicted anew, and what comes of it is counted."""
+"""Golden images are predicted again and again, and the results are counted."""
 
 import asyncio
 from pathlib import Path
@@ -18,10 +18,10 @@ def counted(service: Service, result: str, version: str = "2") -> float:
     return value(page, "convserve_golden_images_total", version=version, result=result)
 
 
-def test_each_image_of_each_version_has_its_turn(
+def test_every_image_of_every_version_is_replayed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replays, "EVERY", 0.2)
+    monkeypatch.setattr(replays, "PERIOD", 0.2)
 
     async def one_round() -> None:
         watching = asyncio.create_task(service.golden.watch())
@@ -34,7 +34,7 @@ def test_each_image_of_each_version_has_its_turn(
     assert counted(service, "right") >= 2
     assert counted(service, "wrong") == counted(service, "failed") == 0
     page = service.metrics.page().decode()
-    assert value(page, "convserve_images_total") == 0  # they are no predictions
+    assert value(page, "convserve_images_total") == 0  # a replay is not a prediction
 
 
 def replay(service: Service, path: Path) -> None:
@@ -42,7 +42,7 @@ def replay(service: Service, path: Path) -> None:
     asyncio.run(service.golden.replay(model, path))
 
 
-def test_what_is_wrong_or_fails_is_counted(service: Service, tmp_path: Path) -> None:
+def test_wrong_and_failed_replays_are_counted(service: Service, tmp_path: Path) -> None:
     Image.new("L", (6, 8), 250).save(tmp_path / "dark-1.png")
     (tmp_path / "dark-2.png").write_bytes(b"no image")
     replay(service, tmp_path / "dark-1.png")
@@ -51,7 +51,7 @@ def test_what_is_wrong_or_fails_is_counted(service: Service, tmp_path: Path) -> 
     assert [counted(service, each) for each in ("right", "wrong", "failed")] == [0, 1, 1]
 
 
-def test_where_there_is_no_time_nothing_is_counted(
+def test_nothing_is_counted_if_the_worker_is_busy(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def late(*_: object, **__: object) -> None:

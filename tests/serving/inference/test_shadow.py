@@ -1,4 +1,4 @@
-"""The version that predicts unseen, and how often it would have answered otherwise."""
+"""Shadow traffic: which requests a second version predicts, and how agreement is counted."""
 
 import json
 from collections.abc import Iterator
@@ -22,14 +22,15 @@ from tests.serving.waiting import until
 DARK, GREY, LIGHT = png(10), png(150), png(240)
 
 
-def routed(folder: Path, told: Any = 2) -> Flask:
-    (folder / "routing.json").write_text(json.dumps({"shade": {"default": 1, "shadow": told}}))
+def routed(folder: Path, shadowed: Any = 2) -> Flask:
+    rule = {"default": 1, "shadow": shadowed}
+    (folder / "routing.json").write_text(json.dumps({"shade": rule}))
     return create_app(Settings(models=folder))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Version 2 takes grey for dark, which version 1 takes for light."""
+    """Publish two versions: grey is light for version 1 and dark for version 2."""
     publish(tmp_path)
     publish(tmp_path, version=2, white=400.0)
     return tmp_path
@@ -50,7 +51,7 @@ def post(client: Any, *files: bytes, query: str = "") -> int:
 
 @contextmanager
 def busy(app: Flask) -> Iterator[None]:
-    """A request is there all the time."""
+    """Keep a request active."""
     admission = app.extensions[SERVICE].pipeline.admission
     admission._requests += 1
     yield
@@ -68,7 +69,7 @@ def counted(client: Any) -> dict[str, int]:
     return {result: count for result, count in found.items() if count}
 
 
-def test_agreement_is_counted_image_by_image_and_no_answer_differs(client: Any) -> None:
+def test_agreement_is_counted_by_image_and_no_answer_changes(client: Any) -> None:
     assert post(client, DARK, b"broken", GREY, LIGHT) == 1
     until(lambda: sum(counted(client).values()) == 3)
     assert counted(client) == {"agreed": 2, "disagreed": 1}
@@ -86,7 +87,7 @@ def test_a_request_that_names_a_version_has_no_shadow(client: Any) -> None:
     assert counted(client) == {"agreed": 1}
 
 
-def test_a_shadow_of_other_pixels_reads_the_file_again(tmp_path: Path) -> None:
+def test_a_shadow_that_expects_other_pixels_decodes_the_file_again(tmp_path: Path) -> None:
     publish(tmp_path)
     publish(tmp_path, version=2, shape=("N", 16, 16, 3))
     client = routed(tmp_path).test_client()
@@ -104,7 +105,7 @@ def test_a_share_of_the_requests_has_a_shadow(folder: Path) -> None:
     assert counted(client) == {"disagreed": 1}
 
 
-def test_what_is_too_much_is_dropped_and_counted(folder: Path) -> None:
+def test_images_beyond_the_bound_are_dropped_and_counted(folder: Path) -> None:
     app = routed(folder)
     with busy(app):
         client = app.test_client()
@@ -113,7 +114,7 @@ def test_what_is_too_much_is_dropped_and_counted(folder: Path) -> None:
         assert counted(client) == {"dropped": 5}
 
 
-def test_pixels_that_wait_keep_no_body(folder: Path) -> None:
+def test_waiting_pixels_do_not_keep_the_body(folder: Path) -> None:
     app = routed(folder)
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 1]}
     tensor["parameters"] = {"binary_data_size": 48}  # type: ignore[assignment]
@@ -126,10 +127,10 @@ def test_pixels_that_wait_keep_no_body(folder: Path) -> None:
         )
         assert answer.status_code == 200, answer.text
         (waiting,) = app.extensions[SERVICE].pipeline._shadow._waiting
-        assert [each.base for each in waiting.pictures] == [None]
+        assert [each.base for each in waiting.images] == [None]
 
 
-def test_a_shadow_waits_until_no_request_is_there(folder: Path) -> None:
+def test_a_shadow_waits_until_no_request_is_active(folder: Path) -> None:
     app = routed(folder)
     client = app.test_client()
     with busy(app):
@@ -140,7 +141,7 @@ def test_a_shadow_waits_until_no_request_is_there(folder: Path) -> None:
     assert counted(client) == {"agreed": 1, "disagreed": 1}
 
 
-def test_a_shadow_that_is_retired_is_dropped(folder: Path) -> None:
+def test_images_of_a_retired_shadow_are_dropped(folder: Path) -> None:
     app = routed(folder)
     service: Service = app.extensions[SERVICE]
     client = app.test_client()
@@ -150,13 +151,13 @@ def test_a_shadow_that_is_retired_is_dropped(folder: Path) -> None:
         for each in sorted((folder / "shade" / "2").rglob("*"), reverse=True):
             each.rmdir() if each.is_dir() else each.unlink()
         (folder / "shade" / "2").rmdir()
-        service.reloader.look()
+        service.reloader.refresh()
     post(client, LIGHT)
     until(lambda: bool(counted(client)))
     assert counted(client) == {"dropped": 1}
 
 
-def test_a_shadow_that_fails_is_counted_and_seen_by_nobody(
+def test_a_failed_shadow_is_counted_and_reaches_no_client(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = routed(folder)

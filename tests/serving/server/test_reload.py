@@ -122,7 +122,7 @@ def test_a_refused_version_is_reported_by_every_worker_and_logged_once(tmp_path:
     lines = [json.loads(line) for line in output.splitlines()]
     refused = [line for line in lines if line.get("path") == "shade/2"]
     assert len(refused) == len({line["process"] for line in refused}) == 2
-    assert all("shade 2 takes the golden image" in line["reason"] for line in refused)
+    assert all("shade 2 predicts 'dark' for the golden image" in line["reason"] for line in refused)
 
 
 def replace(service: Running) -> None:

@@ -342,7 +342,7 @@ def test_a_broken_model_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     publish(tmp_path, golden={"light-1": 10})
     ended = command_line(tmp_path, workers=2, bind="127.0.0.1:0")
     assert ended.returncode == 1
-    assert "shade 1 takes the golden image" in ended.stderr
+    assert "shade 1 predicts 'dark' for the golden image" in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
 
 

@@ -1,4 +1,4 @@
-"""What is decoded in the loop and what beside it, and how much at once."""
+"""Which images are decoded in the loop and which in threads, in which order, how many at once."""
 
 import asyncio
 import heapq
@@ -27,7 +27,8 @@ SECONDS = 60.0
 
 def noise(kind: str, side: int) -> bytes:
     file = BytesIO()
-    Image.effect_noise((side, side), 60).save(file, kind)
+    levels = np.random.default_rng(0).normal(128, 60, (side, side)).clip(0, 255)
+    Image.fromarray(levels.astype(np.uint8)).save(file, kind)
     return file.getvalue()
 
 
@@ -36,25 +37,25 @@ MANY_BYTES, PHOTOGRAPH = noise("PNG", 120), noise("JPEG", 120)
 
 
 class Opened:
-    """Notes the threads that open files; a gate lets those of many pixels wait."""
+    """Records the threads that open files; images of many pixels wait at a gate."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[threading.Thread] = []
         self.gate, self.waits = threading.Event(), threading.Event()
-        opened, pixels = images.opened, images.pixels
+        open_image, decode = images.open_image, images.decode
 
         def noted(data: bytes, *, max_pixels: int) -> Image.Image:
             self.threads.append(threading.current_thread())
-            return opened(data, max_pixels=max_pixels)
+            return open_image(data, max_pixels=max_pixels)
 
         def gated(image: Image.Image, spec: images.PixelSpec) -> NDArray[np.uint8]:
             if image.width * image.height > decoder.SMALL:
                 self.waits.set()
                 self.gate.wait(SECONDS)
-            return pixels(image, spec)
+            return decode(image, spec)
 
-        monkeypatch.setattr(images, "opened", noted)
-        monkeypatch.setattr(images, "pixels", gated)
+        monkeypatch.setattr(images, "open_image", noted)
+        monkeypatch.setattr(images, "decode", gated)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
 
 async def decoded(by: Decoder, file: bytes, seconds: float = SECONDS) -> Decoded:
     deadline = time.monotonic() + seconds
-    (found,) = await by.decode([file], SPEC, deadline=deadline, measure=lambda *_: None)
+    (found,) = await by.decode([file], SPEC, deadline=deadline, observe=lambda *_: None)
     return found
 
 
@@ -76,11 +77,11 @@ async def decoded(by: Decoder, file: bytes, seconds: float = SECONDS) -> Decoded
         pytest.param(SMALL, 1, True, id="small"),
         pytest.param(PHOTOGRAPH, 1, True, id="a JPEG"),
         pytest.param(MANY_BYTES, 1, False, id="many bytes"),
-        pytest.param(SMALL, 4, True, id="small, other processors"),
-        pytest.param(PHOTOGRAPH, 4, False, id="a JPEG, other processors"),
+        pytest.param(SMALL, 4, True, id="small, spare processors"),
+        pytest.param(PHOTOGRAPH, 4, False, id="a JPEG, spare processors"),
     ],
 )
-def test_only_what_is_short_is_decoded_in_the_loop(
+def test_only_small_files_are_decoded_in_the_loop(
     opened: Opened, file: bytes, processors: int, in_loop: bool
 ) -> None:
     found = asyncio.run(decoded(Decoder(LIMIT, processors=processors), file))
@@ -88,7 +89,7 @@ def test_only_what_is_short_is_decoded_in_the_loop(
     assert (opened.threads == [threading.current_thread()]) is in_loop
 
 
-def test_what_only_has_to_be_inflated_is_never_opened_by_pillow(opened: Opened) -> None:
+def test_pillow_never_opens_a_png_that_only_needs_inflating(opened: Opened) -> None:
     found = asyncio.run(decoded(Decoder(LIMIT), png(10)))
     assert isinstance(found, np.ndarray)
     assert np.array_equal(found, np.full((8, 6, 1), 10))
@@ -108,7 +109,7 @@ def test_a_photograph_does_not_wait_for_a_huge_image(opened: Opened) -> None:
     assert asyncio.run(both()).shape == (8, 6, 1)
 
 
-def test_what_is_decoded_at_once_is_bounded_by_its_pixels(opened: Opened) -> None:
+def test_the_pixels_decoded_at_once_are_bounded(opened: Opened) -> None:
     async def both() -> None:
         made = Decoder(1_500_000)
         huge = asyncio.ensure_future(decoded(made, MANY_PIXELS))
@@ -122,28 +123,31 @@ def test_what_is_decoded_at_once_is_bounded_by_its_pixels(opened: Opened) -> Non
     asyncio.run(both())
 
 
-def test_memory_is_held_up_to_all_of_it_and_given_back() -> None:
+def test_memory_is_bounded_and_given_back() -> None:
     memory = Memory(10)
     with (
-        memory.held(4, 0),
-        memory.held(6, 0),
+        memory.hold(4, 0),
+        memory.hold(6, 0),
         pytest.raises(DeadlineExceeded, match="memory"),
-        memory.held(1, 0),
+        memory.hold(1, 0),
     ):
         pass
-    with memory.held(11, 0):
+    with memory.hold(11, 0):
         pass
 
 
-def test_what_takes_more_memory_holds_more_of_it() -> None:
+def test_a_webp_counts_twice_the_memory() -> None:
     kinds = (noise("PNG", 20), noise("WEBP", 20))
-    assert [images.memory(images.opened(each, max_pixels=LIMIT)) for each in kinds] == [3200, 6400]
+    assert [images.decode_memory(images.open_image(each, max_pixels=LIMIT)) for each in kinds] == [
+        3200,
+        6400,
+    ]
 
 
-def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
+def test_the_loop_polls_its_sockets_between_the_images_of_several_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    monkeypatch.setattr(decoder, "BUDGET", 0.0)
     steps = 0
 
     async def step() -> None:
@@ -163,12 +167,12 @@ def test_the_loop_looks_at_its_sockets_between_the_images_of_several_requests(
 
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
-    """One image in each step of the loop."""
-    monkeypatch.setattr(decoder, "BREATH", 0.0)
+    """A decoder of one image in each iteration of the loop."""
+    monkeypatch.setattr(decoder, "BUDGET", 0.0)
     return Decoder(1_000_000)
 
 
-def test_who_came_first_is_decoded_first_and_who_waits_costs_nothing(
+def test_requests_are_decoded_in_order_and_waiting_is_cheap(
     crowded: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[int] = []
@@ -190,10 +194,10 @@ def test_who_came_first_is_decoded_first_and_who_waits_costs_nothing(
 
     asyncio.run(several())
     assert order == list(range(200))
-    assert 199 <= waits < 600  # and not 200 in each step
+    assert 199 <= waits < 600  # not 200 in each iteration
 
 
-def test_who_comes_in_each_step_overtakes_nobody(crowded: Decoder) -> None:
+def test_a_new_request_does_not_overtake_a_waiting_one(crowded: Decoder) -> None:
     order: list[int] = []
 
     async def one(number: int) -> None:
@@ -211,12 +215,12 @@ def test_who_comes_in_each_step_overtakes_nobody(crowded: Decoder) -> None:
     assert order == list(range(50))
 
 
-def test_a_request_that_was_begun_goes_on_before_the_others_begin(crowded: Decoder) -> None:
+def test_a_started_request_continues_before_others_start(crowded: Decoder) -> None:
     order: list[str] = []
 
     async def one(name: str, images: int) -> None:
         await crowded.decode(
-            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, measure=lambda *_: None
+            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, observe=lambda *_: None
         )
         order.append(name)
 
@@ -227,16 +231,18 @@ def test_a_request_that_was_begun_goes_on_before_the_others_begin(crowded: Decod
     assert order == ["large", "small"]
 
 
-def test_who_waits_past_the_deadline_or_leaves_holds_up_nobody(crowded: Decoder) -> None:
+def test_expired_and_cancelled_requests_delay_no_other(crowded: Decoder) -> None:
     async def several() -> None:
         late = asyncio.ensure_future(decoded(crowded, SMALL, seconds=0.001))
         gone = asyncio.ensure_future(decoded(crowded, SMALL))
         later = asyncio.ensure_future(decoded(crowded, SMALL, seconds=0.001))
         left = asyncio.ensure_future(decoded(crowded, SMALL))
         last = asyncio.ensure_future(decoded(crowded, SMALL))
-        crowded._spend(1.0)
+        crowded._spent = 1.0
+        crowded._done = 1
+        crowded._schedule()
         await asyncio.sleep(0)
-        assert len(crowded._waiting) == 3  # two were told to go on
+        assert len(crowded._waiting) == 3  # two were woken
         left.cancel()
         gone.cancel()
         time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""PNG files that need nothing but inflating: the same pixels as Pillow's, or none."""
+"""PNG files that only need inflating: the same pixels as Pillow's, or none."""
 
 import struct
 import zlib
@@ -32,19 +32,19 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("shape", [GREY, RGB])
 @pytest.mark.parametrize("level", [0, 9])
-def test_pixels_come_back_as_they_were_written(shape: tuple[int, int, int], level: int) -> None:
-    found = png.exact(encoded(image(shape), compress_level=level), shape)
+def test_the_pixels_are_those_that_were_written(shape: tuple[int, int, int], level: int) -> None:
+    found = png.read_plain(encoded(image(shape), compress_level=level), shape)
     assert found is not None
     assert found.dtype == np.uint8
     assert np.array_equal(found, PIXELS[shape])
 
 
-def test_pixels_may_come_in_several_pieces() -> None:
+def test_pixels_may_be_in_several_chunks() -> None:
     whole = encoded(image(RGB))
     size = struct.unpack_from(">I", whole, 33)[0]
     data = whole[41 : 41 + size]
     cut = whole[:33] + chunk(b"IDAT", data[:20]) + chunk(b"IDAT", data[20:]) + chunk(b"IEND", b"")
-    found = png.exact(cut, RGB)
+    found = png.read_plain(cut, RGB)
     assert found is not None
     assert np.array_equal(found, PIXELS[RGB])
 
@@ -66,15 +66,15 @@ def test_pixels_may_come_in_several_pieces() -> None:
         pytest.param(b"", id="nothing"),
     ],
 )
-def test_what_needs_more_than_inflating_is_left_to_pillow(data: bytes) -> None:
-    assert png.exact(data, RGB) is None
+def test_a_file_that_needs_more_than_inflating_is_left_to_pillow(data: bytes) -> None:
+    assert png.read_plain(data, RGB) is None
 
 
 def test_a_damaged_file_is_left_to_pillow() -> None:
     sound = encoded(image(RGB))
     for place in range(len(sound)):
         assert (
-            png.exact(sound[:place] + bytes([sound[place] ^ 0x20]) + sound[place + 1 :], RGB)
+            png.read_plain(sound[:place] + bytes([sound[place] ^ 0x20]) + sound[place + 1 :], RGB)
             is None
         )
 
@@ -82,4 +82,4 @@ def test_a_damaged_file_is_left_to_pillow() -> None:
 @pytest.mark.parametrize("rows", [zlib.compress(b""), zlib.compress(bytes(50)), b"not deflated"])
 def test_pixels_that_cannot_be_inflated_are_left_to_pillow(rows: bytes) -> None:
     written = encoded(image(RGB))[:33] + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    assert png.exact(written, RGB) is None
+    assert png.read_plain(written, RGB) is None

@@ -1,4 +1,4 @@
-"""A GPU is asked for; here there is none. What is said of a machine with one is untested."""
+"""A GPU is demanded where there is none. A machine that has one is not tested."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from flask import Flask
 
 from serving.app import create_app
 from serving.inference.models.repository import load_version
-from serving.inference.models.session import CUDA, Options
+from serving.inference.models.session import CUDA
 from serving.settings import Settings
 from tests.serving.samples import assert_error, png, publish
 
-TOLD = "shade 1 was to run on CUDAExecutionProvider and runs on CPUExecutionProvider."
+MISSING = "shade 1 runs on CPUExecutionProvider. Expected CUDAExecutionProvider."
 
 without_cuda = pytest.mark.skipif(
     CUDA in onnxruntime.get_available_providers(), reason="onnxruntime is built with CUDA"
@@ -27,36 +27,36 @@ def app(models: Path) -> Flask:
 
 
 def loaded(folder: Path, device: str) -> Any:
-    return load_version(publish(folder), options=Options(device=device))
+    return load_version(publish(folder), Settings(device=device))
 
 
 @without_cuda
-def test_a_replica_without_the_gpu_that_it_was_to_use_is_not_ready(client: Any) -> None:
-    assert assert_error(client.get("/readyz"), 503, "device_missing") == TOLD
+def test_a_replica_without_its_gpu_is_not_ready(client: Any) -> None:
+    assert assert_error(client.get("/readyz"), 503, "device_missing") == MISSING
 
 
 @without_cuda
-def test_it_is_alive_and_answers_and_tells_what_it_runs_on(client: Any) -> None:
+def test_a_replica_without_its_gpu_answers_and_reports_its_provider(client: Any) -> None:
     assert client.get("/healthz").json == {"status": "alive"}
-    told = client.post("/predict/shade", data=png(10), content_type="image/png").json
-    assert told["predictions"][0]["label"] == "dark"
+    answer = client.post("/predict/shade", data=png(10), content_type="image/png").json
+    assert answer["predictions"][0]["label"] == "dark"
     assert client.get("/models/tint").json["versions"][0]["provider"] == "CPUExecutionProvider"
     assert 'provider="CPUExecutionProvider"' in client.get("/metrics").text
 
 
 @without_cuda
-def test_the_log_tells_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert loaded(tmp_path, "cuda").unmet == TOLD
-    assert caplog.messages == [TOLD]
+def test_a_missing_gpu_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert loaded(tmp_path, "cuda").missing_device == MISSING
+    assert caplog.messages == [MISSING]
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_nothing_is_missed_where_no_gpu_is_demanded(tmp_path: Path, device: str) -> None:
-    assert loaded(tmp_path, device).unmet == ""
+def test_no_gpu_is_missing_if_none_is_demanded(tmp_path: Path, device: str) -> None:
+    assert loaded(tmp_path, device).missing_device == ""
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
-def test_a_batch_that_is_filled_up_is_answered_without_the_filling(
+def test_the_padding_of_a_batch_is_not_answered(
     tmp_path: Path, count: int
 ) -> None:
     model = loaded(tmp_path, "cpu")

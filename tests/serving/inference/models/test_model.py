@@ -1,4 +1,4 @@
-"""One version: every rule of the contract has a sentence."""
+"""Loading one version: every broken rule of the contract has a message."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from onnx import TensorProto
 
 from serving.errors import ModelError
 from serving.inference.models.model import Model
-from serving.inference.models.model import load as load_version
-from serving.inference.models.session import Options
+from serving.inference.models.model import load_precisions
+from serving.settings import Settings
 from tests.serving.samples import add_int8, publish
 
-SLOW = 20  # products: some hundred times as long as without
+SLOW = 3  # products: some hundred times as long as without
 
 
 def load(folder: Path, **options: Any) -> Model:
@@ -36,15 +36,21 @@ def test_a_model_predicts_probabilities(tmp_path: Path) -> None:
         ({"metadata": {"schema": ""}}, "metadata 'schema' is None. Expected '1'."),
         ({"metadata": {"name": "other"}}, "metadata 'name' is 'other'. Expected 'shade'."),
         ({"metadata": {"version": "9"}}, "metadata 'version' is '9'. Expected '1'."),
-        ({"metadata": {"fit": "crop"}}, "metadata 'fit' is 'crop'. Known: stretch, digit."),
-        ({"metadata": {"labels": "dark light"}}, "Expected a JSON list of different strings."),
-        ({"metadata": {"labels": '["a", "a"]'}}, "Expected a JSON list of different strings."),
+        ({"metadata": {"fit": "crop"}}, "No fit named 'crop'. Known fits: stretch, digit."),
+        ({"metadata": {"fit": ""}}, "No fit named ''. Known fits: stretch, digit."),
+        ({"metadata": {"fit": "digit"}}, "The input is 8x6x1. The fit 'digit' makes 28x28x1."),
+        ({"metadata": {"labels": ""}}, "'labels' is None. Expected a JSON list of different"),
+        ({"metadata": {"labels": "[]"}}, "'labels' is []. Expected a JSON list of different"),
+        ({"metadata": {"labels": "[1, 2]"}}, "'labels' is [1, 2]. Expected a JSON list"),
+        ({"metadata": {"labels": "dark light"}}, "Expected a JSON list of different strings"),
+        ({"metadata": {"labels": '["a", "a"]'}}, "Expected a JSON list of different strings"),
         ({"metadata": {"labels": json.dumps(["a", "b", "c"])}}, "one column for each label"),
         ({"input_name": "pixels"}, "inputs are [('pixels', 'tensor(uint8)')]."),
+        ({"shape": ("N", 8, 0, 1)}, "input 'image' has shape ['N', 8, 0, 1]."),
         ({"output_type": TensorProto.DOUBLE}, "outputs are [('probabilities', 'tensor(double)')]."),
         ({"shape": (1, 8, 6, 1)}, "input 'image' has shape [1, 8, 6, 1]."),
         ({"shape": ("N", "H", 6, 1)}, "input 'image' has shape ['N', 'H', 6, 1]."),
-        ({"shape": ("N", 8, 6, 2)}, "input 'image' has 2 channels. Expected 1 or 3."),
+        ({"shape": ("N", 8, 6, 2)}, "The input has 2 channels. Expected 1 or 3."),
         ({"one": 0.5}, "rows of the output sum to"),
         ({"white": 0.0}, "rows of the output sum to [nan"),
     ],
@@ -67,8 +73,8 @@ def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message
     ],
     ids=str,
 )
-def test_figures_that_cannot_be_told_are_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
-    with pytest.raises(ModelError, match="metadata 'metrics' is"):
+def test_metadata_that_is_not_numbers_is_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match=rf"metadata '{next(iter(wrong))}' is .*Expected numbers"):
         load(tmp_path, metadata=wrong)
 
 
@@ -79,8 +85,8 @@ def test_figures_that_cannot_be_told_are_refused(tmp_path: Path, wrong: dict[str
         *('{"0.9": 1.5}', '{"1": 0.5}', '{"0": 0.5}', '{"0.9": NaN}'),
     ],
 )
-def test_thresholds_that_are_none_are_refused(tmp_path: Path, conformal: str) -> None:
-    with pytest.raises(ModelError, match="Expected a JSON object of coverages and probabilities"):
+def test_invalid_thresholds_are_refused(tmp_path: Path, conformal: str) -> None:
+    with pytest.raises(ModelError, match="metadata 'conformal' is .*Expected probabilities by coverage"):
         load(tmp_path, metadata={"conformal": conformal})
 
 
@@ -107,49 +113,48 @@ def test_a_session_refuses_another_process(tmp_path: Path, monkeypatch: pytest.M
 
 
 def in_precision(folder: Path, precision: str, *, float32: int = 0, int8: int = 0) -> str:
-    """That of the version that is loaded, where each file takes so many products."""
+    """Return the preferred precision of a version whose files need extra matrix products."""
     path = publish(folder, products=float32)
     add_int8(path, products=int8)
-    options = Options(precision=precision)
-    return load_version(path, name="shade", version=1, options=options)[0].precision
+    return load_precisions(path, Settings(precision=precision))[0].precision
 
 
-def test_int8_is_taken_where_it_is_published(tmp_path: Path) -> None:
+def test_int8_is_preferred_if_it_is_published(tmp_path: Path) -> None:
     assert in_precision(tmp_path, "auto", float32=SLOW) == "int8"
 
 
-def test_where_float32_is_faster_it_is_taken(tmp_path: Path) -> None:
+def test_float32_is_preferred_if_it_is_faster(tmp_path: Path) -> None:
     assert in_precision(tmp_path, "auto", int8=SLOW) == "float32"
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
-def test_the_precision_that_is_asked_for_is_taken_however_slow(
+def test_a_precision_that_is_set_is_used_however_slow(
     tmp_path: Path, precision: str
 ) -> None:
     assert in_precision(tmp_path, precision, **{precision: SLOW}) == precision
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8", "float32"])
-def test_a_version_that_is_not_published_in_int8_is_served_in_float32(
+def test_a_version_without_an_int8_file_is_served_in_float32(
     tmp_path: Path, precision: str
 ) -> None:
     path = publish(tmp_path)
-    (model,) = load_version(path, name="shade", version=1, options=Options(precision=precision))
+    (model,) = load_precisions(path, Settings(precision=precision))
     assert model.precision == "float32"
 
 
-def test_an_int8_file_that_is_broken_is_named(tmp_path: Path) -> None:
+def test_a_broken_int8_file_is_named(tmp_path: Path) -> None:
     path = publish(tmp_path)
     (path / "model.int8.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"model\.int8\.onnx cannot be loaded"):
-        load_version(path, name="shade", version=1, options=Options())
+        load_precisions(path, Settings())
 
 
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
         ("float32", r"model\.int8\.onnx says that it is float32\. Expected int8\."),
-        ("int4", r"metadata 'precision' is 'int4'\. Known: float32, int8\."),
+        ("int4", r"metadata 'precision' is 'int4'\. Expected 'float32' or 'int8'\."),
     ],
 )
 def test_a_file_of_another_precision_than_its_name_is_refused(
@@ -158,17 +163,17 @@ def test_a_file_of_another_precision_than_its_name_is_refused(
     path = publish(tmp_path)
     add_int8(path, precision=precision)
     with pytest.raises(ModelError, match=message):
-        load_version(path, name="shade", version=1, options=Options())
+        load_precisions(path, Settings())
 
 
 @pytest.mark.parametrize(
-    "options", [{"arena": "off"}, {"optimisation": "basic"}, {"intra_threads": 2}]
+    "options", [{"arena": "off"}, {"optimisation": "basic"}, {"intra_threads": 2}], ids=str
 )
-def test_however_a_session_runs_it_answers_the_same(tmp_path: Path, options: Any) -> None:
+def test_the_settings_of_a_session_do_not_change_its_answers(tmp_path: Path, options: Any) -> None:
     path = publish(tmp_path) / "model.onnx"
-    model = Model(path, name="shade", version=1, options=Options(**options))
+    model = Model(path, name="shade", version=1, settings=Settings(**options))
     assert model.predict(np.full((1, 8, 6, 1), 255, np.uint8)).tolist() == [[0, 1]]
 
 
-def test_onnxruntime_is_told_not_to_report_usage() -> None:
+def test_onnxruntime_does_not_report_usage() -> None:
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -1,9 +1,10 @@
-"""What is served becomes what is published; what is broken is refused, and all else goes on."""
+"""The published versions become the served ones; broken ones are refused, the others continue."""
 
 import asyncio
 import gc
 import json
 import logging
+import os
 import shutil
 import threading
 import weakref
@@ -21,7 +22,8 @@ from serving.app import SERVICE, create_app
 from serving.errors import ModelError, UnknownModel, UnknownVersion
 from serving.monitoring.metrics import Metrics
 from serving.inference.models.model import Model
-from serving.inference.models.worker_state import Peers, forget
+from serving.inference.models.published import Fingerprint
+from serving.inference.models.worker_state import Workers, forget
 from serving.inference.models.reloader import Reloader
 from serving.settings import Settings
 from tests.serving.front import Client
@@ -30,8 +32,6 @@ from tests.serving.monitoring.test_metrics import labels, value
 from tests.serving.waiting import until
 
 DARK = png(10)
-# At 128 of 255 an image is light by a hair: versions of another white tell it dark.
-GREY = png(128)
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reloader(folder: Path) -> Reloader:
-    made = Reloader(Settings(models=folder), Metrics(), Peers(None, 0))
-    made.look()
+    made = Reloader(Settings(models=folder), Metrics(), Workers(None, 0))
+    made.refresh()
     assert served(made) == ["shade 1"]
     return made
 
@@ -57,39 +57,39 @@ def route(folder: Path, rule: Any) -> None:
     (folder / "routing.json").write_text(json.dumps({"shade": rule}))
 
 
-def test_a_new_version_is_served_and_one_that_is_gone_is_not(
+def test_a_new_version_is_served_and_a_removed_one_is_not(
     reloader: Reloader, folder: Path
 ) -> None:
     publish(folder, version=2)
-    reloader.look()
+    reloader.refresh()
     assert served(reloader) == ["shade 1", "shade 2"]
     assert reloader.repository.get("shade").version == 2
     shutil.rmtree(folder / "shade" / "2")
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository.get("shade").version == 1
     with pytest.raises(UnknownVersion):
         reloader.repository.get("shade", 2)
 
 
-def test_a_new_model_is_served_and_one_that_is_gone_is_not(
+def test_a_new_model_is_served_and_a_removed_one_is_not(
     reloader: Reloader, folder: Path
 ) -> None:
     publish(folder, name="tint")
     shutil.rmtree(folder / "shade")
-    reloader.look()
+    reloader.refresh()
     assert served(reloader) == ["tint 1"]
     with pytest.raises(UnknownModel):
         reloader.repository.get("shade")
 
 
-def test_nothing_is_loaded_where_nothing_has_changed(reloader: Reloader, folder: Path) -> None:
+def test_nothing_is_loaded_if_nothing_has_changed(reloader: Reloader, folder: Path) -> None:
     publish(folder, version=2)
-    reloader.look()
+    reloader.refresh()
     before, (one, two) = reloader.repository, reloader.repository
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository is before
     publish(folder, version=3)
-    reloader.look()
+    reloader.refresh()
     assert list(reloader.repository)[:2] == [one, two]
 
 
@@ -103,7 +103,7 @@ def tamper(path: Path) -> None:
     (path / "golden" / "dark-1.png").write_bytes(png(20))
 
 
-def rename(path: Path) -> None:
+def misname(path: Path) -> None:
     shutil.copytree(path.with_name("1"), path, dirs_exist_ok=True)
 
 
@@ -118,14 +118,14 @@ def swap_golden(path: Path) -> None:
 BROKEN = [
     pytest.param(truncate, "cannot be loaded by onnxruntime", id="truncated"),
     pytest.param(tamper, "dark-1.png is not the file that was published", id="tampered"),
-    pytest.param(rename, "metadata 'version' is '1'. Expected '2'.", id="of another name"),
+    pytest.param(misname, "metadata 'version' is '1'. Expected '2'.", id="of another name"),
     pytest.param(without_golden, "golden holds no image", id="without golden images"),
-    pytest.param(swap_golden, "takes the golden image", id="wrong on a golden image"),
+    pytest.param(swap_golden, "for the golden image", id="wrong on a golden image"),
 ]
 
 
 @pytest.mark.parametrize(("harm", "reason"), BROKEN)
-def test_a_broken_version_is_refused_once_and_all_else_goes_on(
+def test_a_broken_version_is_refused_once_and_the_others_are_served(
     reloader: Reloader,
     folder: Path,
     caplog: pytest.LogCaptureFixture,
@@ -135,7 +135,7 @@ def test_a_broken_version_is_refused_once_and_all_else_goes_on(
     harm(publish(folder, version=2))
     publish(folder, name="tint")
     for _ in range(3):
-        reloader.look()
+        reloader.refresh()
     assert served(reloader) == ["shade 1", "tint 1"]
     assert reloader.refused.keys() == {"shade/2"}
     assert reason in reloader.refused["shade/2"]
@@ -146,7 +146,7 @@ def test_a_broken_version_is_refused_once_and_all_else_goes_on(
     assert value(page, "convserve_refused", path="shade/2") == 1
     shutil.rmtree(folder / "shade" / "2")
     publish(folder, version=2)
-    reloader.look()
+    reloader.refresh()
     assert served(reloader) == ["shade 1", "shade 2", "tint 1"]
     assert reloader.refused == {}
     assert labels(reloader._metrics.page().decode(), "convserve_refused", "path") == set()
@@ -156,13 +156,13 @@ def test_a_broken_version_is_refused_once_and_all_else_goes_on(
 def test_a_misnamed_folder_is_refused_alone(reloader: Reloader, folder: Path, name: str) -> None:
     (folder / name).mkdir(parents=True)
     publish(folder, version=2)
-    reloader.look()
+    reloader.refresh()
     assert served(reloader) == ["shade 1", "shade 2"]
     (reason,) = reloader.refused.values()
     assert "is not a valid name" in reason
 
 
-def test_a_version_that_is_copied_file_by_file_is_served_when_it_is_whole(
+def test_a_version_that_is_copied_file_by_file_is_served_when_complete(
     reloader: Reloader, folder: Path, tmp_path: Path
 ) -> None:
     whole = publish(tmp_path / "elsewhere", version=2)
@@ -173,80 +173,80 @@ def test_a_version_that_is_copied_file_by_file_is_served_when_it_is_whole(
         target = copy / file.relative_to(whole)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(file.read_bytes()[:50])
-        reloader.look()
+        reloader.refresh()
         target.write_bytes(file.read_bytes())
-        reloader.look()
+        reloader.refresh()
     assert served(reloader) == ["shade 1", "shade 2"]
 
 
-def test_a_version_that_breaks_while_it_is_served_goes_on(reloader: Reloader, folder: Path) -> None:
+def test_a_version_that_breaks_is_served_from_memory(reloader: Reloader, folder: Path) -> None:
     (before,) = reloader.repository
     truncate(folder / "shade" / "1")
-    reloader.look()
+    reloader.refresh()
     assert list(reloader.repository) == [before]
     assert "cannot be loaded" in reloader.refused["shade/1"]
 
 
-def test_a_version_that_is_changed_in_place_is_loaded_anew(
+def test_a_version_that_is_changed_in_place_is_loaded_again(
     reloader: Reloader, folder: Path
 ) -> None:
     (before,) = reloader.repository
     shutil.rmtree(folder / "shade" / "1")
     publish(folder, metadata={"title": "Another"})
-    reloader.look()
+    reloader.refresh()
     (after,) = reloader.repository
     assert after is not before
     assert after.about["title"] == "Another"
 
 
-def test_a_folder_that_cannot_be_read_retires_nothing(reloader: Reloader, folder: Path) -> None:
+def test_an_unreadable_folder_retires_nothing(reloader: Reloader, folder: Path) -> None:
     (before,) = reloader.repository
     folder.rename(folder.with_name("moved"))
-    reloader.look()
+    reloader.refresh()
     assert list(reloader.repository) == [before]
     assert "No such file or directory" in reloader.refused["."]
     folder.with_name("moved").rename(folder)
-    reloader.look()
+    reloader.refresh()
     assert (list(reloader.repository), reloader.refused) == ([before], {})
 
 
 @pytest.mark.parametrize("left", [None, "Shade"])
-def test_a_folder_that_is_empty_retires_nothing(
+def test_an_empty_folder_retires_nothing(
     reloader: Reloader, folder: Path, left: str | None
 ) -> None:
     before = list(reloader.repository)
     shutil.rmtree(folder / "shade")
     if left is not None:
         (folder / left).mkdir()
-    reloader.look()
+    reloader.refresh()
     assert list(reloader.repository) == before
     assert "No model is published in" in reloader.refused["."]
 
 
-def test_what_was_refused_is_tried_again_when_it_is_asked_for(
+def test_a_refused_version_is_loaded_again_on_request(
     reloader: Reloader, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(folder, version=2)
     with monkeypatch.context() as patched:
-        patched.setattr(reloader, "_load", {}.__getitem__)
-        reloader.look()
+        patched.setattr(reloader, "_load", lambda key, _: {}[key])
+        reloader.refresh()
     assert reloader.refused == {"shade/2": "shade/2 cannot be loaded: KeyError('shade/2')."}
-    reloader.look()
+    reloader.refresh()
     assert served(reloader) == ["shade 1"]
-    reloader.look(again=True)
+    reloader.refresh(retry=True)
     assert (served(reloader), reloader.refused) == (["shade 1", "shade 2"], {})
 
 
 def test_the_routing_moves_the_default_and_the_labels(reloader: Reloader, folder: Path) -> None:
     publish(folder, version=2)
     route(folder, {"default": 1, "labels": {"stable": 1, "next": 2}})
-    reloader.look()
+    reloader.refresh()
     get = reloader.repository.get
     assert [get("shade", each).version for each in (None, "stable", "next", 2)] == [1, 1, 2, 2]
     with pytest.raises(UnknownVersion, match=r"'old'\. Known versions: 1, 2\. Known labels: next,"):
         get("shade", "old")
     (folder / "routing.json").unlink()
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository.get("shade").version == 2
 
 
@@ -257,45 +257,45 @@ def test_the_routing_moves_the_default_and_the_labels(reloader: Reloader, folder
         ({"default": "x"}, "Known labels: none."),
     ],
 )
-def test_a_routing_that_is_refused_leaves_the_old_one(
+def test_a_refused_routing_leaves_the_old_one_in_force(
     reloader: Reloader, folder: Path, rule: Any, reason: str
 ) -> None:
     publish(folder, version=2)
     route(folder, {"default": 1})
-    reloader.look()
+    reloader.refresh()
     route(folder, rule)
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository.get("shade").version == 1
     assert reason in reloader.refused["routing.json"]
     assert value(reloader._metrics.page().decode(), "convserve_refused", path="routing.json") == 1
 
 
-def test_a_routing_is_taken_when_the_version_that_it_names_is_there(
+def test_a_routing_is_accepted_when_the_version_that_it_names_is_published(
     reloader: Reloader, folder: Path
 ) -> None:
     publish(folder, version=3)
     route(folder, {"default": 2})
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository.get("shade").version == 3
     publish(folder, version=2)
-    reloader.look()
+    reloader.refresh()
     assert (reloader.repository.get("shade").version, reloader.refused) == (2, {})
 
 
 def test_a_version_that_the_routing_names_is_not_retired(reloader: Reloader, folder: Path) -> None:
     publish(folder, version=2)
     route(folder, {"default": 1})
-    reloader.look()
+    reloader.refresh()
     shutil.rmtree(folder / "shade" / "1")
-    reloader.look()
+    reloader.refresh()
     assert reloader.repository.get("shade").version == 1
     assert reloader.refused.keys() == {"routing.json", "shade/1"}
     route(folder, {"default": 2})
-    reloader.look()
+    reloader.refresh()
     assert (served(reloader), reloader.refused) == (["shade 2"], {})
 
 
-def test_a_worker_that_starts_goes_by_the_routing_that_the_others_took(
+def test_a_new_worker_uses_the_routing_that_the_others_accepted(
     folder: Path, tmp_path: Path
 ) -> None:
     publish(folder, version=2)
@@ -303,60 +303,71 @@ def test_a_worker_that_starts_goes_by_the_routing_that_the_others_took(
     run = tmp_path / "run"
     run.mkdir()
     settings = Settings(models=folder)
-    first = Reloader(settings, Metrics(), Peers(run, 0))
-    first.look()
+    first = Reloader(settings, Metrics(), Workers(run, 0))
+    first.refresh()
     (folder / "routing.json").write_text("{")
-    second = Reloader(settings, Metrics(), Peers(run, 1))
+    second = Reloader(settings, Metrics(), Workers(run, 1))
     for reloader in (first, second):
-        reloader.look()
+        reloader.refresh()
         assert reloader.repository.get("shade").version == 1
         assert reloader.refused.keys() == {"routing.json"}
     shutil.rmtree(folder / "shade" / "1")
-    third = Reloader(settings, Metrics(), Peers(run, 2))
-    third.look()
+    third = Reloader(settings, Metrics(), Workers(run, 2))
+    third.refresh()
     assert served(third) == ["shade 2"]
 
 
-def test_workers_see_each_other_until_they_are_gone(folder: Path, tmp_path: Path) -> None:
-    peers = [Peers(tmp_path, slot) for slot in (0, 1)]
-    for each in peers:
-        Reloader(Settings(models=folder), Metrics(), each).look()
-    assert [state["worker"] for state in peers[0].states()] == [0, 1]
-    assert peers[0].states() == peers[1].states()
+def test_workers_see_each_other_until_they_end(folder: Path, tmp_path: Path) -> None:
+    workers = [Workers(tmp_path, slot) for slot in (0, 1)]
+    for each in workers:
+        Reloader(Settings(models=folder), Metrics(), each).refresh()
+    assert [state["worker"] for state in workers[0].states()] == [0, 1]
+    assert workers[0].states() == workers[1].states()
     forget(tmp_path, 1)
-    assert [state["worker"] for state in peers[0].states()] == [0]
+    assert [state["worker"] for state in workers[0].states()] == [0]
 
 
-def test_workers_agree_on_what_the_first_of_them_takes(tmp_path: Path) -> None:
-    first, second = Peers(tmp_path, 0), Peers(tmp_path, 1)
-    assert first.agreed("shade/1", "then", "int8") == "int8"
-    assert second.agreed("shade/1", "then", "float32") == "int8"
-    assert second.agreed("shade/2", "then", "float32") == "float32"
-    assert second.agreed("shade/1", "now", "float32") == "float32"
-    assert first.agreed("shade/1", "now", "int8") == "float32"
-    assert Peers(None, 0).agreed("shade/1", "now", "int8") == "int8"
+def test_workers_agree_on_the_first_proposal(tmp_path: Path) -> None:
+    first, second = Workers(tmp_path, 0), Workers(tmp_path, 1)
+    assert first.agree("shade/1", "int8") == "int8"
+    assert second.agree("shade/1", "float32") == "int8"
+    assert second.agree("shade/2", "float32") == "float32"
+    assert first.agree("shade/2", "int8") == "float32"
+    assert Workers(None, 0).agree("shade/2", "int8") == "int8"
 
 
-def test_what_was_agreed_on_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_state, "SUBJECTS", 3)
-    one = Peers(tmp_path, 0)
+def test_the_oldest_agreements_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_state, "AGREEMENTS", 3)
+    worker = Workers(tmp_path, 0)
     for version in range(5):
-        assert one.agreed(f"shade/{version}", "then", "int8") == "int8"
-    kept = json.loads((tmp_path / worker_state.AGREED).read_bytes())
-    assert [*kept] == ["shade/2", "shade/3", "shade/4"]
-    assert one.agreed("shade/2", "then", "float32") == "int8"
+        assert worker.agree(f"shade/{version}", "int8") == "int8"
+        for path in tmp_path.glob("agreed-*"):  # a clock may be coarser than this loop
+            os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**9))
+    assert len([*tmp_path.glob("agreed-*")]) == 3
+    assert worker.agree("shade/2", "float32") == "int8"
+    assert worker.agree("shade/1", "float32") == "float32"
 
 
-def test_workers_tell_how_they_run_and_run_alike(
+def test_a_full_disk_does_not_stop_a_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Workers(tmp_path / "missing", 0)
+    assert worker.agree("shade/1", "int8") == "int8"
+    worker.publish({"state": "ready"})
+    assert [state["state"] for state in worker.states()] == ["ready"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+
+
+def test_workers_publish_how_they_run_and_run_alike(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_int8(folder / "shade" / "1")
-    peers = [Peers(tmp_path, slot) for slot in (0, 1)]
-    for each, faster in zip(peers, (100.0, 0.0), strict=True):  # the second finds float32 faster
+    workers = [Workers(tmp_path, slot) for slot in (0, 1)]
+    for each, faster in zip(workers, (100.0, 0.0), strict=True):  # the second finds float32 faster
         monkeypatch.setattr("serving.inference.models.model.FASTER", faster)
-        Reloader(Settings(models=folder), Metrics(), each).look()
-    told = [state["models"]["shade"]["running"] for state in peers[0].states()]
-    assert told == [{"1": {"provider": "CPUExecutionProvider", "precision": "int8"}}] * 2
+        Reloader(Settings(models=folder), Metrics(), each).refresh()
+    running = [state["models"]["shade"]["running"] for state in workers[0].states()]
+    assert running == [{"1": {"provider": "CPUExecutionProvider", "precision": "int8"}}] * 2
 
 
 @pytest.fixture
@@ -386,10 +397,10 @@ def ask(client: FlaskClient, query: str = "", request_id: str | None = None) -> 
     return int(answer.json["version"])
 
 
-def test_a_label_chooses_a_version(client: FlaskClient, service: Service, folder: Path) -> None:
+def test_a_label_selects_a_version(client: FlaskClient, service: Service, folder: Path) -> None:
     publish(folder, version=2)
     route(folder, {"labels": {"stable": 1}})
-    service.reloader.look()
+    service.reloader.refresh()
     assert (ask(client), ask(client, "?version=stable")) == (2, 1)
 
 
@@ -398,7 +409,7 @@ def test_the_canary_gets_its_share_and_each_id_the_same_version(
 ) -> None:
     publish(folder, version=2)
     route(folder, {"default": 1, "canary": {"version": 2, "share": 0.3}})
-    service.reloader.look()
+    service.reloader.refresh()
     ids = [f"id-{i}" for i in range(100)]
     chosen = [ask(client, request_id=each) for each in ids]
     assert 15 <= chosen.count(2) <= 45
@@ -409,12 +420,12 @@ def test_the_canary_gets_its_share_and_each_id_the_same_version(
     assert described["canary"] == {"version": 2, "share": 0.3}
 
 
-def test_a_form_that_names_the_model_meets_the_canary_too(
+def test_a_form_that_names_the_model_can_get_the_canary(
     client: FlaskClient, service: Service, folder: Path
 ) -> None:
     publish(folder, version=2)
     route(folder, {"default": 1, "canary": {"version": 2, "share": 1}})
-    service.reloader.look()
+    service.reloader.refresh()
     form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nshade\r\n'
     form += b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     answer = client.post(
@@ -426,10 +437,10 @@ def test_a_form_that_names_the_model_meets_the_canary_too(
     assert answer.json["version"] == 2
 
 
-def test_what_is_refused_is_described(client: FlaskClient, service: Service, folder: Path) -> None:
+def test_refused_versions_are_described(client: FlaskClient, service: Service, folder: Path) -> None:
     truncate(publish(folder, version=2))
     (folder / "routing.json").write_text("[]")
-    service.reloader.look()
+    service.reloader.refresh()
     listed = client.get("/models").json
     assert listed is not None
     assert listed["models"][0]["refused"].keys() == {"shade/2"}
@@ -438,7 +449,7 @@ def test_what_is_refused_is_described(client: FlaskClient, service: Service, fol
     assert worker["refused"]["routing.json"] == "routing.json is []. Expected an object."
 
 
-def test_no_request_fails_while_versions_come_and_go(app: Flask, folder: Path) -> None:
+def test_no_request_fails_while_versions_are_published_and_removed(app: Flask, folder: Path) -> None:
     service, client = app.extensions[SERVICE], Client(app)
     stop, seen = threading.Event(), []
 
@@ -451,9 +462,9 @@ def test_no_request_fails_while_versions_come_and_go(app: Flask, folder: Path) -
         thread.start()
     for _ in range(5):
         publish(folder, version=2)
-        service.reloader.look()
+        service.reloader.refresh()
         shutil.rmtree(folder / "shade" / "2")
-        service.reloader.look()
+        service.reloader.refresh()
     stop.set()
     for thread in threads:
         thread.join()
@@ -466,7 +477,7 @@ def test_no_request_fails_while_versions_come_and_go(app: Flask, folder: Path) -
 def test_a_version_is_freed_after_its_last_request(app: Flask, folder: Path) -> None:
     service: Service = app.extensions[SERVICE]
     publish(folder, version=2)
-    service.reloader.look()
+    service.reloader.refresh()
     client = Client(app)
     assert ask(client) == 2  # type: ignore[arg-type]
     retired = weakref.ref(service.repository.get("shade", 2))
@@ -476,12 +487,12 @@ def test_a_version_is_freed_after_its_last_request(app: Flask, folder: Path) -> 
     late.start()
     until(lambda: bool(service.pipeline.batcher._waiting))
     shutil.rmtree(folder / "shade" / "2")
-    service.reloader.look()
+    service.reloader.refresh()
     gc.collect()
     assert retired() is not None
     batcher = service.pipeline.batcher
     batcher.running = 0
-    service.loop.run(turn(service))
+    service.loop.run(run_next(service))
     late.join()
     assert seen == [2]
     until(lambda: gc.collect() >= 0 and retired() is None)
@@ -491,34 +502,34 @@ def test_probes_and_predictions_are_answered_while_a_version_is_loaded(
     app: Flask, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service: Service = app.extensions[SERVICE]
-    loading, go_on, load = threading.Event(), threading.Event(), service.reloader._load
+    loading, resume, load = threading.Event(), threading.Event(), service.reloader._load
 
-    def slowly(key: str) -> Model:
+    def slowly(key: str, files: Fingerprint) -> Model:
         loading.set()
-        assert go_on.wait(60)
-        return load(key)
+        assert resume.wait(60)
+        return load(key, files)
 
     monkeypatch.setattr(service.reloader, "_load", slowly)
     publish(folder, version=2)
     client = Client(app)
     watch = asyncio.run_coroutine_threadsafe(service.reloader.watch(), service.loop._running())
-    service.loop._running().call_soon_threadsafe(service.reloader.look_now)
+    service.loop._running().call_soon_threadsafe(service.reloader.request_refresh)
     assert loading.wait(60)
     assert client.get("/readyz").status_code == 200
     assert ask(client) == 1  # type: ignore[arg-type]
     listed = client.get("/models").json
     assert listed is not None
     assert listed["workers"][0]["state"] == "loading"
-    go_on.set()
+    resume.set()
     until(lambda: served(service.reloader) == ["shade 1", "shade 2"])
     watch.cancel()
 
 
-async def turn(service: Service) -> None:
-    service.pipeline.batcher._turn(asyncio.get_running_loop())
+async def run_next(service: Service) -> None:
+    service.pipeline.batcher._run_next(asyncio.get_running_loop())
 
 
-def test_a_start_with_nothing_sound_is_told(folder: Path) -> None:
+def test_a_start_without_a_sound_version_fails(folder: Path) -> None:
     truncate(folder / "shade" / "1")
     with pytest.raises(ModelError, match="cannot be loaded by onnxruntime"):
         create_app(Settings(models=folder))

@@ -1,4 +1,4 @@
-"""Finding, loading and self-testing what is published."""
+"""Finding, loading and self-testing the published versions."""
 
 import shutil
 from pathlib import Path
@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from serving.errors import ModelError
-from serving.inference.models.repository import load, load_version
-from serving.inference.models.session import Options
+from serving.inference.models.repository import Repository, load_version
+from serving.inference.models.repository import load as load_all
+from serving.settings import Settings
 from tests.serving.samples import add_int8, png, publish, sum_up
 
-SLOW = 3  # products, beside none
+SLOW = 1  # products, beside none
+
+
+def load(models: Path, **options: Any) -> Repository:
+    return load_all(Settings(models=models, **options))
 
 
 def test_every_version_is_loaded_and_the_highest_is_the_default(tmp_path: Path) -> None:
@@ -33,7 +38,7 @@ def test_a_link_to_a_version_is_a_version(tmp_path: Path) -> None:
         load(tmp_path / "models")
 
 
-def test_hidden_folders_files_and_unpublished_models_do_not_exist(tmp_path: Path) -> None:
+def test_hidden_folders_files_and_unpublished_models_are_ignored(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "README.md").touch()
     (tmp_path / ".cache" / "1").mkdir(parents=True)
@@ -43,7 +48,7 @@ def test_hidden_folders_files_and_unpublished_models_do_not_exist(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["Shade/1", "shade/01", "shade/latest", "shade/0"])
-def test_a_name_against_the_contract_stops_the_start(tmp_path: Path, name: str) -> None:
+def test_a_misnamed_folder_stops_the_start(tmp_path: Path, name: str) -> None:
     publish(tmp_path)
     (tmp_path / name).mkdir(parents=True)
     with pytest.raises(ModelError, match="is not a valid name"):
@@ -67,22 +72,22 @@ def test_a_malformed_routing_stops_the_start(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_all_that_is_broken_is_told_at_once(tmp_path: Path) -> None:
+def test_every_broken_version_is_reported(tmp_path: Path) -> None:
     publish(tmp_path, golden={"light-1": 10})
     publish(tmp_path, name="tint", golden={"dark-1": 240})
-    with pytest.raises(ModelError, match=r"shade 1 takes the golden image .* tint 1 takes the"):
+    with pytest.raises(ModelError, match=r"shade 1 predicts 'dark' for .* tint 1 predicts 'light' for"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"golden": {"light-1": 10}}, "takes the golden image"),
+        ({"golden": {"light-1": 10}}, "for the golden image"),
         ({"golden": {"grey-1": 10}}, "names no label of shade 1. Known: dark, light."),
         ({"golden": {"dark": 10}}, "names no label of shade 1. Known: dark, light."),
     ],
 )
-def test_a_golden_image_that_is_missed_stops_the_start(
+def test_a_wrong_golden_image_stops_the_start(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     publish(tmp_path, **options)
@@ -96,20 +101,20 @@ def test_a_golden_image_that_is_missed_stops_the_start(
 def test_each_file_that_may_serve_answers_the_golden_images(
     tmp_path: Path, precision: str, sound: bool
 ) -> None:
-    path = publish(tmp_path, white=5000.0, products=SLOW)  # float32 finds all dark
+    path = publish(tmp_path, white=5000.0, products=SLOW)  # float32 predicts dark for every image
     add_int8(path)
-    options = Options(precision=precision)
+    settings = Settings(precision=precision)
     if sound:
-        assert load_version(path, options=options).precision == "int8"
+        assert load_version(path, settings).precision == "int8"
     else:
-        with pytest.raises(ModelError, match="takes the golden image"):
-            load_version(path, options=options)
+        with pytest.raises(ModelError, match="for the golden image"):
+            load_version(path, settings)
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
-def test_of_two_precisions_the_one_that_is_agreed_on_serves(tmp_path: Path, precision: str) -> None:
+def test_the_precision_that_the_workers_agreed_on_serves(tmp_path: Path, precision: str) -> None:
     add_int8(path := publish(tmp_path))
-    assert load_version(path, agreed=lambda _: precision).precision == precision
+    assert load_version(path, Settings(), agree=lambda _: precision).precision == precision
 
 
 def test_an_unreadable_golden_image_stops_the_start(tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def cut(path: Path) -> None:
     [
         (tamper, r"model\.onnx is not the file that was published"),
         (add, r"report/more\.png is not listed in SHA256SUMS"),
-        (lose, r"light-1\.png is not there, but listed in SHA256SUMS"),
+        (lose, r"light-1\.png is missing, but listed in SHA256SUMS"),
         (cut, r"SHA256SUMS has the line .* Expected '<64 hex digits>  <file>'"),
     ],
 )

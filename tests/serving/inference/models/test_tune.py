@@ -1,11 +1,11 @@
-"""What is told of measurements, and one real measurement of a moment."""
+"""The report of ``tune``, and one short measurement."""
 
 from pathlib import Path
 
 import pytest
 
-from serving.inference.models import tune
 from serving.__main__ import main
+from serving.inference.models import tune
 from serving.settings import Settings
 from serving.inference.models.tune import Compared, Offline, advice, report
 from tests.serving.samples import add_int8, publish
@@ -27,7 +27,7 @@ def compared(setting: str, *then: float, model: str = "shade 1") -> Compared:
         ((50.0, 51.0, 99.5), 0),
     ],
 )
-def test_what_is_within_the_noise_is_no_difference(then: tuple[float, ...], verdict: int) -> None:
+def test_a_difference_within_the_noise_does_not_count(then: tuple[float, ...], verdict: int) -> None:
     assert compared("CONVSERVE_ARENA=off", *then).verdict == verdict
 
 
@@ -41,36 +41,36 @@ def test_a_setting_that_harms_a_model_is_not_advised() -> None:
     assert advice(results) == []
 
 
-def test_of_the_values_of_one_setting_the_best_is_advised() -> None:
+def test_the_best_value_of_a_setting_is_advised() -> None:
     results = [compared(f"CONVSERVE_INTRA_THREADS={n}", 100 + 20 * n) for n in (2, 8, 4)]
     assert advice([*results, compared("CONVSERVE_ARENA=off", 200)]) == [
         *("CONVSERVE_INTRA_THREADS=8", "CONVSERVE_ARENA=off")
     ]
 
 
-def test_the_report_tells_every_figure_and_ends_with_what_to_set() -> None:
-    told = report(
+def test_the_report_shows_every_figure_and_ends_with_the_advice() -> None:
+    text = report(
         [compared("CONVSERVE_ARENA=off", 1500)],
         {"shade 1": [1, 20, 300, 4000, 5]},
         [Offline("shade 1", 0.0567, 0.01, 1.02)],
     )
-    lines = told.splitlines()
+    lines = text.splitlines()
     assert "| shade 1 | 56.7 | 10.0 | 1.02 |" in lines
     assert "| shade 1 | `CONVSERVE_ARENA=off` | 1 | 100 | 1,500 | 15.00 faster |" in lines
     assert "| shade 1 | 1 | 20 | 300 | 4,000 | 5 |" in lines
     assert lines[-1] == "CONVSERVE_ARENA=off"
 
 
-def test_where_nothing_is_better_nothing_is_advised() -> None:
-    told = report([compared("CONVSERVE_ARENA=off", *STEADY)], {}, [])
-    assert told.endswith("\nNothing beats what is set now by more than the noise.")
+def test_nothing_is_advised_if_nothing_is_faster() -> None:
+    text = report([compared("CONVSERVE_ARENA=off", *STEADY)], {}, [])
+    assert text.endswith("\nNo setting is faster than the current one beyond the noise.")
 
 
-def test_what_is_set_is_compared_with_all_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_other_value_is_compared_with_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "cores", lambda: 4)
-    now, others = tune._ways(Settings(intra_threads=4, precision="int8", arena="off"))
-    assert now.workers == Settings(intra_threads=4).processes
-    assert {way.setting: way.workers for way in others} == {
+    monkeypatch.setattr("serving.settings.cores", lambda: 4)
+    others = tune._others(Settings(intra_threads=4, precision="int8", arena="off"))
+    assert {setting: other.processes for setting, other in others.items()} == {
         "CONVSERVE_PRECISION=float32": 1,
         "CONVSERVE_INTRA_THREADS=1": 4,
         "CONVSERVE_INTRA_THREADS=2": 2,
@@ -88,17 +88,17 @@ def test_the_highest_version_of_each_model_is_measured(
     add_int8(publish(tmp_path, name="both"))
     monkeypatch.setenv("CONVSERVE_MODELS", str(tmp_path))
     assert main(["tune", "--seconds", "0.1"]) == 0
-    told = capsys.readouterr().out
-    assert "| shade 10 | `CONVSERVE_ARENA=off` | 8 | " in told
-    assert "| both 1 | `CONVSERVE_PRECISION=float32` | 1 | " in told
-    assert [line[:10] for line in told.partition("| Graph ")[2].splitlines()[2:4]] == [
+    printed = capsys.readouterr().out
+    assert "| shade 10 | `CONVSERVE_ARENA=off` | 8 | " in printed
+    assert "| both 1 | `CONVSERVE_PRECISION=float32` | 1 | " in printed
+    assert [line[:10] for line in printed.partition("| Graph ")[2].splitlines()[2:4]] == [
         *("| both 1 |", "| shade 10")
     ]
-    assert "shade 2" not in told
-    assert "| shade 10 | `CONVSERVE_PRECISION" not in told
+    assert "shade 2" not in printed
+    assert "| shade 10 | `CONVSERVE_PRECISION" not in printed
 
 
-def test_nothing_to_measure_is_told(
+def test_an_empty_folder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CONVSERVE_MODELS", str(tmp_path))
