@@ -93,6 +93,10 @@ def test_the_connection_persists_as_version_and_client_say(
     assert [each.keep_alive for each in fed(parser, head + b"\r\n")] == [keep_alive]
 
 
+def test_a_new_parser_is_at_a_boundary(parser: Parser) -> None:
+    assert (parser.at_boundary, parser.full, parser.stopped) == (True, False, False)
+
+
 # limits
 
 
@@ -146,9 +150,19 @@ def test_framing_within_a_body_is_bounded_like_a_header(
     assert stopped(parser)
 
 
+@pytest.mark.parametrize("before", [b"", b"2\r\nhi"])
+def test_framing_within_a_body_may_have_32_kb(parser: Parser, before: bytes) -> None:
+    parser.feed(CHUNKED + before)
+    framing = b"\r\n1;"[2 * (not before) :]
+    parser.feed(framing + b"x" * (HEADER_BYTES - len(framing)))
+    assert not stopped(parser)
+    parser.feed(b"x")
+    assert stopped(parser)
+
+
 def test_the_framing_of_long_bodies_is_not_summed_up(parser: Parser) -> None:
     parser.feed(CHUNKED)
-    for _ in range(HEADER_BYTES):
+    for _ in range(HEADER_BYTES // 5):
         parser.feed(b"1\r\nx\r\n")
         body(parser.ready[0])
     parser.feed(b"0\r\n\r\n")
