@@ -20,7 +20,7 @@ serve: .venv/serve/.made ## Serve the models in models/ on port 8000
 	@exec .venv/serve/bin/python -m serving
 
 .PHONY: train
-train: .venv/train/.made ## Train and publish; MODEL=digits for one of them
+train: .venv/train/.made ## Train and publish the models; MODEL=digits for one
 	.venv/train/bin/python -m training train $(MODEL)
 
 .PHONY: bench-train
@@ -32,8 +32,12 @@ bench: .venv/bench/.made ## Measure the service beside FastAPI and Flask (needs 
 	.venv/bench/bin/python -m bench.throughput.serving $(ARGS)
 
 .PHONY: test
-test: .venv/dev/.made ## Run the tests; with DATA_DIR set, those on the real data too
-	.venv/dev/bin/python -m pytest $(ARGS)
+test: .venv/dev/.made ## Run the tests on all cores; with DATA_DIR set, those on the real data too
+	.venv/dev/bin/python -m pytest -n auto --dist loadfile -m "not system" $(ARGS)
+
+.PHONY: test-system
+test-system: .venv/dev/.made ## Run the tests that need other programs (see .ci/run)
+	.venv/dev/bin/python -m pytest -m system $(ARGS)
 
 .PHONY: lint
 lint: .venv/dev/.made ## Check style and types
@@ -43,14 +47,14 @@ lint: .venv/dev/.made ## Check style and types
 	.venv/dev/bin/hadolint Dockerfile.serve Dockerfile.train
 
 .PHONY: check
-check: test lint ## What CI runs
+check: test test-system lint ## Run what CI runs
 
 .PHONY: docs
-docs: .venv/dev/.made ## Write the generated tables into README.md
+docs: .venv/dev/.made ## Write the generated tables of README.md and docs/reference/
 	.venv/dev/bin/python -m tests.tables
 
 .PHONY: pins
-pins: ## Compile requirements/ anew from pyproject.toml (needs uv)
+pins: ## Compile requirements/ again from pyproject.toml (needs uv)
 	for extra in serve serve-gpu train train-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
 	$(COMPILE) --extra train --extra train-jax -o requirements/train-jax.txt
 	$(COMPILE) --extra serve --extra bench -o requirements/bench.txt

@@ -26,7 +26,7 @@ from training.data.datasets import test_uploads as uploads_of
 from training.data.pixels import encode_png, stretch
 from training.evaluation import calibration, cost, scoring
 from training.fitting.fit import fit
-from training.publishing import to_onnx
+from training.publishing import versions
 from training.publishing.publish import publish
 
 
@@ -160,11 +160,11 @@ def test_the_sets_over_http_are_those_of_the_file(
     threshold = json.loads(described(file)["conformal"])[coverage]
     for image, row in zip(images, scoring.probabilities(file, images), strict=True):
         path = f"/predict/brightness?coverage={coverage}"
-        told = service.json("POST", path, encode_png(image), Content_Type="image/png")
+        answer = service.json("POST", path, encode_png(image), Content_Type="image/png")
         expected = {
             label for label, p in zip(("dark", "light"), row, strict=True) if p >= threshold
         }
-        assert set(told["predictions"][0]["set"]) == expected
+        assert set(answer["predictions"][0]["set"]) == expected
 
 
 @pytest.mark.real_data
@@ -187,7 +187,7 @@ def test_mnist_passes_the_digit_policy_unchanged(real_dir: Path) -> None:
 
 
 def test_serving_reads_the_sums_that_training_writes(tmp_path: Path) -> None:
-    with to_onnx.publication(tmp_path, "digits", 1) as folder:
+    with versions.publication(tmp_path, "digits", 1) as folder:
         (folder / "golden").mkdir()
         (folder / "golden" / "7-0.png").write_bytes(b"seven")
         (folder / "model.onnx").write_bytes(b"graph")

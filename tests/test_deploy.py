@@ -1,4 +1,4 @@
-"""What deploy/ says is what the programs understand."""
+"""The files in deploy/ match the programs."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ POD = JOB["spec"]["template"]["spec"]
 ENVIRONMENT = {each["name"]: each["value"] for each in CONTAINER["env"]}
 
 
-def test_the_job_runs_a_command_of_ours() -> None:
+def test_the_job_runs_a_command_of_the_training_half() -> None:
     options = _parser().parse_args(CONTAINER["args"])
     mounted = {Path(mount["mountPath"]) for mount in CONTAINER["volumeMounts"]}
     assert {options.data_dir, options.runs, options.models, Path("/tmp")} == mounted
@@ -36,13 +36,13 @@ def test_every_pod_of_the_job_finds_its_host() -> None:
     assert JOB["spec"]["parallelism"] == count
     assert JOB["spec"]["completionMode"] == "Indexed"
     for index in range(count):
-        told = ENVIRONMENT | {"JOB_COMPLETION_INDEX": str(index)}
+        environment = ENVIRONMENT | {"JOB_COMPLETION_INDEX": str(index)}
         (port,) = SERVICE["spec"]["ports"]
         first = f"{JOB['metadata']['name']}-0.{SERVICE['metadata']['name']}:{port['port']}"
-        assert launcher.find(options, told) == launcher.Hosts(first, count, index)
+        assert launcher.find(options, environment) == launcher.Hosts(first, count, index)
 
 
-def test_the_service_gives_the_pods_their_names() -> None:
+def test_the_service_names_the_pods() -> None:
     assert POD["subdomain"] == SERVICE["metadata"]["name"]
     assert SERVICE["spec"]["clusterIP"] == "None"
     assert list(SERVICE["spec"]["selector"].values()) == [JOB["metadata"]["name"]]
@@ -52,7 +52,7 @@ def test_the_service_gives_the_pods_their_names() -> None:
     ("action", "errors"),
     [("FailJob", {UsageError, DataError, BelowGate}), ("Ignore", {Preempted, HostLost})],
 )
-def test_the_job_is_retried_by_our_exit_codes(action: str, errors: set[Any]) -> None:
+def test_the_exit_codes_decide_the_retries_of_the_job(action: str, errors: set[Any]) -> None:
     rules = [
         rule
         for rule in JOB["spec"]["podFailurePolicy"]["rules"]
@@ -63,12 +63,12 @@ def test_the_job_is_retried_by_our_exit_codes(action: str, errors: set[Any]) -> 
     assert all(rule["onExitCodes"]["containerName"] == CONTAINER["name"] for rule in rules)
 
 
-def test_a_pod_may_end_in_peace() -> None:
+def test_a_pod_has_time_to_stop() -> None:
     assert POD["restartPolicy"] == "Never"
     assert POD["terminationGracePeriodSeconds"] > 2 * launcher.GRACE
 
 
-def test_both_environments_that_serve_hold_the_same() -> None:
+def test_both_serving_extras_name_the_same_packages() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
         "optional-dependencies"
     ]
@@ -82,3 +82,12 @@ def test_both_environments_that_serve_hold_the_same() -> None:
         for each in serve:
             package = re.split("[>[]", each)[0]
             assert re.search(rf"^{package}(\[.*\])?==", pins, re.MULTILINE), each
+
+
+def test_commit_hooks_and_hosted_ci_run_what_make_lint_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    lint = (ROOT / "Makefile").read_text("utf-8").partition("\nlint:")[2].partition("\n\n")[0]
+    programs = {hook["entry"].split()[0] for repo in hooks for hook in repo["hooks"]}
+    assert programs == set(re.findall(r"\S+/bin/\S+", lint))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert {"run": "make check"} in workflow["jobs"]["check"]["steps"]

@@ -20,6 +20,7 @@ FLOORS = {
         *("training.recipes", "training.evaluation", "training.fitting", "training.publishing"),
         *("training.commands", "training.__main__"),
     ],
+    "convserve": ["convserve"],  # starts both halves by name, imports neither
     "bench": [
         *("bench", "bench.rig", "bench.reporting", "bench.clients", "bench.throughput.peers"),
         *("bench.throughput", "bench.robustness", "bench.accuracy"),

@@ -45,7 +45,7 @@ def test_a_command_gets_the_answer_that_it_prints(
     assert json.loads(rounded(done.stdout)) == json.loads(rounded(printed))
 
 
-def test_the_client_prints_what_it_is_said_to(
+def test_the_client_prints_the_documented_output(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = re.search(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", PAGE, re.DOTALL)
@@ -62,7 +62,7 @@ def test_there_is_a_command_for_each_protocol() -> None:
     assert {re.search(r"/v\d", command)[0] for command, _ in CONSOLE} == {"/v1", "/v2"}  # type: ignore[index]
 
 
-def test_the_bound_it_tells_is_the_code_s() -> None:
+def test_the_documented_bound_is_that_of_the_code() -> None:
     from serving.api.tensors import NUMBERS
 
     assert f"bounded to {NUMBERS:,} numbers" in PAGE

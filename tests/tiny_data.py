@@ -1,6 +1,6 @@
-"""Write a tiny data folder in the official layouts: small, learnable, different on every picture.
+"""Write a tiny data folder in the official layouts: small, learnable, every image different.
 
-Every class is a bright square at its own place (digits, things) or on its own side (pets).
+Every class is a bright square at a different place (digits, things) or side (pets).
 """
 
 import gzip
@@ -19,7 +19,7 @@ TRAIN, TEST = 30, 10  # images of each class; a fifth of the former becomes vali
 
 
 def write_tiny_data(data_dir: Path) -> Path:
-    """Write all three sets, 300 + 100, 300 + 100 and 60 + 20 images, and give ``data_dir``."""
+    """Write all three sets, 300 + 100, 300 + 100 and 60 + 20 images; return ``data_dir``."""
     write_mnist(data_dir / "mnist")
     write_cifar10(data_dir / "cifar-10-batches-bin")
     write_pets(data_dir / "PetImages")
@@ -69,7 +69,7 @@ def write_pets(folder: Path) -> None:
 
 
 def pet_numbers(kind: str) -> list[int]:
-    """Give the lowest published numbers that put 20, 10 and 10 pictures into the splits."""
+    """Return the lowest published numbers that put 20, 10 and 10 images into the splits."""
     wanted = {"train": 20, "validation": 10, "test": 10}
     numbers = []
     for number in range(2_000):
@@ -89,7 +89,7 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
 def squares(
     each: int, *, side: int, channels: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give ``each`` images of ten classes: dark noise, and a bright square where the class says."""
+    """Return ``each`` images of ten classes: dark noise, and a bright square placed by class."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.repeat(np.arange(10, dtype=np.uint8), each))
     shape = (len(labels), side, side, channels)

@@ -1,10 +1,10 @@
 """The command line of the training half.
 
-Keras is imported by the commands that need it, so that a wrong option is told at once.
+Keras is imported by the commands that need it, so that a wrong option is reported at once.
 
-Exit codes: 0 done, 1 a failure of ours or of the machine, 2 wrong usage, 3 the data, 4 below the
-recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host, 130 by Ctrl-C: the
-same command goes on.
+Exit codes: 0 done, 1 an internal failure or a failure of the machine, 2 wrong usage, 3 bad data,
+4 below the recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host, 130
+stopped by Ctrl-C. After 75 and 130 the same command resumes.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
+from training import recipes
 from training.commands import train
 from training.commands.options import parser
 from training.data.datasets import test_uploads
@@ -27,23 +28,23 @@ BACKENDS = {"tensorflow": "train", "jax": "train-jax"}  # by the extra that inst
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
-    told = _parser().parse_args(arguments)
-    told.arguments = sys.argv[1:] if arguments is None else list(arguments)
-    told.command = shlex.join(["python", "-m", "training", *told.arguments])
-    told.verbose = 1 if sys.stdout.isatty() else 2  # of Keras: a bar, or a line for each epoch
-    told.backend = os.environ.get("KERAS_BACKEND")
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options.command = shlex.join(["python", "-m", "training", *options.arguments])
+    options.verbose = 1 if sys.stdout.isatty() else 2  # of Keras: a bar, or a line for each epoch
+    options.backend = os.environ.get("KERAS_BACKEND")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device that is not there
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it logs every device that is missing
     try:
         _check_backend(os.environ["KERAS_BACKEND"])
-        told.run(told)
+        options.run(options)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
-    except KeyboardInterrupt:  # twice: nothing was saved
-        print("Stopped. The same command goes on from its checkpoint.", file=sys.stderr)
+    except KeyboardInterrupt:  # the second Ctrl-C: the current step is lost
+        print("Stopped. The same command resumes from its checkpoint.", file=sys.stderr)
         return 130
     return 0
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_backend(name: str) -> None:
-    """See, before Keras does, that its backend is there: it would raise through many frames."""
+    """Report a missing backend before Keras raises a long traceback."""
     if name not in BACKENDS:
         raise UsageError(f"KERAS_BACKEND is {name!r}. Expected {' or '.join(BACKENDS)}.")
     if importlib.util.find_spec(name) is None:
@@ -71,9 +72,7 @@ def _check_backend(name: str) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    from training.modelling import recipe
-
-    for entry in map(recipe.find, recipe.names()):
+    for entry in map(recipes.find, recipes.names()):
         mark = (
             "recommended" if entry.recommended else "" if entry.gives_classes else "reproduce only"
         )
@@ -86,35 +85,27 @@ def _list(_options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     from training.commands.reproduce import reproduce
 
-    reproduce(
-        options.names,
-        seeds=options.seeds,
-        runs=options.runs,
-        page=options.page or options.runs / "reproduction.md",
-        data_dir=options.data_dir,
-        precision=options.precision,
-        command=options.command,
-        verbose=options.verbose,
-    )
+    reproduce(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluation import published, scoring
-    from training.modelling import recipe
 
     name, version = published.parse(options.name)
     if options.photographed and not (options.url and name == "digits"):
-        raise UsageError("--photographed is for digits over HTTP: give --url and the model digits.")
+        raise UsageError(
+            "--photographed is for digits over HTTP. Expected: --url and the model digits."
+        )
     if options.url and not options.url.startswith(("http://", "https://")):
         raise UsageError(f"Expected an address that begins with http://, not {options.url!r}.")
-    dataset = recipe.find(name).dataset
+    dataset = recipes.find(name).dataset
     if options.url:
         uploads = test_uploads(dataset, data_dir=options.data_dir)
         sent = scoring.photographed(uploads) if options.photographed else uploads
         result = scoring.over_http(options.url, name, sent, version=version)
     else:
         file = published.find(options.name, options.models).file
-        result = scoring.file(file, dataset, data_dir=options.data_dir)
+        result = scoring.score(*scoring.on_test(file, dataset, data_dir=options.data_dir))
     print(f"{options.name}: {result}")
 
 

@@ -1,19 +1,19 @@
-"""Everything that stops a training command, each with the exit code of the process.
+"""Every error that stops a training command, each with the exit code of the process.
 
-Knows nothing of Keras, of HTTP or of files; what those raise is translated where they are called.
+Knows nothing of Keras, HTTP or files; foreign exceptions are translated where they are raised.
 
 TrainingError           1   the root
-├── UsageError          2   a name or an option that this command does not have
+├── UsageError          2   an unknown name or option
 │   └── RunMismatch     2   a run folder that belongs to another run
 ├── DataError           3   a data set that cannot be fetched, read or trusted
-│   └── UnreadableImage 3   bytes that are no picture; a reader may count it and go on
-├── ExportMismatch      1   the exported file does not answer as the network does
+│   └── UnreadableImage 3   bytes that are not an image; a reader may count it and continue
+├── ExportMismatch      1   the exported file and the network answer differently
 ├── PublishFailed       1   a version that cannot be written
 ├── RunFailed           1   a run folder that cannot be read or written, or that is in use
-├── Diverged            1   a loss that is no number any more
-├── ServiceFailed       1   a running service that does not answer
-├── BelowGate           4   the exported model is less accurate than its recipe demands
-├── HostLost            75  another host is gone; the same command on all of them resumes
+├── Diverged            1   a loss that is not a finite number
+├── ServiceFailed       1   a running service that fails to answer
+├── BelowGate           4   an exported model below its recipe's accuracy gate
+├── HostLost            75  another host is lost; the same command on all of them resumes
 └── Preempted           75  stopped by SIGTERM; the same command resumes
     └── Interrupted    130  stopped by Ctrl-C; the same command resumes
 """
@@ -28,9 +28,13 @@ class TrainingError(Exception):
 
 
 class UsageError(TrainingError):
-    """A name or an option that this command does not have."""
+    """An unknown name or option."""
 
     exit_code = 2
+
+
+class RunMismatch(UsageError):
+    """A run folder that belongs to another run."""
 
 
 class DataError(TrainingError):
@@ -40,45 +44,11 @@ class DataError(TrainingError):
 
 
 class UnreadableImage(DataError):
-    """Bytes that are no picture; a reader may count it and go on."""
-
-
-class BelowGate(TrainingError):
-    """The exported model is less accurate than its recipe demands."""
-
-    exit_code = 4
-
-
-class Preempted(TrainingError):
-    """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
-
-    exit_code = 75
-
-
-class Interrupted(Preempted):
-    """Stopped by hand; the same command resumes (130 is what shells tell of Ctrl-C)."""
-
-    exit_code = 130
-
-
-class HostLost(TrainingError):
-    """Another host is gone; the same command on all of them resumes."""
-
-    exit_code = 75
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Another host has ended or did not come: its log says why. The same command on every "
-            "host goes on from the last checkpoint."
-        )
-
-
-class RunMismatch(UsageError):
-    """A run folder that belongs to another run."""
+    """Bytes that are not an image; a reader may count it and continue."""
 
 
 class ExportMismatch(TrainingError):
-    """The exported file does not answer as the network does."""
+    """The exported file and the network answer differently."""
 
 
 class PublishFailed(TrainingError):
@@ -90,8 +60,38 @@ class RunFailed(TrainingError):
 
 
 class Diverged(TrainingError):
-    """A loss that is no number any more."""
+    """A loss that is not a finite number."""
 
 
 class ServiceFailed(TrainingError):
-    """A running service that does not answer."""
+    """A running service that fails to answer."""
+
+
+class BelowGate(TrainingError):
+    """An exported model below its recipe's accuracy gate."""
+
+    exit_code = 4
+
+
+class Preempted(TrainingError):
+    """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class Interrupted(Preempted):
+    """Stopped by Ctrl-C; the same command resumes (130 is the shells' code for SIGINT)."""
+
+    exit_code = 130
+
+
+class HostLost(TrainingError):
+    """Another host is lost; the same command on all of them resumes."""
+
+    exit_code = 75
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another host has ended or never joined; its log says why. The same command on every "
+            "host resumes from the last checkpoint."
+        )

@@ -1,7 +1,6 @@
-"""Locks between processes: a file that one of them holds, and that the kernel takes from it when it
-ends, however it ends.
+"""Locks between processes: a file that one process holds, released by the kernel when it ends.
 
-Knows files only; what it means that another process holds one is its caller's to say.
+Knows files only; what a held lock means is for the caller to say.
 """
 
 import fcntl
@@ -15,18 +14,19 @@ log = logging.getLogger(__name__)
 
 
 def take(path: Path, *, waiting: str = "") -> IO[bytes]:
-    """Make and lock the file; it is held until what is returned is closed. Where another process
-    holds it, log ``waiting`` and wait.
+    """Create and lock a file, and return it; closing it releases the lock.
+
+    If another process holds the lock, log ``waiting`` and wait.
 
     Raises:
-        BlockingIOError: another process holds it, and there is nothing to log.
-        OSError: the file cannot be made or locked.
+        BlockingIOError: if another process holds the lock and ``waiting`` is empty.
+        OSError: if the file cannot be created or locked.
     """
     while True:
         file = path.open("ab")
         try:
             _lock(file, waiting)
-            with suppress(FileNotFoundError):  # its holder may have removed it as we waited
+            with suppress(FileNotFoundError):  # the holder may have removed it in the meantime
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file
         except BaseException:

@@ -1,4 +1,4 @@
-"""What the service knows of its own accuracy, and what that costs.
+"""How well the service knows its own accuracy, and what that costs.
 
-May import the rig, reporting and clients.
+Imports the rig, reporting, clients, and the halves that it measures.
 """

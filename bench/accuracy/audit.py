@@ -1,6 +1,6 @@
-"""What the database holds and what Prometheus saw of it, beside what was sent.
+"""Compare the labels in the database and the counters in Prometheus with what was sent.
 
-Knows the table of labels and the counter of feedback; knows nothing of who sent, or of kills.
+Knows the table of labels and the counter of feedback; knows nothing of clients or kills.
 """
 
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.rig.postgres import asked
+from bench.rig.postgres import query
 from bench.rig.prometheus import Prometheus
 
 COUNTER = "convserve_feedback_total"
@@ -32,51 +32,44 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """The counter that counts it."""
+        """The labels of the counter that counts this row."""
         return self.replica, f"{self.correct}".lower()
 
 
 def rows(address: str) -> list[Row]:
-    """All of them."""
-    told = asked(
-        address, "SELECT id, label, predicted = label, replica, labelled_at FROM convserve_labels"
-    )
-    return [Row(*each) for each in told]
+    """Return all labels."""
+    statement = "SELECT id, label, predicted = label, replica, labelled_at FROM convserve_labels"
+    return [Row(*each) for each in query(address, statement)]
 
 
 def counts(address: str) -> tuple[int, int]:
-    """How many rows there are, and how many ids in them, as the database counts."""
-    ((found, different),) = asked(
+    """Return the numbers of rows and of different ids, as the database counts them."""
+    ((found, different),) = query(
         address, "SELECT count(*), count(DISTINCT id) FROM convserve_labels"
     )
     return int(found), int(different)
 
 
 def differing(found: Iterable[Row], sent: Mapping[str, str]) -> int:
-    """Ids whose label was lost, came from nowhere, or is not the one that was sent."""
+    """Return the number of ids whose label is missing, was never sent, or differs."""
     there = {each.id: each.label for each in found}
     return sum(there.get(key) != sent.get(key) for key in there.keys() | sent.keys())
 
 
-def told(fell: Counter[str]) -> str:
-    """For a table."""
-    return "; ".join(f"`{name}`: {count}" for name, count in fell.most_common()) or "none"
-
-
 @dataclass(frozen=True)
-class Seen:
+class Scraped:
     """The counters of all replicas, as scraped."""
 
-    counters: Mapping[Key, Sequence[tuple[float, float]]]  # when it was asked, and what it told
-    took: Mapping[tuple[str, float], float]  # the seconds of a replica's scrape at that time
+    counters: Mapping[Key, Sequence[tuple[float, float]]]  # time of each scrape, and the value
+    took: Mapping[tuple[str, float], float]  # seconds of the scrape of a replica at that time
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """The number of samples."""
         return sum(map(len, self.counters.values()))
 
     def ahead(self, found: Iterable[Row]) -> int:
-        """Samples above the number of rows that the replica had written when it had answered."""
+        """Count samples above the number of rows that the replica had written by its answer."""
         written = defaultdict[Key, list[float]](list)
         for each in sorted(found, key=lambda row: row.at):
             written[each.key].append(each.at)
@@ -87,7 +80,7 @@ class Seen:
         )
 
     def off(self, found: Iterable[Row], since: float) -> int:
-        """Samples since a time that are not the number of rows, all of which are older."""
+        """Count samples since a time that differ from the number of rows, all of them older."""
         number = Counter(each.key for each in found)
         return sum(
             value != number[key]
@@ -98,21 +91,25 @@ class Seen:
 
 
 def falls(samples: Sequence[tuple[float, float]]) -> int:
-    """How often a counter was below what it had been, which Prometheus takes for a new start."""
+    """Count how often a counter fell, which Prometheus interprets as a restart."""
     return sum(after[1] < before[1] for before, after in pairwise(samples))
 
 
 def fallen(prometheus: Prometheus, seconds: float) -> Counter[str]:
-    """How often which of the counters that come from the database fell in the last so many
-    seconds."""
+    """Count the falls of each counter computed from the database, in the last ``seconds``."""
     found = Counter[str]()
     for each in prometheus.instant(f'{{__name__=~"{FROM_ROWS}"}}[{max(1, round(seconds))}s]'):
         found[each.labels["__name__"]] += falls(each.samples)
     return +found
 
 
-def seen(prometheus: Prometheus, seconds: float) -> Seen:
-    """What was scraped in the last so many seconds, of one version of one model."""
+def listed(fallen: Counter[str]) -> str:
+    """Format the counters that fell."""
+    return "; ".join(f"`{name}`: {count}" for name, count in fallen.most_common())
+
+
+def scraped(prometheus: Prometheus, seconds: float) -> Scraped:
+    """Return the samples of the last ``seconds``, of one version of one model."""
     span = f"[{max(1, round(seconds))}s]"
     counters = {
         (each.labels["instance"], each.labels["correct"]): each.samples
@@ -123,4 +120,4 @@ def seen(prometheus: Prometheus, seconds: float) -> Seen:
         for each in prometheus.instant(f"scrape_duration_seconds{span}")
         for at, value in each.samples
     }
-    return Seen(counters, took)
+    return Scraped(counters, took)

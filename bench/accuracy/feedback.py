@@ -1,8 +1,8 @@
-"""100,000 labels, 30 % of them twice, while workers are killed: is the accuracy true to the last?
+"""100,000 labels, 30 % of them twice, while workers are killed: is the accuracy exact at the end?
 
-Two replicas, one PostgreSQL, one Prometheus. Clients post labels for ids that were predicted
-before, some of them wrong on purpose, each until it is answered. Then the replicas are stopped and
-started again, and what the database holds and Prometheus computes is held against what was sent.
+Two replicas, one PostgreSQL, one Prometheus. Clients post labels for earlier predictions, some of
+them wrong on purpose, each until it is answered. Then the replicas are restarted, and the rows of
+the database and the figures of Prometheus are compared with what was sent.
 """
 
 import argparse
@@ -18,43 +18,45 @@ from pathlib import Path
 
 from bench.accuracy import audit
 from bench.clients import bodies
-from bench.clients.feedback_posts import Post, Posted, Poster, labelled, posters, repeated
+from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
 from bench.clients.labels import Predicted, predict, published
-from bench.clients.traffic import Outcome
+from bench.clients.traffic import Outcome, blameless
+from bench.reporting import promises
 from bench.reporting.figures import number, percentile
-from bench.reporting.promises import ACCURACY, Promise, add_page, told
+from bench.reporting.promises import Promise, equal, fact, none_of, nothing
 from bench.rig.environment import require
+from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.postgres import postgres
 from bench.rig.prometheus import Prometheus, prometheus
 from bench.rig.replicas import KEY, addresses, replicas
 from bench.rig.service import Server, newest, only
-from bench.robustness.kills import Kill, blameless, kill, wait_for_workers
 
 MODEL = "digits"
 FORM = 64  # images of a request
-PREDICTING = 4  # requests at once: as many images as the queue of one worker holds
+PREDICTING = 4  # concurrent requests: as many images as the queue of one worker holds
 TWICE = 0.3  # of all posts
 WRONG = 0.12  # of the labels, on purpose
 SETTLED = 3.0  # seconds of scrapes after the restart
+EXCUSED = "but for those of killed workers"
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What the clients saw, and what was done meanwhile."""
+    """What the clients saw, and which workers were killed meanwhile."""
 
-    posted: Sequence[Posted]
+    posts: Sequence[PostOutcome]
     outcomes: Mapping[str, Sequence[Outcome]]  # of each try, by replica
     kills: Mapping[str, Sequence[Kill]]
     seconds: float
 
     @property
     def tries(self) -> list[Outcome]:
-        """Those at all replicas."""
+        """The outcomes of all replicas."""
         return [each for several in self.outcomes.values() for each in several]
 
     @property
-    def strange(self) -> int:
-        """Connections that broke, but for those of killed workers."""
+    def unexplained(self) -> int:
+        """The number of broken connections to workers that were not killed."""
         return sum(
             each.broke and not blameless(each, self.kills[name])
             for name, several in self.outcomes.items()
@@ -64,20 +66,20 @@ class Sent:
 
 @dataclass(frozen=True)
 class Found:
-    """What the database holds, and what Prometheus tells, after the restart."""
+    """The content of the database and the figures of Prometheus after the restart."""
 
     rows: Sequence[audit.Row]
     counts: tuple[int, int]
-    seen: audit.Seen
-    fell: Counter[str]
+    scraped: audit.Scraped
+    fallen: Counter[str]
     right: float
     total: float
     accuracy: float
-    stopped: float  # when no replica was there any more, in seconds since 1970
+    stopped: float  # when all replicas had stopped, in seconds since 1970
 
 
-def predicted(servers: Sequence[Server], count: int) -> list[Predicted]:
-    """So many ids, from one replica after another."""
+def predictions(servers: Sequence[Server], count: int) -> list[Predicted]:
+    """Return predictions of the replicas in turn."""
     pictures = list(islice(cycle(published(MODEL)), count))
     forms = [pictures[place : place + FORM] for place in range(0, count, FORM)]
     with ThreadPoolExecutor(PREDICTING) as threads:
@@ -86,7 +88,7 @@ def predicted(servers: Sequence[Server], count: int) -> list[Predicted]:
 
 
 def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse.Namespace) -> Sent:
-    """Post all, and kill a worker now and then until the last was answered."""
+    """Post all labels, and kill a worker now and then until the last post is answered."""
     rng = random.Random(options.seed)
     kills: dict[str, list[Kill]] = {name: [] for name in servers}
     began = time.monotonic()
@@ -98,15 +100,15 @@ def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse
     seconds = time.monotonic() - began
     outcomes = {
         name: [
-            each for client in clients for each in since_the_last(client.clients[place].outcomes)
+            each for client in clients for each in with_idle_time(client.clients[place].outcomes)
         ]
         for place, name in enumerate(servers)
     }
-    return Sent([each for client in clients for each in client.posted], outcomes, kills, seconds)
+    return Sent([each for client in clients for each in client.outcomes], outcomes, kills, seconds)
 
 
-def since_the_last(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
-    """Each from the answer before it on: its connection may have broken while it lay idle."""
+def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
+    """Extend each outcome to the end of the previous one: an idle connection may break too."""
     ended: float | None = None
     for each in outcomes:
         began = each.began if ended is None else ended
@@ -115,37 +117,37 @@ def since_the_last(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
 
 
 def posting(clients: Sequence[Poster], seconds: float) -> bool:
-    """Whether some still post after so many seconds; known at once where none does."""
+    """Wait up to ``seconds``; return False as soon as no client is posting any more."""
     end = time.monotonic() + seconds
     for client in clients:
         client.join(max(0.0, end - time.monotonic()))
     return any(client.is_alive() for client in clients)
 
 
-def measured(models: Path, options: argparse.Namespace) -> tuple[list[Post], Sent, Found]:
-    """The whole of it; the posts are one for each id."""
+def run(models: Path, options: argparse.Namespace) -> tuple[list[Post], Sent, Found]:
+    """Run the benchmark; return the posts, one for each id, and what was sent and found."""
     rng, ports, began = random.Random(options.seed), addresses(), time.time()
     again = round(TWICE * options.posts)
     with postgres() as database, prometheus(ports) as watching:
         with replicas(models, database, ports) as servers:
-            ids = predicted(list(servers.values()), options.posts - again)
-            posts = labelled(ids, list(bodies.pictures(MODEL)), wrong=WRONG, rng=rng)
+            ids = predictions(list(servers.values()), options.posts - again)
+            posts = make_posts(ids, list(bodies.pictures(MODEL)), wrong=WRONG, rng=rng)
             sent = send(servers, repeated(posts, again, rng), options)
             for each in servers.values():
                 wait_for_workers(each)
         stopped = time.time()
         with replicas(models, database, ports):
             watching.scraped(time.time() + SETTLED)
-            return posts, sent, look(database, watching, began=began, stopped=stopped)
+            return posts, sent, look_up(database, watching, time.time() - began, stopped)
 
 
-def look(database: str, watching: Prometheus, *, began: float, stopped: float) -> Found:
-    """After the restart."""
+def look_up(database: str, watching: Prometheus, seconds: float, stopped: float) -> Found:
+    """Query the database and Prometheus for the last ``seconds``."""
     return Found(
         audit.rows(database),
         audit.counts(database),
-        audit.seen(watching, time.time() - began),
-        audit.fallen(watching, time.time() - began),
+        audit.scraped(watching, seconds),
+        audit.fallen(watching, seconds),
         watching.value(audit.RIGHT),
         watching.value(audit.ALL),
         watching.value(f"{audit.RIGHT} / {audit.ALL}"),
@@ -154,116 +156,95 @@ def look(database: str, watching: Prometheus, *, began: float, stopped: float) -
 
 
 def keys(posts: Sequence[Post]) -> dict[str, str]:
-    """The label that was sent for each id, under the name that the database gives it."""
+    """Return the label that was sent for each id, by the id's key in the database."""
     from serving.feedback.ids import Signer
 
     signer = Signer([KEY], days=1)
     return {signer.read(each.id).key: each.label for each in posts}
 
 
-def judged(
-    posts: Sequence[Post], sent: Sent, found: Found, named: Mapping[str, str]
+def judge(
+    posts: Sequence[Post], sent: Sent, found: Found, expected: Mapping[str, str]
 ) -> list[Promise]:
-    """The lines of the table."""
-    return [*answered(sent), *stored(found, named), *computed(posts, found)]
+    """Return the rows of the table."""
+    return [*judge_answers(sent), *judge_rows(found, expected), *judge_figures(posts, found)]
 
 
-def answered(sent: Sent) -> list[Promise]:
-    """What the clients were told."""
-    kept = sum(each.kept for each in sent.posted)
-    statuses = Counter(each.status for each in sent.tries)
+def judge_answers(sent: Sent) -> list[Promise]:
+    """Return the rows about the answers to clients."""
+    kept, posts, tries = sum(each.kept for each in sent.posts), len(sent.posts), sent.tries
+    statuses = Counter(each.status for each in tries)
     odd = {k: v for k, v in sorted(statuses.items()) if k not in (0, 200, 503)}
-    recorded = Counter(e.post.id for e in sent.posted if e.answer.startswith("recorded"))
-    twice = sum(count > 1 for count in recorded.values())
-    retries = len(sent.tries) - len(sent.posted)
-    took = [each.seconds * 1000 for each in sent.posted]
+    recorded = Counter(e.post.id for e in sent.posts if e.answer.startswith("recorded"))
+    took = [each.seconds * 1000 for each in sent.posts]
     p50, p99 = (number(percentile(took, share)) for share in (0.5, 0.99))
+    kept_of, broke_of = f"{kept:,} of {posts:,}", f" of {statuses[0]}"
     return [
-        Promise(
-            "posts answered 200, and judged rightly",
-            "all",
-            f"{kept:,} of {len(sent.posted):,}",
-            kept == len(sent.posted),
-        ),
-        Promise("posts a second", "", number(len(sent.posted) / sent.seconds)),
-        Promise("a post with all its tries: median · p99", "", f"{p50} · {p99} ms"),
-        Promise("kills", "", f"{sum(map(len, sent.kills.values()))}"),
-        Promise("tries that were repeated", "", f"{retries:,}"),
-        Promise("of these answered 503", "", f"{statuses[503]:,}"),
-        Promise(
-            "connections that broke, but for those of killed workers",
-            "0",
-            f"{sent.strange} of {statuses[0]}",
-            not sent.strange,
-        ),
-        Promise("other statuses than 200 and 503", "none", f"{odd or 'none'}", not odd),
-        Promise("ids answered `recorded` twice", "0", f"{twice}", not twice),
+        Promise("posts answered 200, and judged correctly", "all", kept_of, kept == posts),
+        fact("posts a second", number(posts / sent.seconds)),
+        fact("a post with all its tries: median · p99", f"{p50} · {p99} ms"),
+        fact("kills", f"{sum(map(len, sent.kills.values()))}"),
+        fact("tries that were repeated", f"{len(tries) - posts:,}"),
+        fact("of these answered 503", f"{statuses[503]:,}"),
+        none_of(f"connections that broke, {EXCUSED}", sent.unexplained, broke_of),
+        nothing("other statuses than 200 and 503", f"{odd or ''}"),
+        none_of("ids answered `recorded` twice", sum(count > 1 for count in recorded.values())),
     ]
 
 
-def stored(found: Found, named: Mapping[str, str]) -> list[Promise]:
-    """What the database holds."""
-    differing = audit.differing(found.rows, named)
+def judge_rows(found: Found, expected: Mapping[str, str]) -> list[Promise]:
+    """Return the rows about the content of the database."""
+    count = len(expected)
     return [
-        Promise(
-            "rows and ids in the database",
-            f"{len(named):,} of each",
-            f"{found.counts[0]:,} and {found.counts[1]:,}",
-            found.counts == (len(named), len(named)),
-        ),
-        Promise("labels other than sent, lost or strange", "0", f"{differing}", not differing),
+        equal("rows and ids in the database", "{:,} and {:,}", (count, count), found.counts),
+        none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
     ]
 
 
-def computed(posts: Sequence[Post], found: Found) -> list[Promise]:
-    """What Prometheus makes of it."""
-    right, all_of_them = sum(each.correct for each in posts), len(posts)
-    ahead = found.seen.ahead(found.rows)
-    off = found.seen.off(found.rows, found.stopped)
+def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
+    """Return the rows about the figures of Prometheus."""
+    right, total = sum(each.correct for each in posts), len(posts)
     return [
-        Promise(
+        equal(
             "right and all labels, as Prometheus adds them up after a restart",
-            f"{right:,} of {all_of_them:,}",
-            f"{found.right:,.0f} of {found.total:,.0f}",
-            (found.right, found.total) == (right, all_of_them),
+            "{:,.0f} of {:,.0f}",
+            (right, total),
+            (found.right, found.total),
         ),
-        Promise(
-            "accuracy, as Prometheus computes it",
-            f"{right / all_of_them:.6f}",
-            f"{found.accuracy:.6f}",
-            found.accuracy == right / all_of_them,
+        equal("accuracy, as Prometheus computes it", "{:.6f}", [right / total], [found.accuracy]),
+        nothing("counters of labels that fell", audit.listed(found.fallen)),
+        none_of(
+            "samples above the rows that the replica had written",
+            found.scraped.ahead(found.rows),
+            f" of {found.scraped.samples:,}",
         ),
-        Promise("counters of labels that fell", "none", audit.told(found.fell), not found.fell),
-        Promise(
-            "samples above the rows that the replica had written", "0", _of(ahead, found), not ahead
+        none_of(
+            "samples after the restart that differ from the rows",
+            found.scraped.off(found.rows, found.stopped),
         ),
-        Promise("samples after the restart that are not those rows", "0", f"{off}", not off),
     ]
-
-
-def _of(count: int, found: Found) -> str:
-    return f"{count} of {found.seen.samples:,}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and tell; 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m bench.accuracy.feedback", description=__doc__)
-    parser.add_argument("--posts", type=int, default=100_000)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--every", type=float, default=5, help="seconds between two kills")
-    parser.add_argument("--seed", type=int, default=1)
-    add_page(parser, ACCURACY)
-    options = parser.parse_args(arguments)
+    """Run, and write the table; return 1 if a promise was broken."""
+    options = promises.parser(
+        "accuracy.feedback",
+        __doc__,
+        promises.ACCURACY,
+        posts=(100_000, "number of posts"),
+        clients=(16, "number of clients"),
+        every=(5.0, "seconds between two kills"),
+        seed=(1, "seed for labels and kills"),
+    ).parse_args(arguments)
     require(programs=["postgres", "prometheus"], packages=["sqlalchemy", "psycopg"])
     with only([newest(MODEL)]) as models:
-        posts, sent, found = measured(models, options)
-    return told(
-        judged(posts, sent, found, keys(posts)),
-        page=options.page,
-        name="feedback",
-        above=f"{options.posts:,} posts of labels for {len(posts):,} predictions of `{MODEL}`,"
-        f" {options.clients} clients, two replicas, {sent.seconds:.0f} seconds:",
+        posts, sent, found = run(models, options)
+    above = (
+        f"{options.posts:,} posts of labels for {len(posts):,} predictions of `{MODEL}`,"
+        f" {options.clients} clients, two replicas, {sent.seconds:.0f} seconds:"
     )
+    rows = judge(posts, sent, found, keys(posts))
+    return promises.report(rows, page=options.page, name="feedback", above=above)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accuracy.timeline import Episode
+from bench.reporting.pictures import picture
 from bench.rig.prometheus import Prometheus
 
 STEP = 1.0  # seconds
@@ -17,61 +18,51 @@ LOW, HIGH = 'convserve:accuracy_low{window="6h"}', 'convserve:accuracy_high{wind
 EXPECTED = 'convserve:expected_accuracy{window="1h"}'
 BASELINE = "convserve:baseline_accuracy"
 CLASSES, CONFIDENCE = "convserve:class_psi", "convserve:confidence_psi"
-WATCHED, ACTED = 0.1, 0.25  # of a population stability index
+WATCH, ACT = 0.1, 0.25  # usual thresholds of a population stability index
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Two days, each of so many seconds from ``begin``."""
+    """Two days: their series and their alerts."""
 
-    begin: float
-    day: float
+    begin: float  # seconds since 1970
+    day: float  # seconds
     series: Mapping[str, Points]
     episodes: Sequence[Episode]
 
     def hours(self, at: float) -> float:
-        """Since the beginning."""
+        """Return the hours since the beginning."""
         return (at - self.begin) / self.day * 24
 
     def line(self, expression: str) -> tuple[list[float], list[float]]:
-        """Hours and values."""
+        """Return hours and values."""
         points = self.series[expression]
         return [self.hours(at) for at, _ in points], [value for _, value in points]
 
 
 def recorded(prometheus: Prometheus, begin: float, end: float) -> dict[str, Points]:
-    """The series of the picture, of the one version that is served."""
+    """Return the series of the picture, of the single served version."""
     found = {}
     for expression in (ACCURACY, LOW, HIGH, EXPECTED, BASELINE, CLASSES, CONFIDENCE):
-        told = prometheus.over(expression, begin, end, STEP)
-        found[expression] = told[0].samples if told else []
+        series = prometheus.over(expression, begin, end, STEP)
+        found[expression] = series[0].samples if series else []
     return found
 
 
 def plot(panels: Panels, to: Path) -> None:
-    """Three panels over the same hours."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (accuracy, drift, alerts) = plt.subplots(
-        3, 1, sharex=True, figsize=(11, 9), layout="constrained", height_ratios=(3, 2, 2)
-    )
-    _accuracy(accuracy, panels)
-    _drift(drift, panels)
-    _alerts(alerts, panels)
-    for axis in (accuracy, drift, alerts):
-        axis.axvline(24, color="black", linewidth=1, linestyle=":")
-    accuracy.set_title("a normal day", loc="left", fontsize="medium")
-    accuracy.set_title("a shifted day", loc="right", fontsize="medium")
-    alerts.set_xlim(0, 48)
-    alerts.set_xticks(range(0, 49, 6))
-    alerts.set_xlabel("hours")
-    figure.savefig(to, dpi=110)
-    plt.close(figure)
+    """Draw three panels over the same hours."""
+    options: dict[str, Any] = {"sharex": True, "figsize": (11, 9), "height_ratios": (3, 2, 2)}
+    with picture(to, 3, 1, **options) as (_, axes):
+        for axis, draw in zip(axes, (_accuracy, _drift, _alerts), strict=True):
+            draw(axis, panels)
+            axis.axvline(24, color="black", linewidth=1, linestyle=":")
+        axes[0].set_title("a normal day", loc="left", fontsize="medium")
+        axes[0].set_title("a shifted day", loc="right", fontsize="medium")
+        axes[2].set_xlim(0, 48)
+        axes[2].set_xticks(range(0, 49, 6))
+        axes[2].set_xlabel("hours")
 
 
 def _accuracy(axis: Any, panels: Panels) -> None:
@@ -87,7 +78,7 @@ def _accuracy(axis: Any, panels: Panels) -> None:
 def _drift(axis: Any, panels: Panels) -> None:
     axis.plot(*panels.line(CLASSES), label="of classes, 1 hour")
     axis.plot(*panels.line(CONFIDENCE), label="of confidence, 1 hour")
-    for bound in (WATCHED, ACTED):
+    for bound in (WATCH, ACT):
         axis.axhline(bound, color="grey", linewidth=1, linestyle=":")
     axis.set_yscale("log")
     axis.set_ylabel("stability index")

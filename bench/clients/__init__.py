@@ -1,4 +1,4 @@
-"""Clients of the service: load, probes, labels, well and badly behaved.
+"""Clients of the service, well and badly behaved: load, probes, labels, and what they send.
 
-May import the rig and reporting.
+Imports the rig and reporting.
 """

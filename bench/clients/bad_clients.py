@@ -1,7 +1,7 @@
 """Badly behaved clients, which no load generator offers: slow, silent, cut short, far too large.
 
-In asyncio, in a thread; the number of connections is fixed. Knows sockets and what a request looks
-like; knows nothing of what the server should do.
+Asyncio in a thread, with a fixed number of connections. Knows sockets and the head of a request;
+knows nothing of what the server should do.
 """
 
 import asyncio
@@ -24,41 +24,37 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def silent(streams: Streams) -> None:
-    """Connects and sends nothing."""
+    """Connect and send nothing."""
     await streams[0].read()
 
 
 async def slow_header(streams: Streams) -> None:
-    """A byte of the header now and then: Slowloris."""
+    """Send the header byte by byte: Slowloris."""
     await _drip(streams, HEAD % 1)
 
 
 async def dripping_body(streams: Streams) -> None:
-    """A header at once, then a byte of the body now and then."""
+    """Send the header at once, then the body byte by byte."""
     streams[1].write(HEAD % 10_000 + b"\r\n")
     await _drip(streams, bytes(10_000))
 
 
 async def half(streams: Streams) -> None:
-    """Half of a request, then nothing, and the end of sending."""
-    streams[1].write(HEAD % 1000 + b"\r\n" + bytes(500))
-    await streams[1].drain()
-    await asyncio.sleep(DRIP)
+    """Send half of a request, then half-close."""
+    await _send_half(streams)
     streams[1].write_eof()
     await streams[0].read()
 
 
 async def aborted(streams: Streams) -> None:
-    """Leaves in the middle, with a reset."""
-    streams[1].write(HEAD % 1000 + b"\r\n" + bytes(500))
-    await streams[1].drain()
+    """Send half of a request, then reset the connection."""
+    await _send_half(streams)
     connection: socket.socket = streams[1].get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await asyncio.sleep(DRIP)
 
 
 async def large(streams: Streams) -> None:
-    """A body of 50 MB."""
+    """Send a body of 50 MB."""
     reader, writer = streams
     writer.write(HEAD % LARGE + b"Connection: close\r\n\r\n")
     for _ in range(LARGE // STEP):
@@ -77,64 +73,61 @@ KINDS: dict[str, Callable[[Streams], Awaitable[None]]] = {
 }
 
 
+async def _send_half(streams: Streams) -> None:
+    streams[1].write(HEAD % 1000 + b"\r\n" + bytes(500))
+    await streams[1].drain()
+    await asyncio.sleep(DRIP)
+
+
 async def _drip(streams: Streams, data: bytes) -> None:
     reader, writer = streams
-    closed = asyncio.ensure_future(reader.read())
-    try:
-        for byte in data:
-            if closed.done():
-                break
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.wait([closed], timeout=DRIP)
-        await closed
-    finally:
-        closed.cancel()
-        await asyncio.gather(closed, return_exceptions=True)
+    for byte in data:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(), DRIP)
+            return
+    await reader.read()
 
 
 class BadClients(threading.Thread):
-    """Some connections of each kind; one that ends is made anew."""
+    """A fixed number of connections of each kind; a connection that ends is opened again."""
 
     def __init__(self, port: int, counts: Mapping[str, int]) -> None:
         super().__init__(daemon=True)
-        self.ended: list[float] = []  # seconds that those lasted which ended by themselves
+        self.ended: list[float] = []  # seconds that each connection lasted which ended by itself
         self._port, self._counts = port, counts
-        self._stop_it = threading.Event()
+        self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Leave, and wait until all have left."""
-        self._stop_it.set()
+        """Close all connections, and wait for that."""
+        self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Run all clients until `stop` is called."""
         asyncio.run(self._all())
 
     async def _all(self) -> None:
-        tasks = [
-            asyncio.create_task(self._again(kind))
-            for kind, count in self._counts.items()
-            for _ in range(count)
-        ]
-        while not self._stop_it.is_set():
+        kinds = [kind for kind, count in self._counts.items() for _ in range(count)]
+        clients = asyncio.gather(*map(self._repeat, kinds))
+        while not self._stopping.is_set():
             await asyncio.sleep(0.05)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        clients.cancel()
+        await asyncio.gather(clients, return_exceptions=True)
 
-    async def _again(self, kind: str) -> None:
+    async def _repeat(self, kind: str) -> None:
         while True:
             with suppress(OSError):
-                await self._once(kind)
+                await self._once(KINDS[kind])
             await asyncio.sleep(0.1)
 
-    async def _once(self, kind: str) -> None:
+    async def _once(self, client: Callable[[Streams], Awaitable[None]]) -> None:
         streams = await asyncio.open_connection("127.0.0.1", self._port)
         began = time.monotonic()
         try:
             with suppress(OSError):
-                await KINDS[kind](streams)
+                await client(streams)
             self.ended.append(time.monotonic() - began)
         finally:
             streams[1].close()

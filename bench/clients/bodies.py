@@ -18,7 +18,7 @@ from bench.rig.service import newest
 
 NAMES = ("digits", "cifar10", "cats_vs_dogs")
 PHOTO = (500, 375)
-GRAIN = 12  # of a photograph made from a golden image: its JPEG then is as large as a camera's
+GRAIN = 12  # of 256, blended into an enlarged golden image: its JPEG gets the size of a camera's
 BOUNDARY = "bench"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 FILES = 16  # of a folder of photographs
@@ -26,7 +26,7 @@ FILES = 16  # of a folder of photographs
 
 @cache
 def pictures(name: str) -> dict[str, tuple[bytes, ...]]:
-    """Files of one model by their label: test images as published, and of the pets photographs."""
+    """Return the files of one model by label: golden images, enlarged to photographs for pets."""
     found: dict[str, tuple[bytes, ...]] = {}
     for path in sorted((newest(name) / "golden").glob("*.png")):
         label = path.stem.rpartition("-")[0]
@@ -36,7 +36,7 @@ def pictures(name: str) -> dict[str, tuple[bytes, ...]]:
 
 
 def photograph(path: Path) -> bytes:
-    """A JPEG of a usual size from a small picture, with the grain that enlarging has lost."""
+    """Enlarge a small picture to a JPEG of usual size, with the grain that a camera leaves."""
     noise = random.Random(path.name)
     with Image.open(path) as small:
         large = small.convert("RGB").resize(PHOTO, Image.Resampling.BICUBIC)
@@ -47,7 +47,11 @@ def photograph(path: Path) -> bytes:
 
 
 def files(name: str, photos: Path | None = None) -> tuple[bytes, ...]:
-    """Different pictures of one model; for the pets those of the folder ``photos``, if given."""
+    """Return different pictures of one model; of the pets those in the folder ``photos``, if given.
+
+    Raises:
+        FileNotFoundError: if ``photos`` holds no ``*.jpg``.
+    """
     if photos and name == "cats_vs_dogs":
         found = sorted(photos.glob("*.jpg"))[:FILES]
         if not found:
@@ -56,28 +60,26 @@ def files(name: str, photos: Path | None = None) -> tuple[bytes, ...]:
     return tuple(data for several in pictures(name).values() for data in several)
 
 
-def single(pictured: Sequence[bytes]) -> Bodies:
-    """One picture a request, as the file itself."""
-    kind = "image/jpeg" if pictured[0].startswith(b"\xff\xd8") else "image/png"
-    return Bodies(pictured, kind)
+def single(images: Sequence[bytes]) -> Bodies:
+    """Return bodies of one image each, as the file itself."""
+    kind = "image/jpeg" if images[0].startswith(b"\xff\xd8") else "image/png"
+    return Bodies(images, kind)
 
 
-def forms(pictured: Sequence[bytes], count: int) -> Bodies:
-    """So many pictures a request, as a form; every request begins with another one."""
-    turned = [
-        [pictured[(turn + place) % len(pictured)] for place in range(count)]
-        for turn in range(len(pictured))
-    ]
-    return Bodies([form(each) for each in turned], FORM, count)
+def forms(images: Sequence[bytes], count: int) -> Bodies:
+    """Return bodies of ``count`` images each, as forms; each form begins with another image."""
+    doubled = [images[place % len(images)] for place in range(len(images) + count)]
+    several = [form(doubled[start : start + count]) for start in range(len(images))]
+    return Bodies(several, FORM, count)
 
 
-def form(pictured: Sequence[bytes]) -> bytes:
-    """A form of image parts."""
+def form(images: Sequence[bytes]) -> bytes:
+    """Return a form of image parts."""
     head = b'--%b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    parts = [head % BOUNDARY.encode() + picture + b"\r\n" for picture in pictured]
+    parts = [head % BOUNDARY.encode() + image + b"\r\n" for image in images]
     return b"".join(parts) + b"--%b--\r\n" % BOUNDARY.encode()
 
 
-def in_json(pictured: Sequence[bytes]) -> bytes:
-    """A JSON body of base64."""
-    return json.dumps({"images": [base64.b64encode(each).decode() for each in pictured]}).encode()
+def in_json(images: Sequence[bytes]) -> bytes:
+    """Return a JSON body of base64 texts."""
+    return json.dumps({"images": [base64.b64encode(each).decode() for each in images]}).encode()

@@ -1,4 +1,4 @@
-"""Pictures whose labels are known: predicted, and the feedback on the ids of their predictions.
+"""Pictures with known labels: predictions, and the feedback on the ids of predictions.
 
 Knows the JSON of /predict and of /feedback; knows nothing of what is measured.
 """
@@ -16,7 +16,7 @@ FEEDBACK = "/feedback"
 
 @dataclass(frozen=True)
 class Known:
-    """A picture, and what it shows."""
+    """A picture and its true label."""
 
     picture: bytes
     label: str
@@ -24,7 +24,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Predicted:
-    """An id, the label that the model gave, and the one that is true."""
+    """The id of a prediction, the predicted label, and the true label."""
 
     id: str
     predicted: str
@@ -32,7 +32,7 @@ class Predicted:
 
 
 def published(name: str) -> list[Known]:
-    """The pictures that were published with a model."""
+    """Return the pictures that were published with a model."""
     return [
         Known(picture, label)
         for label, several in bodies.pictures(name).items()
@@ -43,29 +43,35 @@ def published(name: str) -> list[Known]:
 def predict(
     server: Server, name: str, several: Sequence[Known], version: str = ""
 ) -> list[Predicted]:
-    """All in one request, by the default version or another.
+    """Predict all pictures in one request, by the default version or another.
 
     Raises:
-        RuntimeError: it was refused.
+        RuntimeError: if the request was refused.
     """
     form = bodies.form([each.picture for each in several])
     path = f"/predict/{name}" + (f"?version={version}" if version else "")
     status, body = server.answer("POST", path, form, bodies.FORM)
     if status != 200:
         raise RuntimeError(f"A prediction was answered {status}: {body[:200]!r}")
-    told = json.loads(body)["predictions"]
     return [
-        Predicted(prediction["id"], prediction["label"], one.label)
-        for prediction, one in zip(told, several, strict=True)
+        Predicted(prediction["id"], prediction["label"], known.label)
+        for prediction, known in zip(json.loads(body)["predictions"], several, strict=True)
     ]
 
 
-def one_label(identity: str, label: str) -> Call:
-    """The feedback on one prediction."""
+def feedback_call(identity: str, label: str) -> Call:
+    """Return the feedback on one prediction."""
     return Call(FEEDBACK, json.dumps({"id": identity, "label": label}).encode(), JSON)
 
 
-def all_labels(several: Sequence[Predicted]) -> Call:
-    """The true labels of up to 1,000 predictions."""
+def post_labels(server: Server, several: Sequence[Predicted]) -> int:
+    """Post the true labels of up to 1,000 predictions; return how many were recorded.
+
+    Raises:
+        RuntimeError: if the request was refused.
+    """
     items = [{"id": each.id, "label": each.label} for each in several]
-    return Call(FEEDBACK, json.dumps(items).encode(), JSON)
+    status, body = server.answer("POST", FEEDBACK, json.dumps(items).encode(), JSON)
+    if status != 200:
+        raise RuntimeError(f"Feedback was answered {status}: {body[:200]!r}")
+    return body.count(b'"recorded"')

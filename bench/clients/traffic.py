@@ -1,7 +1,7 @@
-"""Well-behaved clients that keep what they saw: right and wrong requests, each with its statuses.
+"""Well-behaved clients that record each answer to correct and incorrect requests.
 
-In Python, a thread each: wrk connects anew in silence where a connection breaks, and here it is to
-be known which one broke, and when. Knows HTTP; knows nothing of what is done to the server.
+In Python, one thread per client: wrk reconnects silently where a connection breaks, and here each
+broken connection matters. Knows HTTP; knows nothing of what is done to the server.
 """
 
 import http.client
@@ -13,52 +13,65 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from bench.clients import bodies
+from bench.reporting.figures import rotated
+from bench.rig.kill import Kill
 from bench.rig.service import Server
 
 PNG, JSON = "image/png", "application/json"
-# Allowed to any request.
+# Refusals that any request may get.
 REFUSALS = {
     408: {"body_too_slow"},
     503: {"overloaded", "draining"},
     504: {"deadline_exceeded"},
 }
+YOUNG = 0.5  # seconds before a kill in which a connection is too young to be known
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, and the status it must get."""
+    """A request, and the status that it must get."""
 
     path: str
-    body: bytes
-    content_type: str
+    body: bytes = b""
+    content_type: str = ""
     expected: int = 200
     method: str = "POST"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a client saw of one request; status 0 where the connection broke."""
+    """The answer to one request as a client saw it; status 0 where the connection broke."""
 
     call: Call
     began: float  # a ``time.monotonic()``
     seconds: float
     status: int
-    code: str  # of an error, or what broke; what a client was told to note
+    code: str  # of an error, or what broke; or what the client's function ``note`` returned
     port: int  # of the client
 
     @property
     def broke(self) -> bool:
-        """There was no answer."""
+        """Return True if there was no answer."""
         return self.status == 0
 
     @property
     def kept(self) -> bool:
-        """The promise: the expected status, or a refusal with its reason."""
+        """Return True if the answer has the expected status, or is a refusal with its reason."""
         return self.status == self.call.expected or self.code in REFUSALS.get(self.status, set())
 
 
+def blameless(outcome: Outcome, kills: Sequence[Kill]) -> bool:
+    """Return True if a broken request was on a connection of a worker that was killed then."""
+    for each in kills:
+        during = outcome.began - YOUNG <= each.at <= outcome.began + outcome.seconds + YOUNG
+        # A connection missing in the snapshot was opened in the very moment of the kill.
+        if during and each.owners.get(outcome.port, each.pid) == each.pid:
+            return True
+    return False
+
+
 def right(name: str) -> list[Call]:
-    """Every kind of body for a model."""
+    """Return correct requests for a model, of every kind of body."""
     files, path = bodies.files(name), f"/predict/{name}"
     kind = bodies.single(files).content_type
     return [
@@ -71,7 +84,7 @@ def right(name: str) -> list[Call]:
 
 
 def wrong() -> list[Call]:
-    """Requests that must be refused."""
+    """Return requests that must be refused."""
     seven = bodies.files("digits")[7]
     return [
         Call("/predict/digits", b"a seven", PNG, 400),
@@ -89,28 +102,28 @@ def wrong() -> list[Call]:
 
 
 def mixture() -> list[Call]:
-    """All models, all kinds of bodies, and a wrong request now and then."""
+    """Return requests for all models with all kinds of bodies, every fourth one incorrect."""
     calls = [call for several in zip(*map(right, bodies.NAMES), strict=True) for call in several]
-    mixed, refused = list[Call](), wrong()
+    mixed, refused = list[Call](), cycle(wrong())
     for place, call in enumerate(calls):
         mixed.append(call)
         if place % 3 == 2:
-            mixed.append(refused[place // 3 % len(refused)])
+            mixed.append(next(refused))
     return mixed
 
 
 def error_code(status: int, body: bytes) -> str:
-    """Of an error its code, of what is no error nothing."""
+    """Return the code of an error; an empty text if the answer is not an error."""
     if status < 400:
         return ""
     try:
         return str(json.loads(body)["error"]["code"])
     except (ValueError, LookupError, TypeError):
-        return f"no error of the one shape: {body[:80]!r}"
+        return f"not an error of the documented shape: {body[:80]!r}"
 
 
 class Client(threading.Thread):
-    """Sends calls one after another on a connection that it keeps, and notes what comes."""
+    """Sends calls one after another, on one kept connection or on new ones, and records answers."""
 
     def __init__(
         self,
@@ -118,58 +131,83 @@ class Client(threading.Thread):
         calls: Iterable[Call] = (),
         *,
         pause: float = 0.0,
-        noted: Callable[[int, bytes], str] = error_code,
+        keep_alive: bool = True,
+        note: Callable[[int, bytes], str] = error_code,
     ) -> None:
         super().__init__(daemon=True)
         self.outcomes: list[Outcome] = []
         self._connection = server.connect()
-        self._calls, self._pause, self._noted = calls, pause, noted
-        self._stop_it = threading.Event()
+        self._calls, self._pause, self._keep_alive, self._note = calls, pause, keep_alive, note
+        self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Send no more."""
-        self._stop_it.set()
+        """Send no further calls."""
+        self._stopping.set()
 
     def run(self) -> None:
-        """Until told to stop, or to the end of the calls."""
+        """Send calls until `stop` is called or none is left."""
         for call in self._calls:
-            self.outcomes.append(self.sent(call))
-            if self._stop_it.wait(self._pause) if self._pause else self._stop_it.is_set():
+            self.outcomes.append(self.send(call))
+            if self._stopping.wait(self._pause) if self._pause else self._stopping.is_set():
                 break
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._connection.close()
 
-    def sent(self, call: Call) -> Outcome:
-        """Send one, and wait for its answer."""
+    def send(self, call: Call) -> Outcome:
+        """Send one call, and wait for its answer."""
         began, port = time.monotonic(), 0
         try:
             if self._connection.sock is None:
                 self._connection.connect()
             port = self._connection.sock.getsockname()[1]
-            headers = {"Content-Type": call.content_type}
-            self._connection.request(call.method, call.path, call.body, headers)
+            headers = {"Content-Type": call.content_type} if call.content_type else {}
+            self._connection.request(call.method, call.path, call.body or None, headers)
             answer = self._connection.getresponse()
-            status, code = answer.status, self._noted(answer.status, answer.read())
+            status, code = answer.status, self._note(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as exc:
-            self._connection.close()
+            self.close()
             status, code = 0, repr(exc)
-            time.sleep(0.01)  # who finds nobody listening does not ask at once again
-        return Outcome(call, began, time.monotonic() - began, status, code, port)
+            time.sleep(0.01)  # do not spin while nothing listens
+        outcome = Outcome(call, began, time.monotonic() - began, status, code, port)
+        if not self._keep_alive:
+            self.close()
+        return outcome
 
 
 def clients(server: Server, calls: Sequence[Call], count: int, *, pause: float = 0) -> list[Client]:
-    """So many clients, started, each beginning at another call."""
-    started = []
-    for number in range(count):
-        turn = number * len(calls) // count
-        started.append(Client(server, cycle([*calls[turn:], *calls[:turn]]), pause=pause))
-        started[-1].start()
-    return started
+    """Start clients, each of which begins at another call and repeats all of them."""
+    made = [
+        Client(server, cycle(rotated(calls, number * len(calls) // count)), pause=pause)
+        for number in range(count)
+    ]
+    for each in made:
+        each.start()
+    return made
 
 
 def stopped(running: Sequence[Client]) -> list[Outcome]:
-    """Stop them; all that they saw, in the order of time."""
+    """Stop clients; return all outcomes in the order of time."""
     for client in running:
         client.stop()
     for client in running:
         client.join()
     return sorted((o for client in running for o in client.outcomes), key=lambda o: o.began)
+
+
+class Recent:
+    """The outcomes that running clients have recorded since the last call of `take`."""
+
+    def __init__(self, running: Sequence[Client]) -> None:
+        self._running, self._taken = running, [0] * len(running)
+
+    def take(self) -> list[Outcome]:
+        """Return the new outcomes, client by client."""
+        found = []
+        for place, client in enumerate(self._running):
+            new = client.outcomes[self._taken[place] :]
+            self._taken[place] += len(new)
+            found += new
+        return found

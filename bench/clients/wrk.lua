@@ -1,12 +1,12 @@
--- Posts the files named in BENCH_BODIES, one a line, in turn, and ends with one line of JSON.
+-- Posts the files named in BENCH_BODIES, one a line, in turn, and prints one line of JSON at the end.
 --
 -- Closed loop: each connection sends its next request when the last one is answered.
 --
--- Open loop, where BENCH_INTERVAL_US is set: requests are due at a constant rate, the next free
--- connection takes the next that is due, and latency counts from the moment it was due, so that a
--- server that stalls is charged for all who came meanwhile. Each thread keeps a schedule of its own.
--- wrk does not tell which request an answer belongs to. Either a thread has one connection, or the
--- server echoes X-Request-ID, which says when the request was due.
+-- Open loop, if BENCH_INTERVAL_US is set: requests are due at a constant rate, the next free
+-- connection sends the next due request, and latency counts from the due time, so that a stalled
+-- server is charged for every request that was due meanwhile (no coordinated omission). Each thread
+-- has its own schedule. wrk does not say which request an answer belongs to: either a thread has one
+-- connection, or the server echoes X-Request-ID, which holds the due time.
 
 local ffi = require("ffi")
 ffi.cdef([[
@@ -62,15 +62,15 @@ else
   end
 
   function request()
-    if not start then -- wrk looks whether the script works
+    if not start then -- wrk tests the script
       return next_request()
     end
     local due = waiting[first]
     if due then
       waiting[first] = nil
       first = first + 1
-      due = math.min(due, now()) -- the timer has whole milliseconds: it may be a little early
-    else -- the server closed the connection under a request: wrk makes another and sends again
+      due = math.min(due, now()) -- the timer counts whole milliseconds: it may be early
+    else -- the server closed the connection during a request: wrk reconnects and repeats it
       lost = lost + 1
       due = now()
     end

@@ -1,13 +1,13 @@
-"""Load by wrk: closed, where each client waits for its answer, and open, at a constant rate.
+"""Load by wrk: a closed loop, where each client waits for its answer, or a constant rate.
 
 Knows wrk and its script ``wrk.lua``; knows nothing of servers or of tables.
 """
 
 import json
+import math
 import os
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from bench.reporting.figures import percentile
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 TIMEOUT = 30  # seconds after which wrk counts a request as an error
-SPARE = 60  # seconds that wrk may take beside its window
+SPARE = 60  # seconds that wrk may need beside its window
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """What is posted, in turn."""
+    """The bodies that are posted in turn."""
 
     files: Sequence[bytes]
     content_type: str
@@ -31,40 +31,48 @@ class Bodies:
 
 @dataclass(frozen=True)
 class Closed:
-    """What a closed loop saw. wrk spreads a stall over the requests that it kept from being sent:
-    its percentiles are no lower than what its clients saw."""
+    """The figures of a closed loop.
+
+    wrk spreads a stall over the requests that the stall delayed: its percentiles are no lower than
+    those of its clients.
+    """
 
     per_second: float  # requests
     p50: float  # milliseconds
     p99: float
-    errors: int  # answers with a status above 399, and connections that failed
+    errors: int = 0  # answers with a status above 399, and connections that failed
+
+    @property
+    def speed(self) -> float:
+        """Requests per second; NaN if a request failed, or nothing was answered."""
+        return math.nan if self.errors else self.per_second or math.nan
 
 
 @dataclass(frozen=True)
 class Open:
-    """What an open loop saw: milliseconds from the time that a request was due, by status."""
+    """The latencies of an open loop by status: milliseconds from the time a request was due."""
 
     seconds: float
     latencies: Mapping[int, list[float]] = field(default_factory=dict)
-    lost: int = 0  # requests whose connection was closed under them, or failed
+    lost: int = 0  # requests on connections that were closed or failed
 
     def rate(self, status: int = 200) -> float:
-        """Answers of a status a second."""
+        """Return the answers of a status per second."""
         return len(self.latencies.get(status, [])) / self.seconds
 
     def at(self, share: float, status: int = 200) -> float:
-        """A percentile of the latency of a status."""
+        """Return a percentile of the latency of a status."""
         return percentile(self.latencies.get(status, []), share)
 
     @property
     def errors(self) -> int:
-        """All that was not answered 200."""
+        """The number of requests that were not answered 200."""
         return self.lost + sum(len(v) for status, v in self.latencies.items() if status != 200)
 
 
 def closed(url: str, bodies: Bodies, *, clients: int, seconds: float) -> Closed:
-    """So many clients, each with a connection of its own, kept alive where the server does."""
-    return read_closed(_wrk(url, bodies, threads=1, clients=clients, seconds=seconds))
+    """Run clients with one connection each, kept alive if the server allows it."""
+    return read_closed(_wrk(url, bodies, 1, clients, seconds, {}))
 
 
 def opened(
@@ -76,28 +84,27 @@ def opened(
     clients: int = 64,
     echoed: bool = False,
 ) -> Open:
-    """Requests at a constant ``rate``, as long as one of ``clients`` connections is free for them.
+    """Send requests at a constant ``rate`` over ``clients`` connections.
 
-    Where the server echoes X-Request-ID all share one schedule: only a request for which no
-    connection is free is sent late. Elsewhere each connection has a schedule of its own.
+    If the server echoes X-Request-ID, all connections share one schedule, and only a request for
+    which no connection is free is sent late. Otherwise each connection has its own schedule.
     """
     threads = 1 if echoed else clients
-    return read_open(
-        _wrk(
-            url,
-            bodies,
-            threads=threads,
-            clients=clients,
-            seconds=seconds,
-            BENCH_INTERVAL_US=str(1e6 * threads / rate),
-            BENCH_THREADS=str(threads),
-            BENCH_ECHOED=str(int(echoed)),
-        )
-    )
+    variables = {
+        "BENCH_INTERVAL_US": str(1e6 * threads / rate),
+        "BENCH_THREADS": str(threads),
+        "BENCH_ECHOED": str(int(echoed)),
+    }
+    return read_open(_wrk(url, bodies, threads, clients, seconds, variables))
 
 
 def _wrk(
-    url: str, bodies: Bodies, *, threads: int, clients: int, seconds: float, **variables: str
+    url: str,
+    bodies: Bodies,
+    threads: int,
+    clients: int,
+    seconds: float,
+    variables: Mapping[str, str],
 ) -> str:
     command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{max(1, round(seconds))}s"]
     command += ["--timeout", f"{TIMEOUT}s", "-s", str(SCRIPT)]
@@ -112,13 +119,13 @@ def _wrk(
             check=False,
         )
     if done.returncode or "{" not in done.stdout:
-        raise RuntimeError(f"wrk ended with {done.returncode}: {done.stderr or done.stdout}")
+        raise RuntimeError(f"wrk exited with {done.returncode}: {done.stderr or done.stdout}")
     return done.stdout
 
 
 @contextmanager
 def written(files: Sequence[bytes]) -> Iterator[list[Path]]:
-    """Files that hold these bytes, for another program to read."""
+    """Write bytes to files that another program can read."""
     with tempfile.TemporaryDirectory() as scratch:
         paths = [Path(scratch, str(number)) for number in range(len(files))]
         for path, data in zip(paths, files, strict=True):
@@ -126,31 +133,26 @@ def written(files: Sequence[bytes]) -> Iterator[list[Path]]:
         yield paths
 
 
-def _summary(output: str) -> dict[str, float]:
-    found: dict[str, float] = json.loads(output[output.rindex("{") :])
-    return found
-
-
 def read_closed(output: str) -> Closed:
-    """What wrk printed after a closed loop."""
-    told = _summary(output)
+    """Parse the output of wrk after a closed loop."""
+    found = json.loads(output[output.rindex("{") :])
     return Closed(
-        told["requests"] / told["seconds"],
-        told["p50_us"] / 1000,
-        told["p99_us"] / 1000,
-        int(told["refused"] + told["broken"]),
+        found["requests"] / found["seconds"],
+        found["p50_us"] / 1000,
+        found["p99_us"] / 1000,
+        int(found["refused"] + found["broken"]),
     )
 
 
 def read_open(output: str) -> Open:
-    """What wrk printed after an open loop."""
-    told = _summary(output)
+    """Parse the output of wrk after an open loop."""
+    found = json.loads(output[output.rindex("{") :])
     latencies: dict[int, list[float]] = {}
-    counted: Counter[str] = Counter()
+    lost = int(found["broken"])
     for line in output.splitlines():
         kind, *values = line.split() or [""]
         if kind == "answer":
             latencies.setdefault(int(values[0]), []).append(int(values[1]) / 1000)
         elif kind == "lost":
-            counted[kind] += int(values[0])
-    return Open(told["seconds"], latencies, counted["lost"] + int(told["broken"]))
+            lost += int(values[0])
+    return Open(found["seconds"], latencies, lost)

@@ -1,4 +1,4 @@
-"""Figures, promises, and the tables of the documentation.
+"""Figures, promises, pictures, and the tables of the documentation.
 
-May import the rig.
+Imports the rig alone.
 """

@@ -1,52 +1,81 @@
-"""Medians, ratios with their spread, and the tables in a page of the documentation.
+"""Medians, ratios with their spread, timing, and the tables in a page of the documentation.
 
-Knows numbers and Markdown; knows nothing of how they were measured.
+Knows numbers and Markdown; knows nothing of what is measured.
 """
 
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Each = TypeVar("Each")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that ``share`` of all do not exceed; not a number where there are none."""
+    """Return the least value that ``share`` of all values do not exceed; NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def median(values: Sequence[float]) -> float:
-    """The median of those that are numbers; not a number where there are none."""
+    """Return the median, without NaN; NaN if nothing is left."""
     numbers = [each for each in values if not math.isnan(each)]
     return statistics.median(numbers) if numbers else math.nan
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Ours ÷ theirs within each round: the median, and the least and the most of the rounds."""
-    found = [a / b for a, b in zip(ours, theirs, strict=True) if b and not math.isnan(a + b)]
-    if not found:
+def quotients(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return ours ÷ theirs of each round, without void rounds."""
+    return [a / b for a, b in zip(ours, theirs, strict=True) if b and not math.isnan(a + b)]
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Format the median and, in brackets, the least and the most."""
+    if not values:
         return "void"
-    return f"{median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
+    return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Format ours ÷ theirs, taken within each round: median, least and most."""
+    return spread(quotients(ours, theirs))
 
 
 def number(value: float) -> str:
-    """For people: three digits or more."""
+    """Format a number for people: three digits or more."""
     if math.isnan(value):
         return "void"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def rotated(values: Sequence[Each], by: int) -> list[Each]:
+    """Return the values in the same order, beginning with another in each round."""
+    start = by % len(values)
+    return [*values[start:], *values[:start]]
+
+
+def seconds_per_call(step: Callable[[], object], seconds: float, calls: int = 1) -> float:
+    """Call ``step`` for ``seconds``, reading the clock every ``calls`` calls."""
+    began, done = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < seconds:
+        for _ in range(calls):
+            step()
+        done += calls
+    return passed / done
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; columns after the first are right-aligned."""
+    """Return a Markdown table; columns after the first are right-aligned."""
     rule = ["---" if column < 1 else "---:" for column in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def between(text: str, name: str, content: str) -> str:
-    """The page ``text`` with ``content`` between the marks ``name``.
+    """Return the page ``text`` with ``content`` between the marks ``name``.
 
     Raises:
-        ValueError: the page has no such marks, or several.
+        ValueError: if the page does not have exactly one pair of such marks.
     """
     start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     if text.count(start) != 1 or text.count(end) != 1:

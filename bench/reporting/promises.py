@@ -1,12 +1,13 @@
-"""What was promised, what was measured, and whether it held: a table, and an exit code.
+"""The command line of a benchmark, and its table: what was promised, measured, and kept.
 
-Knows the page of the documentation; knows nothing of what is measured.
+Knows the pages of the documentation; knows nothing of what is measured.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.reporting.figures import between, table
 from bench.rig.service import ROOT
@@ -17,7 +18,7 @@ ACCURACY = ROOT / "docs/accuracy.md"
 
 @dataclass(frozen=True)
 class Promise:
-    """One line of the table."""
+    """One row of the table."""
 
     what: str
     promised: str
@@ -25,21 +26,58 @@ class Promise:
     kept: bool = True
 
 
-def add_page(parser: argparse.ArgumentParser, page: Path = PAGE) -> None:
-    """The option that all have."""
-    parser.add_argument(
-        "--page", type=Path, default=page, help=f"where the tables go (docs/{page.name})"
-    )
+def fact(what: str, measured: str) -> Promise:
+    """Return a row that promises nothing."""
+    return Promise(what, "", measured)
+
+
+def none_of(what: str, count: int, total: str = "") -> Promise:
+    """Return a row that promises that nothing of the kind was counted."""
+    return Promise(what, "0", f"{count}{total}", not count)
+
+
+def nothing(what: str, found: str) -> Promise:
+    """Return a row that promises that nothing of the kind was found."""
+    return Promise(what, "none", found or "none", not found)
+
+
+def equal(what: str, form: str, expected: Sequence[float], found: Sequence[float]) -> Promise:
+    """Return a row that promises exact numbers, formatted by ``form``."""
+    return Promise(what, form.format(*expected), form.format(*found), [*expected] == [*found])
+
+
+def parser(
+    module: str, about: str | None, page: Path | None = PAGE, **options: tuple[Any, str]
+) -> argparse.ArgumentParser:
+    """Return the command line of ``bench.<module>``, with ``options`` and ``--page``.
+
+    Each option has a default, which sets its type, and a help text. The default of an option with
+    several texts holds all allowed ones.
+    """
+    made = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=about)
+    if page:
+        options["page"] = (page, "page that receives the tables")
+    for name, (default, text) in options.items():
+        several = list(default) if isinstance(default, (list, tuple)) else []
+        made.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(several[0] if several else default),
+            nargs="*" if several else None,
+            choices=several if several and isinstance(several[0], str) else None,
+            default=default,
+            help=f"{text} (%(default)s)",
+        )
+    return made
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Print what was measured, and put it into its place on the page."""
+    """Print a text, and write it into its place on the page."""
     print(text)
     page.write_text(between(page.read_text("utf-8"), name, text), "utf-8")
 
 
-def told(promises: Sequence[Promise], *, page: Path, name: str, above: str) -> int:
-    """Print the table and put it into the page; 1 if a promise was broken."""
+def report(promises: Sequence[Promise], *, page: Path, name: str, above: str) -> int:
+    """Print the table and write it into the page; return 1 if a promise was broken."""
     rows = [
         [each.what, each.promised, each.measured, "yes" if each.kept else "**no**"]
         for each in promises

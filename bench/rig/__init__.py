@@ -1,4 +1,4 @@
 """Start the service and what stands around it: nginx, PostgreSQL, Prometheus, replicas.
 
-May import nothing else of this package.
+Imports no other folder of this package.
 """

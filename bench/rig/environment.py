@@ -1,4 +1,4 @@
-"""What a benchmark needs beside this package, looked for before it begins."""
+"""Check before a benchmark begins that the programs and packages it needs are installed."""
 
 import importlib.util
 import os
@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# How to get what may be missing.
+# Where to get a missing program.
 PROGRAMS = {
     "wrk": "the Debian package wrk, `brew install wrk`, or https://github.com/wg/wrk",
-    "strace": "the Debian package strace",
     "nginx": "the Debian package nginx-light",
     "postgres": "the Debian package postgresql",
     "prometheus": "the Debian package prometheus",
@@ -20,16 +19,16 @@ EXTRA = "the extras `serve` and `bench`: pip install '.[serve,bench]'"
 
 
 def program(name: str) -> str | None:
-    """Where a program lies: on PATH, or where Debian puts what few call by hand."""
+    """Return the path of a program: on PATH, or in a folder where Debian hides it."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*"), key=lambda each: float(each.name))
-    aside = [*(each / "bin" for each in reversed(versions)), Path("/usr/sbin")]
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, aside)))
+    hidden = [*(each / "bin" for each in reversed(versions)), Path("/usr/sbin")]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, hidden)))
 
 
 def require(*, programs: Iterable[str] = (), packages: Iterable[str] = ()) -> None:
-    """Stop with exit code 2 and a sentence for each thing that is missing.
+    """Exit with code 2 and a sentence for each missing program or package.
 
-    From then on SIGTERM ends a benchmark as Ctrl-C does: what it has started, it stops.
+    Afterwards SIGTERM ends the benchmark as Ctrl-C does: every started server is stopped.
     """
     problems = [
         f"The program {name!r} is not on PATH. Get {PROGRAMS[name]}."
@@ -37,12 +36,12 @@ def require(*, programs: Iterable[str] = (), packages: Iterable[str] = ()) -> No
         if program(name) is None
     ]
     problems += [
-        f"The Python package {name!r} is not installed beside this one. Get {EXTRA}."
-        for name in packages
+        f"The Python package {name!r} is not installed. Get {EXTRA}."
+        for name in ("psutil", *packages)
         if importlib.util.find_spec(name) is None
     ]
     if sys.platform != "linux":
-        problems.append("The benchmarks of serving read /proc, which only Linux has.")
+        problems.append("The benchmarks of serving need Linux.")
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
         raise SystemExit(2)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.rig.environment import program
-from bench.rig.service import Server, free_port, started
+from bench.rig.service import ROOT, Server, free_port, started
 
-DEPLOYED = Path(__file__).parents[2] / "deploy/nginx.conf"
+DEPLOYED = ROOT / "deploy/nginx.conf"
 CONFIGURATION = """\
 daemon off;
 user {user} {group};
@@ -46,7 +46,7 @@ server {
 
 @contextmanager
 def balanced(replicas: Sequence[Server]) -> Iterator[Server]:
-    """The one address of all, as ``deploy/nginx.conf`` makes it."""
+    """Balance load over replicas as ``deploy/nginx.conf`` does."""
     addresses = "".join(f"    server 127.0.0.1:{each.port};\n" for each in replicas)
     servers = re.sub(r"( +server \S+;\n)+", addresses, DEPLOYED.read_text("utf-8"))
     with _running(servers, path="/readyz", status=200) as server:
@@ -55,23 +55,22 @@ def balanced(replicas: Sequence[Server]) -> Iterator[Server]:
 
 @contextmanager
 def refusing() -> Iterator[Server]:
-    """What takes each body and answers 503, at the least cost that can be had."""
+    """Read each body and answer 503, as cheaply as a server can."""
     with _running(REFUSES, path="/", status=503) as server:
         yield server
 
 
 @contextmanager
 def _running(servers: str, *, path: str, status: int) -> Iterator[Server]:
-    """It runs once ``path`` gives ``status``; what listens on 8000 gets a free port."""
+    """Run nginx until ``path`` answers ``status``; a free port replaces the port 8000."""
     port, me = free_port(), pwd.getpwuid(os.geteuid())
     with tempfile.TemporaryDirectory(prefix="convserve-nginx-") as folder:
         file = Path(folder, "nginx.conf")
-        group = Path(folder).group()  # as root, nginx would become somebody who may not write here
         file.write_text(
             CONFIGURATION.format(
                 folder=folder,
-                user=me.pw_name,
-                group=group,
+                user=me.pw_name,  # started as root, nginx would change to a user without access
+                group=Path(folder).group(),
                 servers=servers.replace("listen 8000;", f"listen 127.0.0.1:{port};"),
             )
         )

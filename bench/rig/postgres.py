@@ -1,6 +1,6 @@
-"""A PostgreSQL of one's own, from Debian's packages: empty, on a free port, gone at the end.
+"""A private PostgreSQL from Debian's packages: empty, on a free port, deleted at the end.
 
-Knows PostgreSQL's programs and SQLAlchemy's URL; knows nothing of what is kept in it.
+Knows PostgreSQL's programs and SQLAlchemy's URL; knows nothing of what is stored in it.
 """
 
 import os
@@ -17,12 +17,17 @@ from bench.rig.environment import program
 from bench.rig.service import Server, free_port, started
 
 OWNER = "postgres"  # of Debian's package: PostgreSQL refuses to run as root
-NAME = "convserve"  # of its one user
+NAME = "convserve"  # of the only database user
+# No socket in a folder of another user, and nothing in /dev/shm.
+_SETTINGS = (
+    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+    *("-c", "dynamic_shared_memory_type=mmap"),
+)
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Its URL, while it runs. What it has told is on the disk: ``fsync`` stays on."""
+    """Yield the URL of a running database. Commits are durable: ``fsync`` stays on."""
     user = OWNER if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="convserve-postgres-") as folder:
         if user:
@@ -36,29 +41,22 @@ def postgres() -> Iterator[str]:
             environment=os.environ,
             folder=Path(folder),
             user=user,
-            ends=signal.SIGINT,  # at once; SIGTERM would wait for all who are connected
+            stop_signal=signal.SIGINT,  # at once; SIGTERM would wait for all connections to close
         ):
             yield url(port)
 
 
 def url(port: int) -> str:
-    """Where it is, in SQLAlchemy's words."""
+    """Return the address of a database in SQLAlchemy's form."""
     return f"postgresql+psycopg://{NAME}@127.0.0.1:{port}/postgres"
 
 
-def asked(address: str, statement: str) -> Sequence[Sequence[Any]]:
-    """The rows that answer a statement of SQL, on a connection of its own."""
+def query(address: str, statement: str) -> Sequence[Sequence[Any]]:
+    """Return the rows of an SQL statement, executed on a new connection."""
     from sqlalchemy import NullPool, create_engine, text
 
     with create_engine(address, poolclass=NullPool).connect() as connection:
         return connection.execute(text(statement)).all()
-
-
-# No socket in a folder that belongs to somebody, and nothing in /dev/shm.
-_SETTINGS = (
-    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
-    *("-c", "dynamic_shared_memory_type=mmap"),
-)
 
 
 def _make(data: str, user: str | None) -> None:
@@ -75,13 +73,13 @@ def _make(data: str, user: str | None) -> None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"initdb ended with {done.returncode}: {done.stderr or done.stdout}")
+        raise RuntimeError(f"initdb exited with {done.returncode}: {done.stderr or done.stdout}")
 
 
 def _ready(server: Server) -> bool:
     from sqlalchemy.exc import OperationalError
 
     try:
-        return bool(asked(url(server.port), "SELECT 1"))
+        return bool(query(url(server.port), "SELECT 1"))
     except OperationalError:
         return False

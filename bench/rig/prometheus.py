@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes replicas under our rules, and what it saw.
+"""A Prometheus that scrapes replicas under our rules, and what it recorded.
 
 Knows Prometheus, its configuration and its HTTP API; knows no series of ours.
 """
@@ -16,17 +16,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench.rig.environment import program
-from bench.rig.service import Server, free_port, started
+from bench.rig.service import Server, free_port, started, until
 
 JOB = "convserve"
-PATIENCE = 60.0  # seconds for a scrape to come
+PATIENCE = 60.0  # seconds to wait for a scrape
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(?P<before>\[|\bfor: )(?P<count>\d+)(?P<unit>[mhd])\b")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Samples with the same labels, the oldest first: seconds since 1970, and what was seen."""
+    """Samples with the same labels, the oldest first: seconds since 1970, and the value."""
 
     labels: Mapping[str, str]
     samples: Sequence[tuple[float, float]]
@@ -34,42 +34,36 @@ class Series:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A started one."""
+    """A running Prometheus."""
 
     server: Server
     instances: Sequence[str]
 
-    def instant(self, expression: str, at: float | None = None) -> list[Series]:
-        """What an expression is, now by default; of one with a range all samples as scraped."""
-        return _series(self._asked("query", query=expression, time=at or time.time()))
+    def instant(self, expression: str) -> list[Series]:
+        """Return the value of an expression now; all samples of a range."""
+        return _series(self._get("query", query=expression, time=time.time()))
 
     def value(self, expression: str) -> float:
-        """The one number that an expression is; 0 where there is none."""
+        """Return the single number of an expression; 0 if there is none."""
         found = self.instant(expression)
         return found[0].samples[0][1] if found else 0.0
 
     def over(self, expression: str, begin: float, end: float, step: float) -> list[Series]:
-        """What it was from one time to another."""
-        told = self._asked("query_range", query=expression, start=begin, end=end, step=step)
-        return _series(told)
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Those that are pending or firing, as Prometheus tells them."""
-        found: list[dict[str, Any]] = self._asked("alerts")["alerts"]
-        return found
+        """Return the values of an expression from one time to another."""
+        return _series(self._get("query_range", query=expression, start=begin, end=end, step=step))
 
     def scraped(self, since: float) -> None:
         """Wait until every instance was scraped after that time."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            seen = self.instant("timestamp(up) and up == 1")
-            if sum(each.samples[0][1] > since for each in seen) == len(self.instances):
-                return
-            time.sleep(0.2)
-        raise TimeoutError(f"Not all of {self.instances} were scraped within {PATIENCE:.0f} s.")
 
-    def _asked(self, what: str, **parameters: object) -> Any:
-        status, body = self.server.answer("GET", f"/api/v1/{what}?{urlencode(parameters)}")
+        def complete() -> bool:
+            up = self.instant("timestamp(up) and up == 1")
+            return sum(each.samples[0][1] > since for each in up) == len(self.instances)
+
+        late = f"Not all of {self.instances} were scraped within {PATIENCE:.0f} s."
+        until(complete, PATIENCE, late)
+
+    def _get(self, path: str, **parameters: object) -> Any:
+        status, body = self.server.answer("GET", f"/api/v1/{path}?{urlencode(parameters)}")
         if status != 200:
             raise RuntimeError(f"Prometheus answered {status}: {body.decode(errors='replace')}")
         return json.loads(body)["data"]
@@ -83,15 +77,23 @@ def prometheus(
     evaluate: float = 2.0,
     rules: Sequence[str] = (),
 ) -> Iterator[Prometheus]:
-    """Scrapes replicas, of which it is told names and ports, there or not yet, and evaluates the
-    texts of files of rules."""
+    """Scrape replicas, given by name and port, running or not; evaluate rules, given as texts."""
     with tempfile.TemporaryDirectory(prefix="convserve-prometheus-") as folder:
         files = [Path(folder, f"rules-{number}.yml") for number in range(len(rules))]
         for file, text in zip(files, rules, strict=True):
             file.write_text(text, "utf-8")
         configuration = Path(folder, "prometheus.yml")
-        # JSON is YAML.
-        configuration.write_text(json.dumps(_configured(ports, scrape, evaluate, files)))
+        intervals = {"scrape_interval": scrape, "evaluation_interval": evaluate}
+        targets = [
+            {"targets": [f"127.0.0.1:{number}"], "labels": {"instance": name}}
+            for name, number in ports.items()
+        ]
+        configured = {
+            "global": {name: milliseconds(seconds) for name, seconds in intervals.items()},
+            "rule_files": [str(file) for file in files],
+            "scrape_configs": [{"job_name": JOB, "static_configs": targets}],
+        }
+        configuration.write_text(json.dumps(configured))  # JSON is YAML
         port = free_port()
         with started(
             [
@@ -109,7 +111,7 @@ def prometheus(
 
 
 def hastened(rules: str, times: float, least: float) -> str:
-    """Rules whose time runs so many times faster; no window is shorter than ``least`` seconds."""
+    """Return rules whose durations are divided by ``times``; windows keep ``least`` seconds."""
 
     def shorter(found: re.Match[str]) -> str:
         seconds = int(found["count"]) * UNITS[found["unit"]] / times
@@ -121,33 +123,16 @@ def hastened(rules: str, times: float, least: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """A duration as Prometheus writes it."""
+    """Return a duration as Prometheus writes it."""
     return f"{round(seconds * 1000)}ms"
 
 
-def _configured(
-    ports: Mapping[str, int], scrape: float, evaluate: float, files: Sequence[Path]
-) -> dict[str, Any]:
-    targets = [
-        {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
-        for name, port in ports.items()
-    ]
-    return {
-        "global": {
-            "scrape_interval": milliseconds(scrape),
-            "evaluation_interval": milliseconds(evaluate),
-        },
-        "rule_files": [str(file) for file in files],
-        "scrape_configs": [{"job_name": JOB, "static_configs": targets}],
-    }
-
-
-def _series(told: Any) -> list[Series]:
-    """What the API tells of a vector or a matrix."""
+def _series(data: Any) -> list[Series]:
+    """Return the series of a vector or a matrix of the API."""
     return [
         Series(
             each["metric"],
             [(at, float(value)) for at, value in each.get("values") or [each["value"]]],
         )
-        for each in told["result"]
+        for each in data["result"]
     ]

@@ -1,6 +1,6 @@
-"""Replicas of one service: several, with the same keys and one database of labels.
+"""Replicas of one service, with the same keys and one database of labels.
 
-Knows the settings that they share; knows nothing of what is asked of them.
+Knows the settings that replicas share; knows nothing of their requests.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ KEY = "the key of a benchmark and no secret"
 
 
 def addresses() -> dict[str, int]:
-    """A free port for each."""
+    """Return a free port for each replica."""
     return {name: free_port() for name in NAMES}
 
 
 @contextmanager
 def replicas(models: Path, database: str, ports: Mapping[str, int]) -> Iterator[dict[str, Server]]:
-    """All ready; of the same name and port when they are started again."""
+    """Start one ready replica for each name and port; the same ports serve after a restart."""
     with ExitStack() as running:
         yield {
             name: running.enter_context(

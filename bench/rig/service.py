@@ -1,10 +1,11 @@
-"""Start a server in its own processes on a free port, look at it from outside, and stop it.
+"""Start a server in its own processes on a free port, observe it from outside, and stop it.
 
-Knows processes, /proc and HTTP; knows nothing of what is measured.
+Knows processes and HTTP; knows nothing of what is measured.
 """
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,15 +15,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 WORKERS = 2
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
-TICKS = os.sysconf("SC_CLK_TCK")
+# Below the ports of outgoing connections, in another order in each process.
+_PORTS = cycle(random.SystemRandom().sample(range(20_000, 32_000), 12_000))
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -34,18 +39,24 @@ class Server:
     log: IO[str]
     ready_after: float = 0.0  # seconds from its start
 
-    def connect(self, seconds: float = 60.0) -> http.client.HTTPConnection:
-        """A connection, made by its first request."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection, which its first request opens."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path."""
+        return f"http://127.0.0.1:{self.port}{path}"
 
     def status(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> int:
-        """The status of one request on a connection of its own."""
-        return self.answer(method, path, body, kind)[0]
+        """Return the status of one request on a new connection; 0 if there is no answer."""
+        with suppress(OSError, http.client.HTTPException):
+            return self.answer(method, path, body, kind)[0]
+        return 0
 
     def answer(
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> tuple[int, bytes]:
-        """Status and body of one request on a connection of its own."""
+        """Return status and body of the answer to one request on a new connection."""
         connection = self.connect()
         try:
             connection.request(method, path, body, {"Content-Type": kind} if kind else {})
@@ -55,60 +66,66 @@ class Server:
             connection.close()
 
     def workers(self) -> list[int]:
-        """The process ids of the children."""
-        return children(self.process.pid)
+        """Return the process ids of the children."""
+        return observe(self.process.pid, lambda it: [each.pid for each in it.children()], [])
 
     def processes(self) -> list[int]:
-        """The process ids of all: the first, its children and theirs."""
-        found = [self.process.pid]
-        for pid in found:
-            found += children(pid)
-        return found
+        """Return the process ids of the server, its children and theirs."""
+        first = self.process.pid
+        return [
+            first,
+            *observe(first, lambda it: [each.pid for each in it.children(recursive=True)], []),
+        ]
 
     def pss(self) -> float:
-        """Megabytes of memory of all processes, what they share counted once."""
-        return sum(pss(pid) for pid in self.processes())
+        """Return the megabytes of memory of all processes; shared pages count once."""
+        found = [observe(pid, lambda it: it.memory_full_info().pss, 0) for pid in self.processes()]
+        return sum(found) / 2**20
 
     def cpu(self) -> dict[int, float]:
-        """Seconds of processor time of each process until now."""
-        return {pid: cpu_seconds(pid) for pid in self.processes()}
+        """Return the seconds of processor time of each process until now."""
+        return {
+            pid: observe(pid, lambda it: sum(it.cpu_times()[:2]), 0.0) for pid in self.processes()
+        }
 
     def output(self) -> str:
-        """What it wrote."""
+        """Return what the server wrote to stdout and stderr."""
         self.log.seek(0)
         return self.log.read()
 
 
-def children(pid: int) -> list[int]:
-    """The children of a process; none where it is gone."""
-    with suppress(OSError):
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+def observe(pid: int, read: Callable[[Any], Value], otherwise: Value) -> Value:
+    """Return what ``read`` finds in a psutil.Process; ``otherwise`` if the process is gone."""
+    import psutil  # here, so that `require` can name the package where it is missing
+
+    try:
+        return read(psutil.Process(pid))
+    except psutil.Error:
+        return otherwise
 
 
-def pss(pid: int) -> float:
-    """Megabytes of a process, shared pages divided among those that share them."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
+def until(
+    true: Callable[[], bool], seconds: float, otherwise: str | Callable[[], str], every: float = 0.1
+) -> None:
+    """Return as soon as ``true()``, which is checked every ``every`` seconds.
 
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process."""
-    with suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-    return 0.0
+    Raises:
+        TimeoutError: with the text ``otherwise``, if ``seconds`` have passed.
+    """
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(otherwise if isinstance(otherwise, str) else otherwise())
+        time.sleep(every)
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """Return a port on which no process listens, and which this process has not returned yet."""
+    for port in _PORTS:
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 @contextmanager
@@ -120,10 +137,15 @@ def started(
     environment: Mapping[str, str],
     folder: Path = ROOT,
     user: str | None = None,
-    ends: signal.Signals = signal.SIGTERM,
+    stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Server]:
-    """Start in ``folder``, as ``user`` if named, wait until ready, and stop at the end."""
-    # A file for the log: a pipe that nobody reads would fill and stop the server.
+    """Start a server in ``folder``, as ``user`` if named; yield it when ready; stop it.
+
+    Raises:
+        RuntimeError: the server exited before it was ready.
+        TimeoutError: the server was not ready in time.
+    """
+    # A file for the log: a pipe that nobody reads would fill and block the server.
     with tempfile.TemporaryFile("w+") as log:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -138,50 +160,47 @@ def started(
             extra_groups=[] if user else None,
         )
         server = Server(process, port, log)
+
+        def is_ready() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"The server did not start:\n{server.output()}")
+            return ready(server)
+
+        def late() -> str:
+            return f"The server did not become ready:\n{server.output()}"
+
         try:
-            _wait(server, ready, began + START_SECONDS)
+            until(is_ready, START_SECONDS, late, every=0.02)
             server.ready_after = time.monotonic() - began
             yield server
         finally:
-            _stop(server, ends)
-
-
-def _wait(server: Server, ready: Callable[[Server], bool], deadline: float) -> None:
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            raise RuntimeError(f"The server did not start:\n{server.output()}")
-        try:
-            if ready(server):
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(0.02)
-    raise TimeoutError(f"The server did not become ready:\n{server.output()}")
-
-
-def _stop(server: Server, by: signal.Signals) -> None:
-    everybody = server.processes()
-    server.process.send_signal(by)
-    try:
-        server.process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        for pid in everybody:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        server.process.wait()
+            processes = server.processes()
+            process.send_signal(stop_signal)
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                for pid in processes:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
 
 
 def convserve_environment(models: Path, **settings: object) -> dict[str, str]:
-    """This environment without its settings of Convserve, with these."""
+    """Return this environment with ``settings`` in place of its settings of Convserve."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CONVSERVE_")}
     chosen = {f"CONVSERVE_{k.upper()}": str(v) for k, v in settings.items()}
     return {**inherited, "CONVSERVE_MODELS": str(models), **chosen}
 
 
 @contextmanager
-def convserve(models: Path, under: Sequence[str] = (), /, **settings: object) -> Iterator[Server]:
-    """Convserve as it ships, but for ``settings`` and for its database of labels, which is empty;
-    ``under`` another program, such as strace."""
+def convserve(
+    models: Path, under: Sequence[str] = (), folder: Path = ROOT, /, **settings: object
+) -> Iterator[Server]:
+    """Start Convserve as it ships, but for ``settings`` and an empty database of labels.
+
+    ``under`` is the command line of a program that starts it, such as strace; ``folder`` is its
+    checkout.
+    """
     bind = str(settings.setdefault("bind", f"127.0.0.1:{free_port()}"))
     with tempfile.TemporaryDirectory(prefix="convserve-labels-") as scratch:
         settings.setdefault("feedback_url", f"sqlite:///{scratch}/feedback.db")
@@ -190,19 +209,33 @@ def convserve(models: Path, under: Sequence[str] = (), /, **settings: object) ->
             port=int(bind.rpartition(":")[2]),
             ready=lambda server: server.status("GET", "/readyz") == 200,
             environment=convserve_environment(models, **settings),
+            folder=folder,
         ) as server:
             yield server
 
 
+@contextmanager
+def shipped(names: Sequence[str], /, **settings: object) -> Iterator[Server]:
+    """Serve the newest version of each model with two workers."""
+    models = [newest(name) for name in names]
+    with only(models) as folder, convserve(folder, **{"workers": WORKERS, **settings}) as server:
+        yield server
+
+
+def versions(name: str) -> list[Path]:
+    """Return the folders of the published versions of a model, the oldest first."""
+    found = [path for path in (MODELS / name).iterdir() if path.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def newest(name: str) -> Path:
-    """The folder of the highest published version of a model."""
-    versions = [path for path in (MODELS / name).iterdir() if path.name.isdigit()]
-    return max(versions, key=lambda path: int(path.name))
+    """Return the folder of the newest published version of a model."""
+    return versions(name)[-1]
 
 
 @contextmanager
 def only(folders: Sequence[Path]) -> Iterator[Path]:
-    """A folder of models that holds just these versions."""
+    """Make a folder of models that holds just these versions."""
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as scratch:
         for folder in folders:
             to = Path(scratch, folder.parent.name)

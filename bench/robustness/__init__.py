@@ -1,4 +1,4 @@
-"""What load, faults and hostile input do to the service.
+"""How the service behaves under overload, faults and hostile input.
 
-May import the rig, reporting and clients.
+Imports the rig, reporting and clients.
 """

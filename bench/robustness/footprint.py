@@ -1,10 +1,10 @@
-"""What the service takes, and whom it calls: memory, time to start, idle processor time, sockets.
+"""What the service needs, and what it connects to: memory, start, idle processor time, sockets.
 
-All models, two workers. Outbound connections are looked for twice: in /proc several times a second,
-and, where strace is there and may attach, in the system calls of a service started under it.
+All models, two workers. Outbound connections are looked for twice: among the open sockets several
+times a second, and, if strace is installed and may attach, in the system calls of a service that
+runs under it.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -18,13 +18,13 @@ from pathlib import Path
 from bench.clients import bodies
 from bench.clients.traffic import clients, mixture, stopped
 from bench.reporting.figures import median
-from bench.reporting.promises import Promise, add_page, told
+from bench.reporting.promises import Promise, fact, nothing, parser, report
 from bench.rig.environment import require
 from bench.rig.service import WORKERS, Server, convserve, newest, only
 from bench.rig.sockets import outbound
 
 MOST_MB, READY_SECONDS, IDLE_SHARE = 250, 2.0, 0.01
-SETTLE = 3.0  # seconds after the start until it idles
+SETTLE = 3.0  # seconds from the start until the service idles
 PERIOD = 0.05
 CLIENTS = 4
 STARTS = 3
@@ -34,14 +34,14 @@ CALL = re.compile(r"(?:connect|sendto|sendmsg)\(.*sa_family=(AF_INET6?).*?\)")
 
 
 def idle(server: Server, seconds: float) -> float:
-    """Processor time of all processes, as a share of one core, while nobody asks anything."""
+    """Return the processor time of all processes without requests, as a share of one core."""
     before = sum(server.cpu().values())
     time.sleep(seconds)
     return (sum(server.cpu().values()) - before) / seconds
 
 
-def used(server: Server, seconds: float) -> set[tuple[str, str, int]]:
-    """The outbound connections seen during so many seconds of mixed traffic."""
+def connections(server: Server, seconds: float) -> set[tuple[str, str, int]]:
+    """Return the outbound connections seen during ``seconds`` of mixed traffic."""
     running = clients(server, mixture(), CLIENTS, pause=0.005)
     found: set[tuple[str, str, int]] = set()
     end = time.monotonic() + seconds
@@ -53,7 +53,7 @@ def used(server: Server, seconds: float) -> set[tuple[str, str, int]]:
 
 
 def traced(models: Path, seconds: float) -> list[str] | None:
-    """The system calls that reach out, from the start to the end; None where strace cannot."""
+    """Return the outbound system calls of a whole run; None if strace cannot attach."""
     if shutil.which("strace") is None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,16 +66,16 @@ def traced(models: Path, seconds: float) -> list[str] | None:
             time.sleep(seconds)
             stopped(running)
         time.sleep(SETTLE)  # strace, which -D made a child of the service, writes the rest
-        return reaching(file.read_text(errors="replace"))
+        return outbound_calls(file.read_text(errors="replace"))
 
 
-def reaching(calls: str) -> list[str]:
-    """Of strace's lines, those that go to an address of the internet protocol."""
+def outbound_calls(calls: str) -> list[str]:
+    """Return the lines of strace with an address of the internet protocol."""
     return [line for line in calls.splitlines() if CALL.search(line)]
 
 
-def measured(models: Path, seconds: float) -> list[Promise]:
-    """Each promise, and what came of it."""
+def measure(models: Path, seconds: float) -> list[Promise]:
+    """Measure everything; return the rows of the table."""
     starts = []
     for _ in range(STARTS - 1):
         with convserve(models, workers=WORKERS) as server:
@@ -84,52 +84,40 @@ def measured(models: Path, seconds: float) -> list[Promise]:
         starts.append(server.ready_after)
         time.sleep(SETTLE)
         fresh, share = server.pss(), idle(server, seconds)
-        called = used(server, seconds)
-        worn = server.pss()
-    calls = traced(models, seconds)
+        opened = connections(server, seconds)
+        used = server.pss()
+    calls, ready, limit = traced(models, seconds), median(starts), f"≤ {READY_SECONDS:g} s"
+    below = share < IDLE_SHARE
     return [
         _memory("after the start", fresh),
-        _memory("after mixed traffic", worn),
+        _memory("after mixed traffic", used),
         Promise(
             f"from the start to ready, median of {STARTS}",
-            f"≤ {READY_SECONDS:g} s",
-            f"{median(starts):.2f} s",
-            median(starts) <= READY_SECONDS,
+            limit,
+            f"{ready:.2f} s",
+            ready <= READY_SECONDS,
         ),
-        Promise(
-            "idle processor time, of one core",
-            f"< {IDLE_SHARE:.0%}",
-            f"{share:.2%}",
-            share < IDLE_SHARE,
-        ),
-        Promise("outbound connections under traffic, in /proc", "none", _list(called), not called),
-        Promise(
-            "calls that reach out, under strace",
-            "none",
-            "strace may not attach here" if calls is None else _list(calls),
-            not calls,
-        ),
+        Promise("idle processor time, of one core", f"< {IDLE_SHARE:.0%}", f"{share:.2%}", below),
+        nothing("outbound connections under traffic", _list(opened)),
+        nothing("outbound system calls, under strace", _list(calls))
+        if calls is not None
+        else fact("outbound system calls, under strace", "strace may not attach here"),
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and tell; 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.robustness.footprint", description=__doc__
-    )
-    parser.add_argument("--seconds", type=float, default=60, help="of idling, and of traffic")
-    add_page(parser)
-    options = parser.parse_args(arguments)
+    """Measure, and write the table; return 1 if a promise was broken."""
+    options = parser(
+        "robustness.footprint", __doc__, seconds=(60.0, "length of idling, and of traffic")
+    ).parse_args(arguments)
     require()
     with only([newest(name) for name in bodies.NAMES]) as models:
-        promises = measured(models, options.seconds)
-    return told(
-        promises,
-        page=options.page,
-        name="footprint",
-        above=f"{WORKERS} workers and their master, {', '.join(f'`{n}`' for n in bodies.NAMES)},"
-        f" {options.seconds:g} seconds each of idling and of traffic, {os.cpu_count()} cores:",
+        promises = measure(models, options.seconds)
+    above = (
+        f"{WORKERS} workers and their master, {', '.join(f'`{n}`' for n in bodies.NAMES)},"
+        f" {options.seconds:g} seconds each of idling and of traffic, {os.cpu_count()} cores:"
     )
+    return report(promises, page=options.page, name="footprint", above=above)
 
 
 def _memory(when: str, megabytes: float) -> Promise:
@@ -138,7 +126,7 @@ def _memory(when: str, megabytes: float) -> Promise:
 
 
 def _list(found: set[tuple[str, str, int]] | list[str]) -> str:
-    return "; ".join(map(str, sorted(found)[:5])) or "none"
+    return "; ".join(map(str, sorted(found)[:5]))
 
 
 if __name__ == "__main__":

@@ -1,63 +1,57 @@
-"""Hostile images: 10,000 that a seeded mutator makes, and every file of the folders that are given.
+"""Hostile images: 10,000 from a seeded mutator, and every file of the given folders.
 
-Each is posted as it is, in forms and in JSON, over several connections; after each comes a sound
-image in an odd body. No answer may be a 5xx, none may come after its deadline, and no worker may
-die. What breaks a promise is saved with the seed and the number that make it again.
+Each is posted as it is, in forms and in JSON, over several connections; each is followed by a sound
+image in an odd body. No answer may be a 5xx or later than its deadline, and no worker may die.
+An image that breaks a promise is saved with the seed and the number that reproduce it.
 """
 
-import argparse
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.traffic import JSON, Call, Client, Outcome
-from bench.reporting.promises import Promise, add_page, told
+from bench.reporting.promises import Promise, fact, none_of, parser, report
 from bench.rig.environment import require
-from bench.rig.service import ROOT, WORKERS, Server, convserve, newest, only
+from bench.rig.service import ROOT, Server, shipped
 from bench.robustness import odd_requests
 from bench.robustness.mutations import mutated
 
 CONNECTIONS = 8
 DEADLINE = 10.0  # seconds: the service's default
-LARGEST = 40 * 1024 * 1024  # bytes of a file: more than the service takes
-SLACK = 1.0  # for the answer to be written, sent and read
+LARGEST = 40 * 1024 * 1024  # bytes of a file: more than the service accepts
+SLACK = 1.0  # seconds for the answer to be written, sent and read
 
-
-@dataclass(frozen=True)
-class Hostile:
-    """Bytes that claim to be an image."""
-
-    source: str  # the number in its seed, or the path
-    data: bytes
+Image = tuple[str, bytes]  # the number in its seed or the path, and the bytes
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A promise that an image broke."""
+    """An image that broke a promise."""
 
-    hostile: Hostile
+    source: str  # the number in its seed, or the path
     outcome: Outcome
     died: bool
 
 
-def images(folders: Sequence[Path], count: int, seed: int) -> Iterator[Hostile]:
-    """Those made, then the files."""
+def images(folders: Sequence[Path], count: int, seed: int) -> Iterator[Image]:
+    """Yield mutated images, then the files of the folders."""
     for index in range(count):
-        yield Hostile(f"seed-{seed}-{index}", mutated(seed, index))
+        yield f"seed-{seed}-{index}", mutated(seed, index)
     for path in sorted(chain.from_iterable(folder.rglob("*") for folder in folders)):
         if path.is_file():
             with suppress(OSError), path.open("rb") as file:
-                yield Hostile(str(path), file.read(LARGEST))
+                yield str(path), file.read(LARGEST)
 
 
 def calls(data: bytes, turn: int, seed: int) -> list[Call]:
-    """The image as it is, and in one other way, for one of the models; and an odd body."""
+    """Return the image as it is and in one other form, for one of the models; and an odd body."""
     name = bodies.NAMES[turn % len(bodies.NAMES)]
     path, good = f"/predict/{name}", bodies.files(name)[0]
     other = (
@@ -71,17 +65,17 @@ def calls(data: bytes, turn: int, seed: int) -> list[Call]:
 
 
 class Poster:
-    """Posts what comes over some connections, and keeps what broke a promise."""
+    """Posts images over several connections, and keeps each that broke a promise."""
 
     def __init__(self, server: Server, seed: int) -> None:
         self._server, self._workers, self._seed = server, set(server.workers()), seed
         self.findings: list[Finding] = []
-        self.sent: dict[int, int] = {}  # answers by status
+        self.answers = Counter[int]()  # by status
         self.slowest = 0.0
         self._lock = threading.Lock()
 
-    def post(self, several: Iterator[Hostile]) -> None:
-        """All of them."""
+    def post(self, several: Iterator[Image]) -> None:
+        """Post all images."""
         turns = enumerate(several)
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             for working in [threads.submit(self._work, turns) for _ in range(CONNECTIONS)]:
@@ -89,93 +83,83 @@ class Poster:
 
     @property
     def deaths(self) -> int:
-        """Workers that are gone."""
+        """The number of workers that are gone."""
         return len(self._workers - set(self._server.workers()))
 
-    def _work(self, turns: Iterator[tuple[int, Hostile]]) -> None:
-        client = Client(self._server, ())
-        while True:
-            with self._lock:
-                turn, hostile = next(turns, (0, None))
-            if hostile is None:
-                return
-            for call in calls(hostile.data, turn, self._seed):
-                self._judge(hostile, client.sent(call))
+    def _work(self, turns: Iterator[tuple[int, Image]]) -> None:
+        with closing(Client(self._server)) as client:
+            while True:
+                with self._lock:
+                    turn, (source, data) = next(turns, (-1, ("", b"")))
+                if turn < 0:
+                    return
+                for call in calls(data, turn, self._seed):
+                    self._judge(source, client.send(call))
 
-    def _judge(self, hostile: Hostile, outcome: Outcome) -> None:
+    def _judge(self, source: str, outcome: Outcome) -> None:
         with self._lock:
-            self.sent[outcome.status] = self.sent.get(outcome.status, 0) + 1
+            self.answers[outcome.status] += 1
             self.slowest = max(self.slowest, outcome.seconds)
             late = outcome.seconds > DEADLINE + SLACK
             if outcome.broke or outcome.status >= 500 or late:
-                found = Hostile(hostile.source, outcome.call.body)
-                self.findings.append(Finding(found, outcome, died=bool(self.deaths)))
+                self.findings.append(Finding(source, outcome, died=bool(self.deaths)))
 
 
 def save(findings: Sequence[Finding], folder: Path) -> None:
-    """The bytes of each, and what they did."""
+    """Save the bytes of each finding, and what they caused."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, each in enumerate(findings):
-        name = f"{number}-{Path(each.hostile.source).name}"
-        (folder / name).write_bytes(each.hostile.data)
-        outcome = each.outcome
+        name, outcome = f"{number}-{Path(each.source).name}", each.outcome
+        (folder / name).write_bytes(outcome.call.body)
         (folder / f"{name}.txt").write_text(
-            f"{each.hostile.source}\n{outcome.call.path} as {outcome.call.content_type}\n"
+            f"{each.source}\n{outcome.call.path} as {outcome.call.content_type}\n"
             f"status {outcome.status} {outcome.code} after {outcome.seconds:.3f} s\n"
             f"a worker was dead: {each.died}\n"
         )
 
 
+def judge(poster: Poster, deaths: int) -> list[Promise]:
+    """Return the rows of the table."""
+    answers = sorted(poster.answers.items())
+    seen = ", ".join(f"{status}: {count:,}" for status, count in answers if status)
+    slowest, limit = poster.slowest, f"≤ {DEADLINE:g} s, and {SLACK:g} s to be read"
+    return [
+        fact("answers by status", seen),
+        none_of("5xx", sum(count for status, count in answers if status >= 500)),
+        none_of("connections that broke", poster.answers[0]),
+        none_of("workers that died", deaths),
+        Promise("the slowest answer", limit, f"{slowest:.2f} s", slowest <= DEADLINE + SLACK),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Post all, and tell; 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m bench.robustness.hostile", description=__doc__)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="files to post too")
-    parser.add_argument("--count", type=int, default=10_000, help="of images to make")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--save", type=Path, default=ROOT / "runs/hostile", help="where findings go (runs/hostile)"
+    """Post all images, and write the table; return 1 if a promise was broken."""
+    command = parser(
+        "robustness.hostile",
+        __doc__,
+        count=(10_000, "number of images to make"),
+        seed=(1, "seed of the images"),
+        save=(ROOT / "runs/hostile", "folder for findings"),
     )
-    add_page(parser)
-    options = parser.parse_args(arguments)
+    command.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="files to post too")
+    options = command.parse_args(arguments)
     for folder in options.folders:
         if not folder.is_dir():
-            parser.error(f"{folder} is not a folder.")
+            command.error(f"{folder} is not a folder.")
     require()
-    models = [newest(name) for name in bodies.NAMES]
-    with only(models) as served, convserve(served, workers=WORKERS) as server:
+    with shipped(bodies.NAMES) as server:
         poster = Poster(server, options.seed)
         poster.post(images(options.folders, options.count, options.seed))
         deaths = poster.deaths
     if poster.findings:
         save(poster.findings, options.save)
-        print(f"What broke a promise is in {options.save}.", file=sys.stderr)
-    return told(
-        _promises(poster, deaths),
-        page=options.page,
-        name="hostile",
-        above=f"{options.count:,} images of seed {options.seed}, and the files of"
+        print(f"Images that broke a promise are in {options.save}.", file=sys.stderr)
+    above = (
+        f"{options.count:,} images of seed {options.seed}, and the files of"
         f" {len(options.folders)} folders, each posted in two ways, beside sound images in odd"
-        f" bodies: {sum(poster.sent.values()):,} requests.",
+        f" bodies: {poster.answers.total():,} requests."
     )
-
-
-def _promises(poster: Poster, deaths: int) -> list[Promise]:
-    statuses = sorted(poster.sent)
-    bad = sum(n for status, n in poster.sent.items() if status >= 500)
-    seen = ", ".join(f"{status}: {poster.sent[status]:,}" for status in statuses if status)
-    lost = poster.sent.get(0, 0)
-    return [
-        Promise("answers by status", "", seen),
-        Promise("5xx", "0", f"{bad}", not bad),
-        Promise("connections that broke", "0", f"{lost}", not lost),
-        Promise("workers that died", "0", f"{deaths}", not deaths),
-        Promise(
-            "the slowest answer",
-            f"≤ {DEADLINE:g} s, and {SLACK:g} s to be read",
-            f"{poster.slowest:.2f} s",
-            poster.slowest <= DEADLINE + SLACK,
-        ),
-    ]
+    return report(judge(poster, deaths), page=options.page, name="hostile", above=above)
 
 
 if __name__ == "__main__":

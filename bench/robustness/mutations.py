@@ -1,7 +1,7 @@
-"""Damaged images of every accepted format, the same for the same seed.
+"""Damaged images of every accepted format, reproducible by seed.
 
-Knows how PNG, JPEG and WebP are cut into pieces, to damage them where a decoder looks; knows
-nothing of servers.
+Knows the pieces of PNG, JPEG and WebP, to damage them where a decoder looks; knows nothing of
+servers.
 """
 
 import io
@@ -10,23 +10,33 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from PIL import Image
 
 from bench.clients.bodies import NAMES, files
 
 SIDE = 64
-LARGE = 1000  # the side of one whose scans cost something
-MOST = 4  # kinds of damage done to one image
+LARGE = 1000  # side of an image whose scans are expensive
+MOST = 4  # damages to one image
 MANY = (100, 3_000, 60_000)  # pieces, where there are far too many
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
-Piece = tuple[bytes, bytes]  # a name, and what it holds
+Damage = Callable[[random.Random, bytes], bytes]
+Piece = tuple[bytes, bytes]  # a name, and its content
+
+
+class Container(NamedTuple):
+    """A format: how to split a file into pieces, to join them, and an empty piece."""
+
+    split: Callable[[bytes], list[Piece]]
+    join: Callable[[Sequence[Piece]], bytes]
+    empty: Piece
 
 
 @cache
 def sound() -> tuple[bytes, ...]:
-    """Sound images: each accepted format in its variants, and one picture of each model."""
+    """Return sound images: each accepted format in its variants, and a picture of each model."""
     ramp = Image.linear_gradient("L").resize((SIDE, SIDE))
     colours = Image.merge("RGB", [ramp, ramp.rotate(90), ramp.rotate(180)])
     clear = colours.copy()
@@ -57,18 +67,14 @@ def sound() -> tuple[bytes, ...]:
         ("GIF", frames[0], {"save_all": True, "append_images": frames, "loop": 0}),
     ]
     saved = (_saved(image, form, more) for form, image, more in variants)
-    return (*saved, run_lengths(LARGE), *_published())
+    return (*saved, run_lengths(LARGE), *(files(name)[0] for name in NAMES))
 
 
 def run_lengths(side: int) -> bytes:
-    """A BMP of one colour that is compressed by run lengths, which Pillow does not write."""
+    """Return a BMP of one colour, compressed by run lengths, which Pillow does not write."""
     row = b"\xff\1" * (side // 255) + bytes([side % 255, 1]) + b"\0\0"
     info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + info + bytes(1024) + row * side
-
-
-def _published() -> list[bytes]:
-    return [files(name)[0] for name in NAMES]
 
 
 def _saved(image: Image.Image, form: str, options: dict[str, object]) -> bytes:
@@ -78,92 +84,73 @@ def _saved(image: Image.Image, form: str, options: dict[str, object]) -> bytes:
 
 
 def mutated(seed: int, index: int) -> bytes:
-    """The image number ``index`` of a seed: one of the sound ones, damaged in one to four ways."""
+    """Return the image number ``index`` of a seed: a sound one, damaged in one to four ways."""
     rng = random.Random(f"{seed} {index}")
     data = rng.choice(sound())
     for _ in range(rng.randint(1, MOST)):
         data = rng.choice(DAMAGES)(rng, data) or data
-    while data in sound():  # what was overwritten by itself
+    while data in sound():  # overwritten by the same bytes
         data = flip(rng, data)
     return data
 
 
 def flip(rng: random.Random, data: bytes) -> bytes:
-    """Some bits, more often near the start, where the header is."""
+    """Flip some bits, more often near the start, where the header is."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 2, 8, 64))):
         changed[_place(rng, data)] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def overwrite(rng: random.Random, data: bytes) -> bytes:
-    """A stretch of one byte, or of chance."""
-    start, length = _place(rng, data), rng.choice((1, 2, 4, 16, 256))
-    filling = bytes([rng.choice((0, 0xFF, rng.randrange(256)))]) * length
-    if rng.random() < 0.5:
-        filling = rng.randbytes(length)
-    return data[:start] + filling[: len(data) - start] + data[start + length :]
-
-
-def truncate(rng: random.Random, data: bytes) -> bytes:
-    """The start alone."""
-    return data[: rng.randint(0, len(data))]
-
-
-def cut(rng: random.Random, data: bytes) -> bytes:
-    """Without a stretch of it."""
-    start = _place(rng, data)
-    return data[:start] + data[start + rng.choice((1, 2, 4, 32, 1024)) :]
-
-
-def repeat(rng: random.Random, data: bytes) -> bytes:
-    """With a stretch of it again and again."""
-    start = _place(rng, data)
-    part = data[start : start + rng.choice((1, 4, 32, 1024))]
-    return data[:start] + part * rng.choice((2, 3, 100)) + data[start:]
-
-
-def splice(rng: random.Random, data: bytes) -> bytes:
-    """The start of it, then the end of another."""
-    other = rng.choice(sound())
-    return data[: _place(rng, data)] + other[_place(rng, other) :]
-
-
-def lengths(rng: random.Random, data: bytes) -> bytes:
-    """A number of two or four bytes where one may be, as large or odd as numbers are."""
-    wide = rng.random() < 0.5
-    value = rng.choice(NUMBERS) & (0xFFFFFFFF if wide else 0xFFFF)
-    packed = struct.pack(rng.choice("<>") + ("I" if wide else "H"), value)
-    start = _place(rng, data)
-    return data[:start] + packed + data[start + len(packed) :]
+def edit(rng: random.Random, data: bytes) -> bytes:
+    """Overwrite, remove, repeat or truncate some bytes, or continue with another image."""
+    start, length = _place(rng, data), rng.choice((1, 2, 4, 16, 256, 1024))
+    part, rest, other = data[start : start + length], data[start + length :], rng.choice(sound())
+    wide = rng.choice((2, 4))  # bytes of a number, where a length may be
+    number = (rng.choice(NUMBERS) % 256**wide).to_bytes(wide, rng.choice(("big", "little")))
+    edits = (
+        bytes([rng.choice((0, 0xFF, rng.randrange(256)))]) * len(part) + rest,
+        rng.randbytes(len(part)) + rest,
+        number + data[start + wide :],
+        rest,
+        part * rng.choice((3, 4, 100)) + rest,
+        b"",
+        other[_place(rng, other) :],
+    )
+    return data[:start] + rng.choice(edits)
 
 
 def pieces(rng: random.Random, data: bytes) -> bytes:
-    """The chunks or segments of it, one of them gone, twice, elsewhere, changed or renamed."""
-    for start, take, make in FORMATS:
-        if data.startswith(start) and len(found := take(data)) > 1:
-            _rearrange(rng, found)
-            return make(found)
-    return lengths(rng, data)
+    """Remove, double, move, change or rename a chunk or segment."""
+    container = _container(data)
+    if container and len(found := container.split(data)) > 1:
+        _rearrange(rng, found)
+        return container.join(found)
+    return edit(rng, data)
 
 
 def swell(rng: random.Random, data: bytes) -> bytes:
-    """With many pieces that hold nothing, which a decoder skips one by one."""
-    for start, take, make in FORMATS:
-        if data.startswith(start) and (found := take(data)):
-            place = rng.randint(1, len(found))
-            return make([*found[:place], *[EMPTY[start]] * rng.choice(MANY), *found[place:]])
-    return repeat(rng, data)
+    """Insert many empty pieces, which a decoder skips one by one."""
+    container = _container(data)
+    if container and (found := container.split(data)):
+        place = rng.randint(1, len(found))
+        found[place:place] = [container.empty] * rng.choice(MANY)
+        return container.join(found)
+    return edit(rng, data)
 
 
 def scans(rng: random.Random, data: bytes) -> bytes:
-    """With the last scan of a JPEG many times, for each of which all pixels are visited."""
+    """Repeat the last scan of a JPEG many times; each scan visits all pixels."""
     last = data.rfind(b"\xff\xda\x00")
     if last < 0:
         return swell(rng, data)
     head = data[last : last + 2 + int.from_bytes(data[last + 2 : last + 4], "big")]
-    scan = rng.choice((head + bytes(2), data[last : last + 3]))  # or no more than its beginning
+    scan = rng.choice((head + bytes(2), data[last : last + 3]))  # or its beginning alone
     return data[:-2] + scan * rng.choice(MANY) + data[-2:]
+
+
+def _container(data: bytes) -> Container | None:
+    return next((each for start, each in FORMATS.items() if data.startswith(start)), None)
 
 
 def _rearrange(rng: random.Random, found: list[Piece]) -> None:
@@ -177,13 +164,13 @@ def _rearrange(rng: random.Random, found: list[Piece]) -> None:
     elif what == 2:
         found.insert(rng.randrange(len(found)), found.pop(place))
     elif what == 3:
-        found[place] = (name, rng.choice(PLAIN)(rng, held) if held else b"\0")
+        found[place] = (name, edit(rng, held) if held else b"\0")
     else:
         found[place] = (rng.choice(found)[0], held)
 
 
 def png_pieces(data: bytes) -> list[Piece]:
-    """The chunks of a PNG."""
+    """Split a PNG into chunks."""
     found, at = [], 8
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -193,7 +180,7 @@ def png_pieces(data: bytes) -> list[Piece]:
 
 
 def png(found: Sequence[Piece]) -> bytes:
-    """A PNG of chunks, their check sums right: the decoder reads on."""
+    """Join chunks to a PNG, with correct check sums, so that the decoder continues."""
     chunks = [
         struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held))
         for name, held in found
@@ -202,7 +189,7 @@ def png(found: Sequence[Piece]) -> bytes:
 
 
 def jpeg_pieces(data: bytes) -> list[Piece]:
-    """The segments of a JPEG; the last holds the scan and all after it."""
+    """Split a JPEG into segments; the last holds the scan and all after it."""
     found, at = [], 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         size = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -212,7 +199,7 @@ def jpeg_pieces(data: bytes) -> list[Piece]:
 
 
 def jpeg(found: Sequence[Piece]) -> bytes:
-    """A JPEG of segments."""
+    """Join segments to a JPEG."""
     segments = [
         name + struct.pack(">H", min(len(held) + 2, 0xFFFF)) + held if name else held
         for name, held in found
@@ -221,7 +208,7 @@ def jpeg(found: Sequence[Piece]) -> bytes:
 
 
 def webp_pieces(data: bytes) -> list[Piece]:
-    """The chunks of a WebP."""
+    """Split a WebP into chunks."""
     found, at = [], 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -231,7 +218,7 @@ def webp_pieces(data: bytes) -> list[Piece]:
 
 
 def webp(found: Sequence[Piece]) -> bytes:
-    """A WebP of chunks."""
+    """Join chunks to a WebP."""
     inside = b"WEBP" + b"".join(
         name + struct.pack("<I", len(held)) + held + b"\0" * (len(held) % 2) for name, held in found
     )
@@ -239,25 +226,15 @@ def webp(found: Sequence[Piece]) -> bytes:
 
 
 def _place(rng: random.Random, data: bytes) -> int:
-    """Somewhere; half of the time near the start."""
+    """Return a random position, half of the time near the start."""
     if not data:
         return 0
     return rng.randrange(min(len(data), 64) if rng.random() < 0.5 else len(data))
 
 
-Damage = Callable[[random.Random, bytes], bytes]
-
-PLAIN: tuple[Damage, ...] = (flip, overwrite, truncate, cut, repeat, splice, lengths)
-DAMAGES = (*PLAIN, pieces, swell, scans)
-EMPTY: dict[bytes, Piece] = {
-    b"\x89PNG": (b"teSt", b""),
-    b"\xff\xd8": (b"\xff\xfe", b""),
-    b"RIFF": (b"teSt", b""),
+DAMAGES: tuple[Damage, ...] = (flip, edit, edit, edit, edit, pieces, swell, scans)
+FORMATS = {
+    b"\x89PNG": Container(png_pieces, png, (b"teSt", b"")),
+    b"\xff\xd8": Container(jpeg_pieces, jpeg, (b"\xff\xfe", b"")),
+    b"RIFF": Container(webp_pieces, webp, (b"teSt", b"")),
 }
-FORMATS: tuple[
-    tuple[bytes, Callable[[bytes], list[Piece]], Callable[[Sequence[Piece]], bytes]], ...
-] = (
-    (b"\x89PNG", png_pieces, png),
-    (b"\xff\xd8", jpeg_pieces, jpeg),
-    (b"RIFF", webp_pieces, webp),
-)

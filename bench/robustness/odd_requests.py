@@ -1,20 +1,20 @@
-"""Requests whose images are sound and whose bodies are odd: forms, and the JSON of each protocol.
+"""Requests with sound images in odd bodies: forms, and the JSON of each protocol.
 
-The same for the same seed. Knows the shapes of the bodies; knows nothing of servers.
+Reproducible by seed. Knows the shapes of the bodies; knows nothing of servers.
 """
 
 import base64
 import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from bench.clients import bodies
 from bench.clients.traffic import JSON, Call
-from bench.robustness.mutations import PLAIN
+from bench.robustness.mutations import edit, flip
 
-HEAD = 200  # bytes at the beginning of a form, where its parts are told
+HEAD = 200  # bytes at the beginning of a form, where its first part is described
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 0.5, 1e308, float("nan"), float("inf")),
     *("", "a", "\ud800", "\x00", "=" * 5, "x" * 10_000, "data:,", {}, [], [[]], [[[]]], {"": {}}),
@@ -22,10 +22,10 @@ VALUES: tuple[Any, ...] = (
 
 
 def call(seed: int, index: int, name: str) -> Call:
-    """One of them for a model."""
+    """Return the request number ``index`` of a seed, for a model."""
     rng = random.Random(f"{seed} {index} {name}")
     good = bodies.files(name)[0]
-    kinds: tuple[Callable[[random.Random, str, bytes], Call], ...] = (_form, _ours, _v2, _v1)
+    kinds = (_form, _ours, _v2, _v1)
     return rng.choice(kinds)(rng, name, good)
 
 
@@ -33,7 +33,7 @@ def _form(rng: random.Random, name: str, good: bytes) -> Call:
     whole = bodies.form([good] * rng.randint(1, 3))
     head, rest = whole[:HEAD], whole[HEAD:]
     for _ in range(rng.randint(1, 3)):
-        head = rng.choice(PLAIN)(rng, head) or head
+        head = rng.choice((flip, edit))(rng, head) or head
     return Call(f"/predict/{name}", head + rest, bodies.FORM)
 
 
@@ -57,17 +57,17 @@ def _v1(rng: random.Random, name: str, good: bytes) -> Call:
 
 
 def _json(rng: random.Random, path: str, whole: dict[str, Any]) -> Call:
-    whole = json.loads(json.dumps(whole))  # no part stands in two places
+    whole = json.loads(json.dumps(whole))  # no part is shared
     for _ in range(rng.randint(1, 2)):
-        # Not how long it may take: whoever asks for a microsecond is answered 504, rightly.
+        # Keep the timeout: a request with a microsecond is answered 504, correctly.
         places = [each for each in _places(whole) if each[1] != "timeout"]
         holder, key = rng.choice(places or [(whole, "images")])
-        holder[key] = copy.deepcopy(rng.choice(VALUES))  # or it could come to hold itself
+        holder[key] = copy.deepcopy(rng.choice(VALUES))  # a value must not contain itself
     return Call(path, json.dumps(whole).encode(), JSON)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each part of it: what holds it, and where."""
+    """Yield the holder and the key of each part of a JSON value."""
     keys: Any = ()
     if isinstance(value, dict):
         keys = list(value)

@@ -1,4 +1,4 @@
 """How fast the service and training are, beside what a user would write instead.
 
-May import the rig, reporting and clients.
+Imports the rig, reporting, clients, and the halves that it measures.
 """

@@ -1,41 +1,34 @@
-"""The servers that are compared: Convserve, what a user would write instead, and Convserve's own
-Flask application under another server.
+"""The compared servers: Convserve, what a user would write instead, and Convserve's own Flask
+application under another server.
 
-All have two workers and run the same file of the same model. Each peer is given in its best light:
-no access log, keep-alive where it has it. Convserve runs as it ships, access log and metrics
-included, unless it is told otherwise.
+All have two workers and run the same file of the same model. Each peer runs in its best light:
+without an access log, with keep-alive where the peer has it. Convserve runs as it ships, access
+log and metrics included, but for explicit settings.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.wrk import Bodies
-from bench.rig.service import (
-    WORKERS,
-    Server,
-    convserve,
-    convserve_environment,
-    free_port,
-    only,
-    started,
-)
+from bench.rig import service
+from bench.rig.service import WORKERS, Server, only
 
 OURS = "Convserve"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What all of them serve in one comparison."""
+    """What all contenders serve in one comparison."""
 
     folder: Path  # of the version
     pictures: Sequence[bytes]
     file: str = "model.onnx"  # that the peers run
-    settings: Mapping[str, str] | None = None  # of Convserve
+    settings: Mapping[str, str] = field(default_factory=dict)  # of Convserve
 
     @property
     def name(self) -> str:
@@ -50,7 +43,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Contender:
-    """How to start one, and how it takes a picture."""
+    """How to start a server, and the form in which it accepts a picture."""
 
     start: Callable[[Subject], AbstractContextManager[Server]]
     single: Callable[[Sequence[bytes]], Bodies] = bodies.single
@@ -58,84 +51,66 @@ class Contender:
 
 @contextmanager
 def _convserve(subject: Subject) -> Iterator[Server]:
-    settings = {"workers": str(WORKERS), **(subject.settings or {})}
-    with only([subject.folder]) as models, convserve(models, **settings) as server:
+    settings = {"workers": str(WORKERS), **subject.settings}
+    with only([subject.folder]) as models, service.convserve(models, **settings) as server:
         yield server
 
 
+@contextmanager
+def _flask_application(subject: Subject) -> Iterator[Server]:
+    def ready(server: Server) -> bool:
+        return server.status("GET", "/readyz") == 200
+
+    with only([subject.folder]) as models:
+        environment = service.convserve_environment(models, **subject.settings)
+        with _module(GTHREAD, ready, environment) as server:
+            yield server
+
+
 def _peer(*command: str) -> Callable[[Subject], AbstractContextManager[Server]]:
-    @contextmanager
-    def start(subject: Subject) -> Iterator[Server]:
-        port = free_port()
-        probe = bodies.single(subject.pictures)
-        form = bodies.forms(subject.pictures, 1)
+    def start(subject: Subject) -> AbstractContextManager[Server]:
+        sent = (bodies.single(subject.pictures), bodies.forms(subject.pictures, 1))
+        path = f"/predict/{subject.name}"
 
         def ready(server: Server) -> bool:
-            path = f"/predict/{subject.name}"
-            answers = (
-                server.status("POST", path, each.files[0], each.content_type)
-                for each in (probe, form)
+            return 200 in (
+                server.status("POST", path, each.files[0], each.content_type) for each in sent
             )
-            return 200 in answers
 
-        with started(
-            [sys.executable, "-m", *(part.format(port=port) for part in command)],
-            port=port,
-            ready=ready,
-            environment={**os.environ, "MODEL": str(subject.model)},
-        ) as server:
-            yield server
+        return _module(command, ready, {**os.environ, "MODEL": str(subject.model)})
 
     return start
 
 
-@contextmanager
-def _by_flask(subject: Subject) -> Iterator[Server]:
-    port = free_port()
-    with (
-        only([subject.folder]) as models,
-        started(
-            [sys.executable, "-m", *(part.format(port=port) for part in GTHREAD)],
-            port=port,
-            ready=lambda server: server.status("GET", "/readyz") == 200,
-            environment=convserve_environment(models, **(subject.settings or {})),
-        ) as server,
-    ):
-        yield server
+def _module(
+    command: Sequence[str], ready: Callable[[Server], bool], environment: Mapping[str, str]
+) -> AbstractContextManager[Server]:
+    """Start a server that is a Python module, on a free port."""
+    port = service.free_port()
+    full = [sys.executable, "-m", *(part.format(port=port) for part in command)]
+    return service.started(full, port=port, ready=ready, environment=environment)
 
 
 UVICORN = (
-    *(
-        "uvicorn",
-        "bench.throughput.peers.fastapi_app:app",
-        "--workers",
-        str(WORKERS),
-        "--port",
-        "{port}",
-    ),
-    *("--no-access-log", "--log-level", "warning"),
+    *("uvicorn", "bench.throughput.peers.fastapi_app:app", "--workers", str(WORKERS)),
+    *("--port", "{port}", "--no-access-log", "--log-level", "warning"),
 )
-GUNICORN = (
-    *("gunicorn", "bench.throughput.peers.flask_app:app", "--workers", str(WORKERS)),
-    *("--bind", "127.0.0.1:{port}", "--no-control-socket"),
-)
-GTHREAD = (
-    *("gunicorn", "serving.app:create_app()", "--workers", str(WORKERS), "--threads", "32"),
-    *("--bind", "127.0.0.1:{port}", "--no-control-socket"),
-)
+BOUND = ("--workers", str(WORKERS), "--bind", "127.0.0.1:{port}", "--no-control-socket")
+GUNICORN = ("gunicorn", "bench.throughput.peers.flask_app:app", *BOUND)
+GTHREAD = ("gunicorn", "serving.app:create_app()", "--threads", "32", *BOUND)
 
 CONTENDERS = {
     OURS: Contender(_convserve),
     "FastAPI, uvicorn[standard]": Contender(_peer(*UVICORN)),
-    # As `pip install uvicorn` gives it: neither uvloop nor httptools.
+    # As `pip install uvicorn` installs it: without uvloop and httptools.
     "FastAPI, uvicorn": Contender(_peer(*UVICORN, "--loop", "asyncio", "--http", "h11")),
     "Flask, gunicorn": Contender(
         _peer(*GUNICORN), single=lambda pictures: bodies.forms(pictures, 1)
     ),
 }
 
-# What the hot path was decided by: the same routes, images and log lines, answered by Flask.
+# The comparison that decided for the event loop: the same routes, images and log lines by Flask.
 DECISION = {
     OURS: Contender(_convserve),
-    "its Flask application, gunicorn's threads": Contender(_by_flask),
+    "its Flask application, gunicorn's threads": Contender(_flask_application),
 }

@@ -1,161 +1,139 @@
-"""What was measured when servers took turns, and how it is told: tables and a plot.
+"""What was measured when servers took turns, as tables and a plot.
 
-Knows samples; knows nothing of servers. A sample with an error among its answers is void.
+Knows windows of load; knows nothing of servers. A window with an error among its answers is void.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.clients.wrk import Closed
 from bench.reporting.figures import median, number, ratios, table
+from bench.reporting.pictures import picture
 from bench.throughput.contenders import OURS
 
 LIMIT = "in process"
 FORM = "32 images a request"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One window of one server under one load."""
-
-    model: str
-    load: str  # a number of clients, FORM, a share of the capacity, or a batch in process
-    server: str
-    round: int
-    seen: Closed
-    shares: tuple[float, ...] = ()  # processor seconds of the workers, the busiest first
-    images: int = 1  # of a request
-
-    @property
-    def speed(self) -> float:
-        """Images a second; not a number where the window is void, or nothing was answered."""
-        return math.nan if self.seen.errors else self.seen.per_second * self.images or math.nan
-
-    @property
-    def p99(self) -> float:
-        """Milliseconds."""
-        return math.nan if self.seen.errors else self.seen.p99
-
-
-@dataclass
 class Results:
-    """All samples of a run."""
+    """The windows of a run, one of each round, by model, load and server.
 
-    samples: list[Sample] = field(default_factory=list)
+    A load is a number of clients, FORM, a share of the capacity, or a batch in process. The speed
+    of a window is in images per second.
+    """
 
-    def of(self, model: str, load: str, server: str) -> list[Sample]:
-        """The samples of one cell, by round."""
-        key = (model, load, server)
-        found = [each for each in self.samples if (each.model, each.load, each.server) == key]
-        return sorted(found, key=lambda each: each.round)
+    def __init__(self) -> None:
+        self.cells: dict[tuple[str, str, str], list[Closed]] = {}
+        self.busier: dict[tuple[str, str], list[float]] = {}  # share of Convserve's busier worker
+
+    def add(self, model: str, load: str, server: str, seen: Closed) -> None:
+        """Add the window of the next round to its cell."""
+        self.cells.setdefault((model, load, server), []).append(seen)
+
+    def of(self, model: str, load: str, server: str) -> list[Closed]:
+        """Return the windows of one cell, by round."""
+        return self.cells.get((model, load, server), [])
 
     def speeds(self, model: str, load: str, server: str) -> list[float]:
-        """Images a second, by round."""
+        """Return the images per second of one cell, by round."""
         return [each.speed for each in self.of(model, load, server)]
 
     def speed(self, model: str, load: str, server: str) -> float:
-        """Their median."""
+        """Return the median images per second of one cell."""
         return median(self.speeds(model, load, server))
 
-    def loads(self, model: str) -> list[str]:
-        """The numbers of clients."""
-        return _unique(e.load for e in self.samples if e.model == model and e.load.isdigit())
+    def models(self) -> list[str]:
+        """Return the names of the models."""
+        return list(dict.fromkeys(model for model, _, _ in self.cells))
+
+    def loads(self, model: str, kind: Callable[[str], bool] = str.isdigit) -> list[str]:
+        """Return the loads of a kind, by default the numbers of clients."""
+        found = (load for name, load, _ in self.cells if name == model and kind(load))
+        return list(dict.fromkeys(found))
 
     def servers(self, model: str) -> list[str]:
-        """Convserve first."""
-        found = _unique(each.server for each in self.samples if each.model == model)
-        return sorted((name for name in found if name != LIMIT), key=lambda name: name != OURS)
+        """Return the names of the servers, Convserve first."""
+        found = {server: 0 for name, _, server in self.cells if name == model and server != LIMIT}
+        return sorted(found, key=lambda name: name != OURS)
 
     def capacity(self, model: str, server: str) -> float:
-        """The most that it reached in a closed loop, as a median."""
+        """Return the highest median that a server reached in a closed loop."""
         reached = [self.speed(model, load, server) for load in self.loads(model)]
         return max((speed for speed in reached if not math.isnan(speed)), default=math.nan)
 
-    @property
-    def void(self) -> list[Sample]:
-        """Those with errors."""
-        return [each for each in self.samples if each.seen.errors]
-
-    def told(self) -> str:
-        """Everything as Markdown, model by model."""
-        return self._by_model(self._everything)
-
-    def compared(self) -> str:
-        """The closed loops alone."""
-        return self._by_model(self._loops)
-
-    def _by_model(self, parts: Callable[[str], list[tuple[str, str]]]) -> str:
-        return "\n\n".join(
-            "\n\n".join([f"### `{model}`", *(f"{said}\n\n{text}" for said, text in parts(model))])
-            for model in _unique(each.model for each in self.samples)
-        )
-
-    def _loops(self, model: str) -> list[tuple[str, str]]:
+    def void(self) -> list[str]:
+        """Describe each window with errors."""
         return [
-            ("Images a second · p99 in milliseconds, one image a request:", self._closed(model)),
-            ("Convserve ÷ the other, in images a second:", self._ratios(model)),
+            f"{', '.join(cell)}: {seen.errors} errors"
+            for cell, windows in self.cells.items()
+            for seen in windows
+            if seen.errors
         ]
 
-    def _everything(self, model: str) -> list[tuple[str, str]]:
+    def markdown(self, *, closed_loops_only: bool = False) -> str:
+        """Return the tables, model by model."""
+        parts = []
+        for model in self.models():
+            parts += [f"### `{model}`", *self._closed_loops(model)]
+            if not closed_loops_only:
+                parts += self._rest(model)
+        return "\n\n".join(parts)
+
+    def _closed_loops(self, model: str) -> list[str]:
+        clients = ["Clients", *self.loads(model)]
         return [
-            *self._loops(model),
-            (
-                "At a constant rate, that share of what each reached: p50 · p99 in milliseconds,"
-                " from the time a request was due:",
-                self._open(model),
-            ),
-            ("Against the in-process limit:", self._limit(model)),
-            ("Processor time of Convserve's two workers:", self._shares(model)),
+            "Images a second · p99 in milliseconds, one image a request:",
+            self._grid(model, clients, self._speed_and_p99),
+            "Convserve ÷ the other, in images a second:",
+            self._grid(model, clients, self._ratio, but=OURS),
         ]
 
-    def _closed(self, model: str) -> str:
-        loads = self.loads(model)
+    def _rest(self, model: str) -> list[str]:
+        open_loads = self.loads(model, lambda load: load.endswith("%"))
+        return [
+            "At a constant rate, that share of what each reached: p50 · p99 in milliseconds,"
+            " from the time a request was due:",
+            self._grid(model, ["Load", *open_loads], self._latency),
+            "Against the in-process limit:",
+            self._limit(model),
+            "Processor time of Convserve's two workers:",
+            self._shares(model),
+        ]
+
+    def _grid(
+        self, model: str, head: list[str], cell: Callable[[str, str, str], str], but: str = ""
+    ) -> str:
+        """Return a table of the servers, with a cell for each load in ``head``."""
         rows = [
-            [server, *(self._cell(model, load, server) for load in loads)]
+            [server, *(cell(model, load, server) for load in head[1:])]
             for server in self.servers(model)
+            if server != but
         ]
-        return table(["Clients", *loads], rows)
+        return table(head, rows)
 
-    def _cell(self, model: str, load: str, server: str) -> str:
-        samples = self.of(model, load, server)
-        speed, p99 = median([e.speed for e in samples]), median([e.p99 for e in samples])
-        return f"{number(speed)} · {number(p99)}"
+    def _p99(self, model: str, load: str, server: str) -> str:
+        cell = self.of(model, load, server)
+        return number(median([math.nan if each.errors else each.p99 for each in cell]))
 
-    def _ratios(self, model: str) -> str:
-        loads = self.loads(model)
-        rows = [
-            [server, *(self._ratio(model, load, server) for load in loads)]
-            for server in self.servers(model)
-            if server != OURS
-        ]
-        return table(["Clients", *loads], rows)
+    def _speed_and_p99(self, model: str, load: str, server: str) -> str:
+        return f"{number(self.speed(model, load, server))} · {self._p99(model, load, server)}"
 
     def _ratio(self, model: str, load: str, server: str) -> str:
         return ratios(self.speeds(model, load, OURS), self.speeds(model, load, server))
 
-    def _open(self, model: str) -> str:
-        loads = _unique(e.load for e in self.samples if e.model == model and e.load.endswith("%"))
-        rows = [
-            [server, *(self._latency(model, load, server) for load in loads)]
-            for server in self.servers(model)
-        ]
-        return table(["Load", *loads], rows)
-
     def _latency(self, model: str, load: str, server: str) -> str:
-        samples = self.of(model, load, server)
-        if any(each.seen.errors for each in samples):
+        cell = self.of(model, load, server)
+        if any(each.errors for each in cell):
             return "void"
-        p50 = median([each.seen.p50 for each in samples])
-        return f"{number(p50)} · {number(median([each.p99 for each in samples]))}"
+        return f"{number(median([each.p50 for each in cell]))} · {self._p99(model, load, server)}"
 
     def _limit(self, model: str) -> str:
-        batches = _unique(
-            each.load for each in self.samples if each.model == model and each.server == LIMIT
-        )
+        head = ["What", "Images a second", "Share"]
+        batches = self.loads(model, lambda load: load.startswith("batch"))
         if not batches:
-            return table(["What", "Images a second"], [])
+            return table(head, [])
         best = max(batches, key=lambda batch: self.speed(model, batch, LIMIT))
         single = max(self.loads(model), key=lambda load: self.speed(model, load, OURS))
         rows = [
@@ -167,53 +145,40 @@ class Results:
             what = load if load == FORM else f"one image a request, {load} clients"
             speed = number(self.speed(model, load, OURS))
             rows.append([f"Convserve, {what}", speed, f"{share} of {against}"])
-        return table(["What", "Images a second", "Share"], rows)
+        return table(head, rows)
 
     def _shares(self, model: str) -> str:
         loads = [*self.loads(model), FORM]
-        cells = [_split(self.of(model, load, OURS)) for load in loads]
+        busier = [median(self.busier.get((model, load), [])) for load in loads]
+        cells = ["" if math.isnan(each) else f"{each:.0%} : {1 - each:.0%}" for each in busier]
         return table(["Clients", *loads], [["busier : other", *cells]])
 
 
-def _split(samples: Sequence[Sample]) -> str:
-    """The median share of the busier worker, and of the other."""
-    busier = median([e.shares[0] / sum(e.shares) for e in samples if sum(e.shares)])
-    return "" if math.isnan(busier) else f"{busier:.0%} : {1 - busier:.0%}"
-
-
-def _unique(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
 def plot(results: Results, to: Path) -> None:
-    """Images a second by clients, a panel for each model; the whiskers span the rounds."""
-    import matplotlib as mpl
+    """Draw images per second by clients, a panel for each model; whiskers span the rounds."""
+    models = results.models()
+    size = (5 * len(models), 4)
+    with picture(to, 1, len(models), figsize=size, squeeze=False) as (figure, axes):
+        for axis, model in zip(axes[0], models, strict=True):
+            _panel(axis, model, results)
+        handles, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names))
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    models = _unique(each.model for each in results.samples)
-    figure, axes = plt.subplots(
-        1, len(models), figsize=(5 * len(models), 4), squeeze=False, layout="constrained"
-    )
-    for axis, model in zip(axes[0], models, strict=True):
-        loads, servers = results.loads(model), results.servers(model)
-        for place, server in enumerate(servers):
-            speeds = [results.speeds(model, load, server) for load in loads]
-            middles = [median(each) for each in speeds]
-            spread = [
-                [middle - min(each) for middle, each in zip(middles, speeds, strict=True)],
-                [max(each) - middle for middle, each in zip(middles, speeds, strict=True)],
-            ]
-            where = [index + 0.8 * (place / len(servers) - 0.4) for index in range(len(loads))]
-            axis.bar(where, middles, 0.8 / len(servers), yerr=spread, capsize=2, label=server)
-        limit = results.speed(model, "batch 1", LIMIT)
-        axis.axhline(limit, color="grey", linestyle="--", label="in process, batch 1")
-        axis.set_title(model)
-        axis.set_xticks(range(len(loads)), loads)
-        axis.set_xlabel("clients")
-        axis.set_ylabel("images/s")
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
-    figure.savefig(to, dpi=110)
-    plt.close(figure)
+def _panel(axis: Any, model: str, results: Results) -> None:
+    loads, servers = results.loads(model), results.servers(model)
+    for place, server in enumerate(servers):
+        speeds = [results.speeds(model, load, server) for load in loads]
+        middles = [median(each) for each in speeds]
+        spread = [
+            [middle - min(each) for middle, each in zip(middles, speeds, strict=True)],
+            [max(each) - middle for middle, each in zip(middles, speeds, strict=True)],
+        ]
+        where = [index + 0.8 * (place / len(servers) - 0.4) for index in range(len(loads))]
+        axis.bar(where, middles, 0.8 / len(servers), yerr=spread, capsize=2, label=server)
+    limit = results.speed(model, "batch 1", LIMIT)
+    axis.axhline(limit, color="grey", linestyle="--", label="in process, batch 1")
+    axis.set_title(model)
+    axis.set_xticks(range(len(loads)), loads)
+    axis.set_xlabel("clients")
+    axis.set_ylabel("images/s")

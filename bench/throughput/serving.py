@@ -1,9 +1,9 @@
-"""How fast the serving half serves, beside what a user would write instead: `make bench`.
+"""How fast the service answers, beside what a user would write instead: `make bench`.
 
 Starts all contenders on the same file of each model and lets them take turns, in rounds, the order
 rotated: closed loops of several numbers of clients with one image a request, a form of 32 images,
-and an open loop at half and at four fifths of what each reached. In every round the in-process
-limit is measured too. Writes the tables and a plot into the page of the documentation. With
+and an open loop at half and at four fifths of what each reached. Every round measures the
+in-process limit too. Writes the tables and a plot into the page of the documentation. With
 ``--decision``, Convserve takes turns with its own Flask application alone, in the closed loops.
 """
 
@@ -14,19 +14,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from bench.clients import bodies
 from bench.clients.wrk import Bodies, Closed, closed, opened
-from bench.reporting.promises import add_page, put
+from bench.reporting import promises
+from bench.reporting.figures import rotated
 from bench.rig.environment import require
 from bench.rig.service import WORKERS, Server, newest
 from bench.throughput import results
 from bench.throughput.contenders import CONTENDERS, DECISION, OURS, Contender, Subject
 from bench.throughput.limit import BATCHES, limit
-from bench.throughput.results import FORM, LIMIT, Results, Sample
+from bench.throughput.results import FORM, LIMIT, Results
 
 FORM_IMAGES = 32
 FORM_CLIENTS = 8  # of 32 images each: as many as fit into the queues of two workers
@@ -34,14 +34,12 @@ OPEN_CLIENTS = 64
 OPEN_SHARES = (0.5, 0.8)
 WARM_SECONDS = 2.0
 SECTIONS = ("serving", "int8", "shipped")
-PAUSE = 1.0  # seconds before a window, for what the one before it has left in the queues
-
-Each = TypeVar("Each")
+PAUSE = 1.0  # seconds before a window, in which the queues of the previous one drain
 
 
 @dataclass
 class Comparison:
-    """The contenders on one model, started, and what was measured so far."""
+    """The started contenders on one model, and the samples so far."""
 
     subject: Subject
     options: argparse.Namespace
@@ -50,48 +48,46 @@ class Comparison:
     servers: dict[str, Server] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Start all, warm them up, and let them take turns."""
+        """Start all contenders, warm them up, and let them take turns."""
         with ExitStack() as running:
             for name, contender in self.contenders.items():
                 self.servers[name] = running.enter_context(contender.start(self.subject))
             for name in self.contenders:
                 self._closed(name, self._single(name), clients=8, seconds=WARM_SECONDS)
             for number in range(self.options.rounds):
-                self._round(number)
-            if self.options.decision:
-                return
-            for number in range(self.options.rounds):
-                self._open_round(number)
+                self._closed_round(number)
+            if not self.options.decision:
+                for number in range(self.options.rounds):
+                    self._open_round(number)
 
-    def _round(self, number: int) -> None:
+    def _closed_round(self, number: int) -> None:
+        pictures, seconds = self.subject.pictures, self.options.seconds
         for batch in BATCHES:
-            tell(f"round {number + 1}: in process, batch {batch}")
-            speed = limit(
-                self.subject.model,
-                self.subject.pictures,
-                batch=batch,
-                seconds=self.options.seconds,
-            )
-            self._keep(f"batch {batch}", LIMIT, number, Closed(speed, 0, 0, 0))
+            show(f"round {number + 1}: in process, batch {batch}")
+            speed = limit(self.subject.model, pictures, batch=batch, seconds=seconds)
+            self._keep(f"batch {batch}", LIMIT, Closed(speed, 0, 0))
         for clients in self.options.clients:
             for name in rotated(list(self.contenders), number):
                 self._measure(f"{clients}", name, number, self._single(name), clients)
-        several = bodies.forms(self.subject.pictures, FORM_IMAGES)
+        several = bodies.forms(pictures, FORM_IMAGES)
         self._measure(FORM, OURS, number, several, FORM_CLIENTS)
 
     def _measure(self, load: str, name: str, number: int, sent: Bodies, clients: int) -> None:
-        tell(f"round {number + 1}: {name}, {load}")
+        show(f"round {number + 1}: {name}, {load}")
         time.sleep(PAUSE)
         before = self.servers[name].cpu()
         seen = self._closed(name, sent, clients=clients, seconds=self.options.seconds)
-        spent = self.servers[name].cpu()
-        shares = sorted((spent[pid] - before.get(pid, 0.0) for pid in spent), reverse=True)
-        self._keep(load, name, number, seen, shares[:WORKERS], images=sent.images)
+        after = self.servers[name].cpu()
+        if name == OURS:
+            spent = sorted((after[pid] - before.get(pid, 0.0) for pid in after), reverse=True)
+            shares = self.results.busier.setdefault((self.subject.name, load), [])
+            shares.append(spent[0] / (sum(spent[:WORKERS], 0.0) or math.nan))
+        self._keep(load, name, replace(seen, per_second=seen.per_second * sent.images))
 
     def _open_round(self, number: int) -> None:
         for share in OPEN_SHARES:
             for name in rotated(list(self.contenders), number):
-                tell(f"round {number + 1}: {name}, {share:.0%} of its capacity")
+                show(f"round {number + 1}: {name}, {share:.0%} of its capacity")
                 rate = share * self.results.capacity(self.subject.name, name)
                 if math.isnan(rate):
                     continue
@@ -104,7 +100,7 @@ class Comparison:
                     clients=OPEN_CLIENTS,
                 )
                 whole = Closed(seen.rate(), seen.at(0.5), seen.at(0.99), seen.errors)
-                self._keep(f"{share:.0%}", name, number, whole)
+                self._keep(f"{share:.0%}", name, whole)
 
     def _closed(self, name: str, sent: Bodies, *, clients: int, seconds: float) -> Closed:
         return closed(self._url(name), sent, clients=clients, seconds=seconds)
@@ -113,61 +109,35 @@ class Comparison:
         return self.contenders[name].single(self.subject.pictures)
 
     def _url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.servers[name].port}/predict/{self.subject.name}"
+        return self.servers[name].url(f"/predict/{self.subject.name}")
 
-    def _keep(
-        self,
-        load: str,
-        name: str,
-        number: int,
-        seen: Closed,
-        shares: Sequence[float] = (),
-        *,
-        images: int = 1,
-    ) -> None:
-        sample = Sample(self.subject.name, load, name, number, seen, tuple(shares), images)
-        self.results.samples.append(sample)
+    def _keep(self, load: str, name: str, seen: Closed) -> None:
+        self.results.add(self.subject.name, load, name, seen)
 
 
-def rotated(names: Sequence[Each], by: int) -> list[Each]:
-    """The same, beginning with another one: who comes first is not always the same."""
-    start = by % len(names)
-    return [*names[start:], *names[:start]]
+def show(progress: str) -> None:
+    """Print progress to stderr."""
+    print(progress, file=sys.stderr, flush=True)
 
 
-def tell(what: str) -> None:
-    """Progress."""
-    print(what, file=sys.stderr, flush=True)
-
-
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.throughput.serving", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=bodies.NAMES, choices=bodies.NAMES)
-    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64])
-    parser.add_argument("--seconds", type=float, default=4, help="of one window (4)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--quick", action="store_true", help="a glance: one round of one second, 8 clients"
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = promises.parser(
+        "throughput.serving",
+        __doc__,
+        seconds=(4.0, "length of one window"),
+        rounds=(3, "rounds in which the servers take turns"),
+        models=(bodies.NAMES, "models to serve"),
+        clients=([1, 8, 32, 64], "numbers of clients"),
+        file=("model.onnx", "file of a version that all run; or see --set PRECISION=…"),
     )
-    parser.add_argument("--decision", action="store_true", help="see above")
-    parser.add_argument(
-        "--photos", type=Path, help="a folder of *.jpg to send to cats_vs_dogs instead of ours"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of Convserve, without CONVSERVE_",
-    )
-    parser.add_argument(
-        "--file", default="model.onnx", help="of a version, that all run; or see --set PRECISION"
-    )
-    parser.add_argument(
-        "--section", default="serving", choices=SECTIONS, help="of the page, for the tables"
-    )
-    add_page(parser)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one round of one second with 8 clients")
+    add("--decision", action="store_true", help="see above")
+    add("--photos", type=Path, help="folder of *.jpg to send to cats_vs_dogs instead of ours")
+    settings = "settings of Convserve, without CONVSERVE_"
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=settings)
+    add("--section", default="serving", choices=SECTIONS, help="section of the page")
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds, options.rounds, options.clients = 1, 1, [8]
@@ -175,35 +145,34 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 if any answer was not a 2xx."""
-    options = parsed(arguments)
+    """Measure, and write the tables; return 1 if an answer was not a 2xx."""
+    options = parse(arguments)
     require(programs=["wrk"], packages=["fastapi", "uvicorn", "uvloop", "flask", "matplotlib"])
-    found = results.Results()
+    found = Results()
+    precision = "int8" if "int8" in options.file else "float32"
+    settings = dict(each.lower().split("=", 1) for each in options.set)
     for name in options.models:
         subject = Subject(
             newest(name),
             bodies.files(name, options.photos),
             file=options.file,
-            settings={
-                "precision": "int8" if "int8" in options.file else "float32",
-                **dict(each.lower().split("=", 1) for each in options.set),
-            },
+            settings={"precision": precision, **settings},
         )
         contenders = DECISION if options.decision else CONTENDERS
         Comparison(subject, options, found, contenders).run()
-    if options.decision:
-        put(options.page, "decision", f"{conditions(options)}\n\n{found.compared()}")
-    else:
-        put(options.page, options.section, f"{conditions(options)}\n\n{found.told()}")
-        if options.section == "serving":
-            results.plot(found, options.page.with_suffix(".png"))
-    for each in found.void:
-        tell(f"Void: {each.model}, {each.server}, {each.load}: {each.seen.errors} errors.")
-    return 1 if found.void else 0
+    section = "decision" if options.decision else options.section
+    tables = found.markdown(closed_loops_only=options.decision)
+    promises.put(options.page, section, f"{conditions(options)}\n\n{tables}")
+    if section == "serving":
+        results.plot(found, options.page.with_suffix(".png"))
+    void = found.void()
+    for each in void:
+        show(f"Void: {each}.")
+    return 1 if void else 0
 
 
 def conditions(options: argparse.Namespace) -> str:
-    """How the figures came about, in a sentence."""
+    """Describe in a sentence how the figures were measured."""
     versions = ", ".join(f"`{name}` {newest(name).name}" for name in options.models)
     return (
         f"{versions}, of each `{options.file}`; {os.cpu_count()} cores, load generator included;"

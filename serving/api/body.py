@@ -1,15 +1,18 @@
-"""Take the images out of a request's body: the file itself, a form, or base64 in JSON.
+"""Receive the body of a request, admit it and parse it: a file, a form, or base64 in JSON.
 
-Knows the limits on bytes and parts; knows no server, no pixels and no model. An upload that cannot
-be decoded, as from malformed base64, is an error in its place.
+Knows the limits on bytes, parts and places; knows no server, no pixels and no model. An upload that
+cannot be decoded, as from malformed base64, is an error in its place.
 """
 
+import asyncio
 import base64
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from multipart import (
     MultipartError,
@@ -19,23 +22,28 @@ from multipart import (
     parse_options_header,
 )
 
+from serving.api.exchange import Exchange
 from serving.errors import (
     BadRequest,
+    DeadlineExceeded,
     InvalidImage,
     RequestTooLarge,
     UnsupportedMedia,
 )
+from serving.inference.admission import Admission
 from serving.inference.images.decoder import Upload
 
-# A form may carry a few fields beside its images.
-EXTRA_PARTS = 8
-# Bytes that any compressed body may have inflated, and how many times its size a larger one.
+Parsed = TypeVar("Parsed")
+Result = TypeVar("Result")
+
+SHORT = 128 * 1024  # bytes of a body that is parsed in the event loop: 3 ms at most
+EXTRA_PARTS = 8  # fields of a form beside its images
+# A compressed body may inflate to this many bytes, or to this many times its own size.
 INFLATED = 1024 * 1024
 RATIO = 8
 # A JSON body has a comma between two images, one in each data URL, and hardly any other.
 EXTRA_COMMAS = 8
-
-PIECE = 128 * 1024  # characters of base64: to decode them takes 1 ms
+PIECE = 128 * 1024  # characters of base64, which take 1 ms to decode
 
 _DATA_URL = re.compile(r"\Adata:[^,]*,")
 
@@ -48,21 +56,69 @@ class Limits:
     images: int
 
 
+class Intake:
+    """The one way from a request to its parsed body, for all requests that share the places of one
+    ``Admission``."""
+
+    def __init__(self, admission: Admission, limits: Limits, *, timeout_ms: int) -> None:
+        self.admission, self.limits = admission, limits
+        self._timeout_ms = timeout_ms
+
+    async def run(
+        self,
+        exchange: Exchange,
+        parse: Callable[[bytes], Parsed],
+        respond: Callable[[Parsed, float], Awaitable[Result]],
+    ) -> Result:
+        """Receive the body, admit the request, parse the body, and ``respond`` to it while the
+        request holds its place. ``respond`` gets the deadline, a ``time.monotonic()``, too.
+
+        Raises:
+            ServingError: any error of the tree.
+        """
+        deadline = exchange.deadline(self._timeout_ms)
+        data = await exchange.read(deadline)
+        encoding = exchange.header("content-encoding")
+        if encoding is not None:
+            data = await self._inflate(data, encoding, deadline)
+        with self.admission.request(len(data)):
+            if len(data) <= SHORT:
+                parsed = parse(data)
+            else:
+                parsed = await _in_thread(partial(parse, data), deadline)
+            return await respond(parsed, deadline)
+
+    async def _inflate(self, data: bytes, encoding: str, deadline: float) -> bytes:
+        """Inflate in a thread: a few bytes may become many."""
+        with self.admission.arriving() as received:
+            received(len(data))
+            inflate = partial(inflated, data, encoding, self.limits.body_bytes)
+            return await _in_thread(inflate, deadline)
+
+
+async def _in_thread(work: Callable[[], Result], deadline: float) -> Result:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.to_thread(work)
+    except TimeoutError:
+        raise DeadlineExceeded("The deadline passed before the body was parsed.") from None
+
+
 @dataclass(frozen=True)
 class Body:
-    """What a request carried: its images, and the model if a form field named one."""
+    """The images of a request, and the model if a form field names one."""
 
     uploads: Sequence[Upload]
     model: str | None = None
 
 
 def parse(data: bytes, content_type: str, limits: Limits) -> Body:
-    """The images of a body, in their order.
+    """Return the images of a body, in their order.
 
     Raises:
         BadRequest: the body is empty or malformed.
-        RequestTooLarge: it has more parts or images than ``limits``.
-        UnsupportedMedia: its content type carries no image.
+        RequestTooLarge: the body has more parts or images than ``limits``.
+        UnsupportedMedia: the content type carries no image.
     """
     if not data:
         raise BadRequest("The body is empty. Expected an image.")
@@ -81,12 +137,12 @@ def parse(data: bytes, content_type: str, limits: Limits) -> Body:
 
 
 def inflated(data: bytes, encoding: str, limit: int) -> bytes:
-    """A body without its ``Content-Encoding``.
+    """Remove the ``Content-Encoding`` of a body.
 
     Raises:
-        BadRequest: it is not encoded so, or cut short.
-        RequestTooLarge: it would have more than ``limit`` bytes, or far more than were sent, which
-            are not made.
+        BadRequest: the data are not in this encoding, or are cut short.
+        RequestTooLarge: the result would exceed ``limit`` bytes, or a multiple of ``data``; it is
+            not made.
         UnsupportedMedia: the encoding is unknown.
     """
     encoding = encoding.lower()
@@ -96,9 +152,9 @@ def inflated(data: bytes, encoding: str, limit: int) -> bytes:
         raise UnsupportedMedia(
             f"The content encoding is {encoding[:40]!r}. Expected gzip, deflate or none."
         )
-    # Or a few kilobytes from each of many clients would fill the memory.
+    # Otherwise a few kilobytes from each of many clients would fill the memory.
     limit = min(limit, max(INFLATED, RATIO * len(data)))
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # both, told by their first bytes
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects gzip or zlib
     try:
         found = unpacker.decompress(data, limit + 1)
     except zlib.error as exc:
@@ -120,7 +176,7 @@ def _form(data: bytes, options: Mapping[str, str], limits: Limits) -> Body:
         ) from exc
     except MultipartError as exc:
         raise BadRequest(f"The multipart body is malformed: {exc}.") from exc
-    # A misspelt part that is ignored would leave an image, or a wish, without an answer.
+    # An ignored typo would leave an image without an answer.
     if unknown := {name for name, _ in found} - {"image", "model"}:
         raise BadRequest(
             f"The form has an unknown part {min(unknown)[:40]!r}. Expected parts 'image' and at"
@@ -137,20 +193,20 @@ def _form(data: bytes, options: Mapping[str, str], limits: Limits) -> Body:
 
 
 def _parts(data: bytes, boundary: str, most: int) -> Iterator[tuple[str, bytes]]:
-    """The name and the content of each part of a form."""
+    """Yield the name and the content of each part of a form."""
     name, content = "", b""
     with PushMultipartParser(boundary, max_segment_count=most) as parser:
         for event in parser.parse(data):
             if isinstance(event, MultipartSegment):
                 name, content = event.name or "", b""
             elif event is not None:
-                content = event  # in one piece, as the body is
+                content = event  # whole, because the body was fed at once
             else:
                 yield name, content
 
 
 def _from_json(data: bytes, limits: Limits) -> list[Upload]:
-    # Nothing can be listed without a comma: this bounds what the parser makes, at no cost.
+    # A list needs commas, so this bounds at no cost what the JSON parser allocates.
     commas = data.count(b",")
     if commas > 2 * limits.images + EXTRA_COMMAS:
         raise RequestTooLarge(
@@ -173,11 +229,11 @@ def _from_json(data: bytes, limits: Limits) -> list[Upload]:
 
 
 def check_count(images: int, limits: Limits) -> None:
-    """See that a request may have so many images.
+    """Check the number of images of a request.
 
     Raises:
-        BadRequest: there is none.
-        RequestTooLarge: there are too many.
+        BadRequest: it is 0.
+        RequestTooLarge: it exceeds the limit.
     """
     if images < 1:
         raise BadRequest("The request has no image.")
@@ -186,7 +242,7 @@ def check_count(images: int, limits: Limits) -> None:
 
 
 def from_base64(text: object) -> Upload:
-    """The bytes of a string of base64, or of a data URL; what is none is an error in its place."""
+    """Decode base64 or a data URL; return an error for anything else."""
     try:
         if isinstance(text, str):
             return _decoded(_DATA_URL.sub("", text, count=1))
@@ -196,10 +252,10 @@ def from_base64(text: object) -> Upload:
 
 
 def _decoded(text: str) -> bytes:
-    """Piece by piece, so that no other thread has to wait for long."""
+    """Decode in pieces, so that no other thread waits long for the interpreter lock."""
     if len(text) <= PIECE:
         return base64.b64decode(text, validate=True)
     if "=" in text[:-2]:
-        raise ValueError("There is something behind the end.")
+        raise ValueError("Data follow the padding.")
     pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
     return b"".join(base64.b64decode(each, validate=True) for each in pieces)

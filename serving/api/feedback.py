@@ -1,6 +1,6 @@
-"""``POST /feedback``: the true labels of predictions, one or many, each judged and kept once.
+"""``POST /feedback``: the true labels of predictions, one or many, each recorded at most once.
 
-Knows ids, the writer and the JSON of both sides; knows no server and no database.
+Knows prediction ids, the writer and the JSON of both sides; knows no server and no database.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from serving.api.context import Call
-from serving.api.pipeline import Predictor
+from serving.api.body import Intake
+from serving.api.exchange import Answer, Exchange, encoded
 from serving.errors import (
     BadRequest,
     ConflictingFeedback,
@@ -20,28 +20,30 @@ from serving.errors import (
     ServingError,
     UnknownLabel,
 )
-from serving.feedback.ids import Prediction, Signer
+from serving.feedback.ids import SignedPrediction, Signer
 from serving.feedback.labels import Label
 from serving.feedback.writer import Writer
+from serving.inference.models.reloader import Reloader
 from serving.monitoring.metrics import Metrics
 
 MOST = 1000  # labels of one request
 COMMAS = 8 * MOST  # an item has three, and a label may hold some
-TOGETHER = 200  # labels that are judged in one step of the loop
+TOGETHER = 200  # labels between two visits to the event loop: 7 us each
 SOURCES = ("user", "audit", "gold")
 KEYS = {"id", "label", "source"}
+EXPECTED = '{"id": "…", "label": "…"}, or a list of them'
 
 
 @dataclass(frozen=True)
 class Given:
-    """A label as it was sent, and the prediction that it is for."""
+    """A valid label and the prediction that it belongs to."""
 
-    signed: Prediction
+    signed: SignedPrediction
     label: str
     source: str
 
     def row(self, now: float) -> Label:
-        """As it is kept."""
+        """Return the row for the database; ``now`` in seconds since 1970."""
         made = self.signed
         return Label(
             made.key,
@@ -55,8 +57,8 @@ class Given:
             now,
         )
 
-    def told(self, status: str) -> dict[str, Any]:
-        """The JSON of an answer."""
+    def result(self, status: str) -> dict[str, Any]:
+        """Return the JSON of the answer."""
         return {
             "status": status,
             "correct": self.label == self.signed.label,
@@ -68,65 +70,69 @@ class Given:
 
 
 class Feedback:
-    """Answers the calls of ``/feedback``."""
+    """The handler of ``/feedback``. Labels have an intake of their own: a full prediction queue
+    refuses no label."""
 
     def __init__(
-        self, predictor: Predictor, signer: Signer, writer: Writer, metrics: Metrics
+        self,
+        intake: Intake,
+        reloader: Reloader,
+        signer: Signer,
+        writer: Writer,
+        metrics: Metrics,
     ) -> None:
-        self._predictor, self._signer = predictor, signer
+        self._intake, self._reloader, self._signer = intake, reloader, signer
         self._writer, self._metrics = writer, metrics
 
-    async def answer(self, call: Call) -> dict[str, Any]:
-        """The JSON of an answer: of one label, or of each in a list, in its place.
+    async def answer(self, exchange: Exchange) -> Answer:
+        """Record one label, or each of a list; of a list, an invalid label is an error in its
+        place.
 
         Raises:
-            ServingError: of the whole request or, where it holds one label alone, of that.
+            ServingError: the request, or its only label, is invalid; or the database is away.
         """
-        deadline = self._predictor.deadline(call)
         try:
-            data = await self._predictor.body(call, deadline)
-            with self._predictor.admission.request(len(data)):
-                body = await self._predictor.parsed(data, deadline, _parsed)
-                several = isinstance(body, list)
-                given = await self._judged(body if isinstance(body, list) else [body])
+            given, several, deadline = await self._intake.run(exchange, _parse, self._check)
         except ServingError as exc:
             self._metrics.label_rejection(exc.code)
             raise
-        # Labels that wait for the database hold no place of a prediction.
-        results = await self._recorded(given, deadline)
+        results = await self._record(given, deadline)  # while it waits, it holds no place
         for each in results:
             if isinstance(each, ServingError):
                 self._metrics.label_rejection(each.code)
         if several:
-            return {"results": [_told(each) for each in results]}
-        (result,) = results
-        if isinstance(result, ServingError):
-            raise result
-        return result
+            listed = [each.body if isinstance(each, ServingError) else each for each in results]
+            return Answer(200, encoded({"results": listed}))
+        if isinstance(results[0], ServingError):
+            raise results[0]
+        return Answer(200, encoded(results[0]))
 
-    async def _judged(self, items: Sequence[object]) -> list[Given | ServingError]:
-        """Each of them, at 7 us each; the loop looks at its sockets in between."""
-        judged: list[Given | ServingError] = []
-        for each in items:
-            judged.append(self._given(each))
-            if not len(judged) % TOGETHER:
+    async def _check(
+        self, body: dict[str, Any] | list[Any], deadline: float
+    ) -> tuple[list[Given | ServingError], bool, float]:
+        """Check each label, and let the event loop serve its sockets in between."""
+        several = isinstance(body, list)
+        given: list[Given | ServingError] = []
+        for each in body if isinstance(body, list) else [body]:
+            given.append(self._given(each))
+            if not len(given) % TOGETHER:
                 await asyncio.sleep(0)
-        return judged
+        return given, several, deadline
 
-    async def _recorded(
+    async def _record(
         self, given: Sequence[Given | ServingError], deadline: float
-    ) -> list[dict[str, Any] | ServingError]:
+    ) -> list[Mapping[str, Any] | ServingError]:
         now = time.time()
-        sound = [each for each in given if isinstance(each, Given)]
+        valid = [each for each in given if isinstance(each, Given)]
         try:
-            before = await self._writer.write([each.row(now) for each in sound], deadline)
+            before = await self._writer.write([each.row(now) for each in valid], deadline)
         except ServingError as exc:
             for each in given:
                 self._metrics.label_rejection(
                     each.code if isinstance(each, ServingError) else exc.code
                 )
             raise
-        known = iter(zip(sound, before, strict=True))
+        known = iter(zip(valid, before, strict=True))
         return [
             each if isinstance(each, ServingError) else self._outcome(*next(known))
             for each in given
@@ -135,16 +141,16 @@ class Feedback:
     def _outcome(self, given: Given, before: str | None) -> dict[str, Any] | ServingError:
         if before is None:
             self._metrics.label_delay(given.signed.model, max(0.0, time.time() - given.signed.at))
-            return given.told("recorded")
+            return given.result("recorded")
         if before == given.label:
             self._metrics.label_rejection("duplicate")
-            return given.told("duplicate")
+            return given.result("duplicate")
         return ConflictingFeedback(
-            f"The prediction has the label {before!r} already, and not {given.label!r}."
+            f"The prediction already has the label {before!r}, not {given.label!r}."
         )
 
     def _given(self, item: object) -> Given | ServingError:
-        """One item of a body, or what is wrong with it."""
+        """Return an item of the body as a valid label, or the reason why it is not one."""
         try:
             text, label, source = _fields(item)
             signed = self._signer.read(text)
@@ -158,54 +164,47 @@ class Feedback:
             return exc
         return Given(signed, label, source)
 
-    def _labels(self, signed: Prediction) -> Sequence[str]:
-        """Those of the version that predicted or, where it has been retired, of the others, which
-        can tell whether it was right.
+    def _labels(self, signed: SignedPrediction) -> Sequence[str]:
+        """Return the labels of the version that predicted. Where it is retired, return those of the
+        versions that are served, and the predicted one.
 
         Raises:
             UnknownModel: no version of the model is served.
         """
-        serves = self._predictor.serves()
-        versions = serves.versions(signed.model)
+        repository = self._reloader.repository
+        versions = repository.versions(signed.model)
         if signed.version in versions:
-            return serves.get(signed.model, signed.version).labels
-        models = [serves.get(signed.model, each) for each in versions]
+            return repository.get(signed.model, signed.version).labels
+        models = [repository.get(signed.model, each) for each in versions]
         others = dict.fromkeys(label for model in models for label in model.labels)
         return list(others | {signed.label: None})
 
 
-def _parsed(data: bytes) -> dict[str, Any] | list[Any]:
-    if data.count(b",") > COMMAS:  # before any is made: a few bytes of each would hold the process
+def _parse(data: bytes) -> dict[str, Any] | list[Any]:
+    if data.count(b",") > COMMAS:  # bounds at no cost what the JSON parser allocates
         raise RequestTooLarge(f"The body has far more than {MOST} labels. Expected at most {MOST}.")
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"The body is no JSON: {exc}. Expected {_EXPECTED}.") from exc
+        raise BadRequest(f"The body is not JSON: {exc}. Expected {EXPECTED}.") from exc
     if not isinstance(body, dict | list) or body == []:
-        raise BadRequest(f"The body is no object and no list of any. Expected {_EXPECTED}.")
+        raise BadRequest(f"The body is not an object or a list of objects. Expected {EXPECTED}.")
     if len(body) > MOST:
         raise RequestTooLarge(f"The body has {len(body)} labels. Expected at most {MOST}.")
     return body
 
 
-_EXPECTED = '{"id": "…", "label": "…"}, or a list of such'
-
-
 def _fields(item: object) -> tuple[str, str, str]:
-    """Id, label and source of an item."""
+    """Return the id, the label and the source of an item."""
     if not isinstance(item, dict):
-        raise BadRequest(f"An item is no object. Expected {_EXPECTED}.")
+        raise BadRequest(f"An item is not an object. Expected {EXPECTED}.")
     if unknown := sorted(item.keys() - KEYS):
         raise BadRequest(f"No key named {unknown[0][:40]!r}. Known: {', '.join(sorted(KEYS))}.")
     text, label, source = item.get("id"), item.get("label"), item.get("source", SOURCES[0])
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)  # a digit
     if not isinstance(text, str) or not isinstance(label, str):
-        raise BadRequest(f"An id or a label is missing, or no text. Expected {_EXPECTED}.")
+        raise BadRequest(f"The id or the label is not a string. Expected {EXPECTED}.")
     if source not in SOURCES:
         raise BadRequest(f"The source is {str(source)[:40]!r}. Known: {', '.join(SOURCES)}.")
     return text, label, source
-
-
-def _told(result: Mapping[str, Any] | ServingError) -> Mapping[str, Any]:
-    return result.body if isinstance(result, ServingError) else result

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over REST: what its bodies ask for, and its answers.
+"""The Open Inference Protocol, version 2, over REST: its requests and answers.
 
 From https://github.com/kserve/open-inference-protocol (``inference_rest.md``), with two of Triton's
 extensions: binary tensor data, and classification. Knows no server and no framework.
@@ -13,7 +13,8 @@ import numpy as np
 
 from serving import __version__
 from serving.api.body import Limits, check_count, from_base64
-from serving.api.context import counts
+from serving.api.exchange import is_positive
+from serving.api.pipeline import Prediction
 from serving.api.tensors import Wanted, loaded, pixels, shape
 from serving.errors import BadRequest
 from serving.inference.images.decoder import Image
@@ -26,38 +27,38 @@ SERVER = {
     "extensions": ["binary_tensor_data", "classification"],
 }
 LIVE = {"live": True}
-READY = {"live": True, "ready": True}  # the specification's member, and the one that servers send
+READY = {"live": True, "ready": True}  # the member of the specification, and that of other servers
 PLATFORM = "onnxruntime_onnx"
 
 INPUT, OUTPUT, IDS = "image", "probabilities", "id"
-LENGTH = 4  # bytes before each element of a binary BYTES tensor: how many it has
+LENGTH = 4  # bytes of the length before each element of a binary BYTES tensor
 
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor of an answer, as it is wanted."""
+    """A requested output tensor."""
 
     name: str
     binary: bool
-    classes: int = 0  # so many of the best, by value, index and label; 0 for the tensor itself
+    classes: int = 0  # the number of best classes as value:index:label; 0 for the tensor itself
 
 
 @dataclass(frozen=True)
 class Infer(Wanted):
-    """A request: its images, and what is wanted of them."""
+    """A request: its images and the requested outputs."""
 
     id: str | None = None
     outputs: Sequence[Output] = ()
 
     @property
     def wants_ids(self) -> bool:
-        """Whether they are among the outputs."""
+        """True if the ids are a requested output."""
         return any(output.name == IDS for output in self.outputs)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input as it came: its values in JSON, or the bytes that followed the JSON."""
+    """An input tensor: its values in JSON, or the bytes that follow the JSON."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -65,7 +66,7 @@ class Tensor:
 
 
 def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
-    """What a model takes and gives."""
+    """Return the inputs and outputs of a model."""
     labels = [-1, len(model.labels)]
     return {
         "name": model.name,
@@ -80,11 +81,11 @@ def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
 
 
 def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = None) -> Infer:
-    """The request of a body; ``head`` is the header ``Inference-Header-Content-Length``.
+    """Parse a body; ``head`` is the header ``Inference-Header-Content-Length``.
 
     Raises:
-        BadRequest: it is malformed, or is no input of the model.
-        RequestTooLarge: it has more images, or more numbers, than the limits.
+        BadRequest: the body is malformed, or is not an input of the model.
+        RequestTooLarge: the body has more images, or more numbers, than the limits.
     """
     length = len(data) if head is None else _head(head, len(data))
     body = loaded(data[:length], spec, limits)
@@ -101,37 +102,37 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = No
 
 
 def _id(body: dict[str, Any]) -> str | None:
-    """What the answer repeats."""
-    told: str | None = _member(body, "id", str)
+    """Return the id that the answer repeats."""
+    found: str | None = _member(body, "id", str)
     try:
-        (told or "").encode()
+        (found or "").encode()
     except UnicodeEncodeError:
-        raise BadRequest("The 'id' is no text: half of a surrogate pair is missing.") from None
-    return told
+        raise BadRequest("The 'id' is not valid text: it holds half a surrogate pair.") from None
+    return found
 
 
 def answer(
-    request: Infer, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
+    request: Infer, model: Model, predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], bytes]:
-    """The JSON of an answer, and the binary tensors that follow it, if any do; ``ids`` are those of
-    the predictions."""
+    """Return the JSON of an answer, and the binary tensors that follow it."""
     tensors, raw = [], b""
     for output in request.outputs:
-        tensor, data = _told(output, model, rows, ids)
+        tensor, data = _tensor(output, model, predictions)
         tensors.append(tensor)
         raw += data
     named = {} if request.id is None else {"id": request.id}
-    told = {"model_name": model.name, "model_version": str(model.version), **named}
-    return {**told, "outputs": tensors}, raw
+    head = {"model_name": model.name, "model_version": str(model.version), **named}
+    return {**head, "outputs": tensors}, raw
 
 
-def _told(
-    output: Output, model: Model, rows: Sequence[Sequence[float]], ids: Sequence[str]
+def _tensor(
+    output: Output, model: Model, predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], bytes]:
-    """A tensor: what the JSON tells of it, and its bytes if these follow."""
+    """Return the JSON of an output tensor, and its bytes if it is binary."""
+    rows = [each.row for each in predictions]
     values: Sequence[Any]
     if output.name == IDS:
-        values = ids
+        values = [each.id for each in predictions]
     elif output.classes:
         values = [text for row in rows for text in _best(row, output.classes, model.labels)]
     else:
@@ -156,41 +157,41 @@ def _prefixed(text: str) -> bytes:
 
 
 def _head(text: str, size: int) -> int:
-    if not counts(text) or int(text) > size:
+    if not is_positive(text) or int(text) > size:
         raise BadRequest(
-            f"The header Inference-Header-Content-Length is {text[:40]!r}, and the body has {size}"
-            " bytes. Expected how many of them are the JSON."
+            f"The header Inference-Header-Content-Length is {text[:40]!r}. Expected the length of"
+            f" the JSON, at most {size} bytes."
         )
     return int(text)
 
 
 def _member(of: dict[str, Any], name: str, kind: type[Any]) -> Any:
-    """A member that may be missing, or null."""
+    """Return a member, or None if it is missing or null."""
     value = of.get(name)
     if value is not None and type(value) is not kind:
-        raise BadRequest(f"The member {name!r} is no {_KINDS[kind]}.")
+        raise BadRequest(f"The member {name!r} is not {_KINDS[kind]}.")
     return value
 
 
-_KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", int: "whole number"}
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "an integer"}
 
 
 def _number(parameters: dict[str, Any], name: str) -> int:
-    """A parameter that counts; 0, as when it is missing, for none."""
+    """Return a non-negative integer parameter; 0 if it is missing."""
     value = _member(parameters, name, int) or 0
     if not 0 <= value < 2**63:
-        raise BadRequest(f"The parameter {name!r} is out of its range. Expected a count.")
+        raise BadRequest(f"The parameter {name!r} is out of range. Expected 0 or more.")
     return int(value)
 
 
 def _outputs(wanted: list[Any], binary: bool) -> list[Output]:
-    """All, where none is named; ``binary``, where one does not say."""
+    """Return the requested outputs, all if none is named; ``binary`` is their default encoding."""
     if not wanted:
         return [Output(OUTPUT, binary), Output(IDS, binary)]
     names = _names(wanted)
     if len(set(names)) != len(names) or not {OUTPUT, IDS}.issuperset(names):
         raise BadRequest(
-            f"The outputs are not the model's. Expected {OUTPUT!r} or {IDS!r}, each once."
+            f"The outputs are not those of the model. Expected {OUTPUT!r} or {IDS!r}, each once."
         )
     return [
         _output(name, _parameters(each), binary) for name, each in zip(names, wanted, strict=True)
@@ -209,7 +210,7 @@ def _names(tensors: list[Any]) -> list[Any]:
 
 
 def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:
-    """Unknown ones are ignored, as by other servers: clients send some to whichever they meet."""
+    """Return the parameters of a tensor; unknown ones are ignored, as by other servers."""
     parameters: dict[str, Any] = _member(tensor, "parameters", dict) or {}
     if parameters.get("shared_memory_region") is not None:
         raise BadRequest("Tensors in shared memory are not supported. Send them in the body.")
@@ -218,7 +219,7 @@ def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:
 
 def _input(inputs: list[Any], rest: memoryview) -> Tensor:
     if _names(inputs) != [INPUT]:
-        raise BadRequest(f"The inputs are not the model's. Expected exactly one, {INPUT!r}.")
+        raise BadRequest(f"The inputs are not those of the model. Expected exactly one, {INPUT!r}.")
     tensor = inputs[0]
     parameters = _parameters(tensor)
     size, data = _member(parameters, "binary_data_size", int), _member(tensor, "data", list)
@@ -226,12 +227,12 @@ def _input(inputs: list[Any], rest: memoryview) -> Tensor:
         raise BadRequest("The input needs either 'data' or a parameter 'binary_data_size'.")
     if (size or 0) != len(rest):
         raise BadRequest(
-            f"{len(rest)} bytes follow the JSON. Expected {size or 0}, by 'binary_data_size'."
+            f"{len(rest)} bytes follow the JSON. Expected 'binary_data_size', {size or 0}."
         )
     datatype = _member(tensor, "datatype", str) or ""
     sizes = _member(tensor, "shape", list) or []
     if not all(type(each) is int for each in sizes):
-        raise BadRequest("The input's 'shape' is no list of whole numbers.")
+        raise BadRequest("The input's 'shape' is not a list of integers.")
     return Tensor(datatype, tuple(sizes), rest if data is None else data)
 
 
@@ -284,4 +285,4 @@ def _is_row(value: object) -> bool:
 
 def _check_size(size: int, expected: int) -> None:
     if size != expected:
-        raise BadRequest(f"The tensor has {size} bytes. Expected {expected}, by what it tells.")
+        raise BadRequest(f"The tensor has {size} bytes. Expected {expected}, by its description.")

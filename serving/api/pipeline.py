@@ -1,104 +1,71 @@
-"""From a request to probabilities: the one way, whatever server, route and protocol brought it.
+"""From the images of a request to predictions: the one way, whatever route and protocol was used.
 
-Knows uploads, pixels, models, admission and the batcher; knows no server, no framework and no
-protocol. It runs in the worker's event loop: what is short runs there, what is long in a thread.
+Knows pixels, models, the batcher and prediction ids; knows no server, no framework and no protocol.
+It runs in the worker's event loop and moves long work to threads.
 """
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.api import body as uploads
-from serving.api.context import Call, counts
+from serving.api.body import Intake
+from serving.api.exchange import Exchange, is_positive
 from serving.api.tensors import Wanted
-from serving.errors import DeadlineExceeded, ServingError
-from serving.inference.admission import Admission
+from serving.errors import ServingError
 from serving.inference.batcher import Batcher
-from serving.inference.images.decoder import Decoded, Decoder, Image, Measure, Upload, check
-from serving.inference.images.pixels import PixelSpec
+from serving.inference.images.decoder import Decoder, Image, Measure, check
 from serving.inference.models.model import Model, best
+from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
 from serving.inference.shadow import Shadow
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
 Asked = TypeVar("Asked", bound=Wanted)
-Parsed = TypeVar("Parsed")
-Rest = ParamSpec("Rest")
-
-SHORT = 128 * 1024  # bytes of a body: to parse the dearest takes 3 ms
+# An id for each image of one inference, from its best label and that label's probability.
+Ids = Callable[[Model, Sequence[Image], Sequence[tuple[str, float]]], Sequence[str]]
 
 
-class Predictor:
-    """Answers calls, in the event loop of one worker."""
+class Prediction(NamedTuple):
+    """The answer for one image."""
+
+    row: list[float]  # a probability for each label
+    label: str  # the most probable one
+    confidence: float  # its probability
+    id: str
+
+
+class Pipeline:
+    """The pipeline of one worker."""
 
     def __init__(
         self,
         settings: Settings,
-        serves: Callable[[], Repository],
-        admission: Admission,
+        reloader: Reloader,
+        intake: Intake,
         batcher: Batcher,
         metrics: Metrics,
+        ids: Ids,
     ) -> None:
-        """``serves`` tells what is served at the moment."""
-        self.serves, self._metrics = serves, metrics
-        self.admission, self.batcher = admission, batcher
-        self.limits = uploads.Limits(settings.max_body_bytes, settings.max_images)
-        self._longest_ms = settings.timeout_ms
+        self._reloader, self._metrics, self._ids = reloader, metrics, ids
+        self.intake, self.admission, self.batcher = intake, intake.admission, batcher
         self.decoder = Decoder(settings.max_pixels, processors=settings.processors)
-        self._shadow = Shadow(serves, admission, metrics, self.decoder.read)
+        self._shadow = Shadow(
+            lambda: reloader.repository, self.admission, metrics, self.decoder.read
+        )
 
-    async def predict(
-        self, call: Call, parse: Callable[[bytes, PixelSpec, uploads.Limits], Asked]
-    ) -> tuple[Model, Asked, list[list[float]]]:
-        """The model that the path names, what ``parse`` finds in the body, and the probabilities of
-        each of its images.
-
-        Raises:
-            ServingError: any of the tree. A bad image, too: the message says which.
-        """
-        model = self.model(**call.names, request_id=call.request_id)
-        deadline, shadow = self.deadline(call), None
-        data = await self.body(call, deadline)
-        with self.admission.request(len(data)):
-            asked = await self.parsed(data, deadline, parse, model.spec, self.limits)
-            call.used(model)
-            if call.names.keys() == {"name"}:
-                shadow = self.serves().shadow(model, call.request_id)
-            deadline = min(deadline, call.began + asked.seconds)
-            rows = await self.rows(model, asked.images, deadline=deadline, shadow=shadow)
-        return model, asked, rows
-
-    async def rows(
-        self,
-        model: Model,
-        given: Sequence[Image],
-        *,
-        deadline: float,
-        shadow: Model | None = None,
-    ) -> list[list[float]]:
-        """Probabilities of each image, in their order, by a ``time.monotonic()``.
-
-        Raises:
-            ServingError: the queue is full, it is too late, or an image is bad.
-        """
-        with self._stages(model) as measure, self.admission.images(len(given)):
-            decoded = await self.decoder.decode(
-                given, model.spec, deadline=deadline, measure=measure
-            )
-            check(decoded)
-            return await self._inferred(
-                model, given, decoded, deadline=deadline, measure=measure, shadow=shadow
-            )
+    @property
+    def repository(self) -> Repository:
+        """The versions that are served now. Take it once where two look-ups must agree."""
+        return self._reloader.repository
 
     @property
     def in_threads(self) -> int:
-        """Inferences and large images that threads work at."""
+        """The number of inferences and large images in threads."""
         return self.batcher.running + self.decoder.handed
 
     def model(
@@ -109,117 +76,111 @@ class Predictor:
         *,
         request_id: str | None = None,
     ) -> Model:
-        """The model that a path names; its version by number or by label, or the one of ``Call``'s
-        id where there is neither.
+        """Return the version that a path names by number or by label. Where it names none, the
+        routing and the id of the request choose one.
 
         Raises:
             UnknownModel, UnknownVersion: nothing of that name is served.
         """
         wanted: int | str | None = version or label
-        if version is not None and counts(version):
+        if version is not None and is_positive(version):
             wanted = int(version)
-        return self.serves().get(name, wanted, request_id=request_id)
+        return self.repository.get(name, wanted, request_id=request_id)
 
-    def deadline(self, call: Call) -> float:
-        """Until when a call must be answered, a ``time.monotonic()``."""
-        return call.deadline(self._longest_ms)
+    async def predict(
+        self, exchange: Exchange, model: Model, parse: Callable[..., Asked]
+    ) -> tuple[Asked, list[Prediction]]:
+        """Return what ``parse(data, spec, limits)`` finds in the body, and a prediction for each of
+        its images.
 
-    async def body(self, call: Call, deadline: float) -> bytes:
-        """The whole body of a call, inflated if it was compressed."""
-        data, encoding = await call.read(deadline), call.header("content-encoding")
-        return data if encoding is None else await self._inflated(data, encoding, deadline)
+        Raises:
+            ServingError: any error of the tree, that of an unreadable image included.
+        """
 
-    async def _inflated(self, data: bytes, encoding: str, deadline: float) -> bytes:
-        """In a thread: a few bytes may become many."""
-        with self.admission.arriving() as came:
-            came(len(data))
-            inflate = partial(uploads.inflated, data, encoding, self.limits.body_bytes)
-            return await _in_thread(inflate, deadline)
+        async def respond(asked: Asked, deadline: float) -> tuple[Asked, list[Prediction]]:
+            exchange.model = model.name, model.version
+            shadow = None
+            if exchange.names.keys() == {"name"}:
+                shadow = self.repository.shadow(model, exchange.id)
+            predictions = await self.infer(
+                model,
+                asked.images,
+                deadline=min(deadline, exchange.began + asked.seconds),
+                shadow=shadow,
+                ids=asked.wants_ids,
+            )
+            return asked, [each for each in predictions if isinstance(each, Prediction)]
 
-    async def parsed(
-        self,
-        data: bytes,
-        deadline: float,
-        parse: Callable[Concatenate[bytes, Rest], Parsed],
-        *rest: Rest.args,
-        **named: Rest.kwargs,
-    ) -> Parsed:
-        """What ``parse`` finds in a body; in a thread where that takes long."""
-        found = partial(parse, data, *rest, **named)
-        return found() if len(data) <= SHORT else await _in_thread(found, deadline)
+        read = partial(parse, spec=model.spec, limits=self.intake.limits)
+        return await self.intake.run(exchange, read, respond)
 
-    async def each(
+    async def infer(
         self,
         model: Model,
-        files: Sequence[Upload],
+        images: Sequence[Image],
         *,
         deadline: float,
         shadow: Model | None = None,
-    ) -> list[list[float] | ServingError]:
-        """Probabilities for each upload, in their order.
+        ids: bool = True,
+        tolerant: bool = False,
+    ) -> list[Prediction | ServingError]:
+        """Return a prediction for each image, in order.
 
-        Of several, a bad image fails alone: its place holds the error. A single one raises, however
-        it was sent: as a file, as a form of one part or as a JSON list of one.
+        Where ``tolerant``, an unreadable image among several is an error in its place; otherwise,
+        and where it is the only one, it raises.
+
+        Raises:
+            ServingError: the queue is full, the deadline has passed, or an image is unreadable.
         """
-        with self._stages(model) as measure, self.admission.images(len(files)):
-            decoded = await self.decoder.decode(
-                files, model.spec, deadline=deadline, measure=measure
-            )
-            if len(files) == 1:
-                check(decoded)
-            rows = await self._inferred(
-                model, files, decoded, deadline=deadline, measure=measure, shadow=shadow
-            )
-        answers = iter(rows)
-        return [each if isinstance(each, ServingError) else next(answers) for each in decoded]
-
-    async def _inferred(
-        self,
-        model: Model,
-        given: Sequence[Image],
-        decoded: Sequence[Decoded],
-        *,
-        deadline: float,
-        measure: Measure,
-        shadow: Model | None,
-    ) -> list[list[float]]:
-        """Probabilities for each image that could be decoded."""
-        pixels = [each for each in decoded if not isinstance(each, ServingError)]
-        if not pixels:
-            return []
-        rows: list[list[float]] = (
-            await self.batcher.predict(model, np.stack(pixels), deadline=deadline, measure=measure)
-        ).tolist()
-        answers = [best(model, row) for row in rows]
-        self._metrics.images(model.name, model.version, answers)
-        if shadow is not None:
-            files = [
-                file
-                for file, each in zip(given, decoded, strict=True)
-                if isinstance(file, bytes) and not isinstance(each, ServingError)
-            ]
-            if shadow.spec == model.spec or len(files) == len(pixels):  # else it cannot read them
-                self._shadow.offer(model, shadow, rows, pixels=pixels, files=files)
-        return rows
-
-    @contextmanager
-    def _stages(self, model: Model) -> Iterator[Measure]:
-        """Count each stage of a request once, with the sum of what was measured for it."""
         spent: defaultdict[str, float] = defaultdict(float)
 
         def measure(stage: str, seconds: float) -> None:
             spent[stage] += seconds
 
-        try:
-            yield measure
-        finally:
-            for stage, seconds in spent.items():
-                self._metrics.stage(model.name, model.version, stage=stage, seconds=seconds)
+        with self.admission.images(len(images)):
+            try:
+                decoded = await self.decoder.decode(
+                    images, model.spec, deadline=deadline, measure=measure
+                )
+                if len(images) == 1 or not tolerant:
+                    check(decoded)
+                pairs = zip(images, decoded, strict=True)
+                sound = [(i, each) for i, each in pairs if not isinstance(each, ServingError)]
+                rows = await self._rows(model, [pixels for _, pixels in sound], deadline, measure)
+            finally:
+                self._metrics.stages(model.name, model.version, spent)
+        answers = [best(model, row) for row in rows]
+        self._metrics.images(model.name, model.version, answers)
+        if shadow is not None:
+            self._offer(model, shadow, rows, sound)
+        names: Sequence[str] = [""] * len(rows)
+        if ids:
+            names = self._ids(model, [image for image, _ in sound], answers)
+        found = (
+            Prediction(row, label, confidence, name)
+            for row, (label, confidence), name in zip(rows, answers, names, strict=True)
+        )
+        return [each if isinstance(each, ServingError) else next(found) for each in decoded]
 
+    async def _rows(
+        self, model: Model, pixels: Sequence[NDArray[np.uint8]], deadline: float, measure: Measure
+    ) -> list[list[float]]:
+        if not pixels:
+            return []
+        stacked = np.stack(pixels)
+        found = await self.batcher.predict(model, stacked, deadline=deadline, measure=measure)
+        rows: list[list[float]] = found.tolist()
+        return rows
 
-async def _in_thread(work: Callable[[], Parsed], deadline: float) -> Parsed:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await asyncio.to_thread(work)
-    except TimeoutError:
-        raise DeadlineExceeded("The deadline passed before the body was read.") from None
+    def _offer(
+        self,
+        model: Model,
+        shadow: Model,
+        rows: Sequence[Sequence[float]],
+        sound: Sequence[tuple[Image, NDArray[np.uint8]]],
+    ) -> None:
+        """Mirror the images, unless they came as pixels and the shadow expects other pixels."""
+        files = [image for image, _ in sound if isinstance(image, bytes)]
+        if shadow.spec == model.spec or len(files) == len(sound):
+            pixels = [each for _, each in sound]
+            self._shadow.offer(model, shadow, rows, pixels=pixels, files=files)

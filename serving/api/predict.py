@@ -1,82 +1,129 @@
-"""Our own protocol, ``/predict``: a body of one or many images in any shape, classes out.
+"""Our own protocol, ``/predict``: one or many images in any encoding, classes out.
 
-Knows the JSON of its answers; knows no server and no framework. Of many images a bad one fails
-alone.
+Knows the JSON of its answers; knows no server and no framework.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
-from serving.api import body as uploads
-from serving.api.context import Call, parameters
-from serving.api.pipeline import Predictor
+from serving.api import body
+from serving.api.body import Body
+from serving.api.exchange import Answer, Exchange, encoded, positive, query_parameters
+from serving.api.pipeline import Pipeline, Prediction
 from serving.errors import BadRequest, ServingError
-from serving.inference.images.decoder import Image
 from serving.inference.models.model import Model
+from serving.inference.models.routing import LABEL
 from serving.monitoring.metrics import Metrics
 
-Ids = Callable[[Model, Sequence[Image], Sequence[Sequence[float]]], list[str]]
+PARAMETERS = frozenset({"coverage", "model", "top", "version"})
+TOP = 5
 
 
-class Predictions:
-    """Answers the calls of ``/predict``."""
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of a prediction."""
 
-    def __init__(self, predictor: Predictor, ids: Ids, metrics: Metrics) -> None:
-        """``ids`` gives one for each image and its probabilities."""
-        self._predictor, self._ids, self._metrics = predictor, ids, metrics
+    model: str | None
+    version: int | str | None  # a number or a label
+    top: int
+    coverage: float | None
 
-    async def answer(self, call: Call) -> dict[str, Any]:
-        """The JSON of an answer.
+
+@lru_cache(maxsize=256)  # clients repeat their query strings
+def parameters(query: str) -> Parameters:
+    """Parse a query string.
+
+    Raises:
+        BadRequest: a parameter is unknown, repeated or malformed.
+    """
+    given = query_parameters(query, PARAMETERS)
+    top = positive("The parameter 'top'", given["top"]) if "top" in given else TOP
+    return Parameters(
+        given.get("model"), _version(given.get("version")), top, _coverage(given.get("coverage"))
+    )
+
+
+def _version(text: str | None) -> int | str | None:
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return positive("The parameter 'version'", text)
+    if not LABEL.fullmatch(text):
+        raise BadRequest(
+            f"The parameter 'version' is {text[:40]!r}. Expected a positive integer or a label."
+        )
+    return text
+
+
+def _coverage(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text, re.ASCII):
+        raise BadRequest(f"The parameter 'coverage' is {text[:40]!r}. Expected a share, like 0.95.")
+    return float(text)
+
+
+class Predict:
+    """The handler of ``/predict``."""
+
+    def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
+        self._pipeline, self._metrics = pipeline, metrics
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        """Return the predictions of a request; one unreadable image among several is an error in
+        its place.
 
         Raises:
-            ServingError: any of the tree, but for UnknownPath and MethodNotAllowed.
+            ServingError: any error of the tree, but for UnknownPath and MethodNotAllowed.
         """
-        predictor, serves = self._predictor, self._predictor.serves
-        deadline, asked = predictor.deadline(call), parameters(call.query)
-        name, model = agreed(call.names.get("name"), asked.model), None
-        if name is not None:  # taken now, it answers even if it is retired before the body has come
-            model = serves().get(name, asked.version, request_id=call.request_id)
-        data = await predictor.body(call, deadline)
-        with predictor.admission.request(len(data)):
-            kind = call.header("content-type") or ""
-            body = await predictor.parsed(data, deadline, uploads.parse, kind, predictor.limits)
-            name = self._named(agreed(name, body.model))
-            model = model or serves().get(name, asked.version, request_id=call.request_id)
-            call.used(model)
+        pipeline, asked = self._pipeline, parameters(exchange.query)
+        named = agreed(exchange.names.get("name"), asked.model)
+        # A version that is retired while the body arrives still answers.
+        early = None if named is None else self._model(named, asked.version, exchange)
+
+        async def respond(given: Body, deadline: float) -> Answer:
+            name = agreed(named, given.model)
+            model = early or self._model(name, asked.version, exchange)
+            exchange.model = model.name, model.version
             threshold = None if asked.coverage is None else _threshold(model, asked.coverage)
             shadow = None
             if asked.version is None:
-                shadow = serves().shadow(model, call.request_id)
-            rows = await predictor.each(model, body.uploads, deadline=deadline, shadow=shadow)
-        sound = [
-            (file, row)
-            for file, row in zip(body.uploads, rows, strict=True)
-            if not isinstance(row, ServingError)
-        ]
-        told = iter(self._ids(model, [file for file, _ in sound], [row for _, row in sound]))
-        predictions = [
-            self._failed(row)
-            if isinstance(row, ServingError)
-            else _prediction(model.labels, row, asked.top, threshold) | {"id": next(told)}
-            for row in rows
-        ]
-        return {"model": model.name, "version": model.version, "predictions": predictions}
+                shadow = pipeline.repository.shadow(model, exchange.id)
+            predictions = await pipeline.infer(
+                model, given.uploads, deadline=deadline, shadow=shadow, tolerant=True
+            )
+            listed = [
+                self._failed(each)
+                if isinstance(each, ServingError)
+                else _prediction(model.labels, each, asked.top, threshold)
+                for each in predictions
+            ]
+            found = {"model": model.name, "version": model.version, "predictions": listed}
+            return Answer(200, encoded(found))
+
+        kind = exchange.header("content-type") or ""
+        parse = partial(body.parse, content_type=kind, limits=pipeline.intake.limits)
+        return await pipeline.intake.run(exchange, parse, respond)
 
     def _failed(self, error: ServingError) -> dict[str, Any]:
         self._metrics.error(error.code)
         return error.body
 
-    def _named(self, name: str | None) -> str:
+    def _model(self, name: str | None, version: int | str | None, exchange: Exchange) -> Model:
+        repository = self._pipeline.repository
         if name is None:
             raise BadRequest(
                 "No model is named. Expected /predict/<name>, ?model= or a form field 'model'."
-                f" Known models: {', '.join(self._predictor.serves().names)}."
+                f" Known models: {', '.join(repository.names)}."
             )
-        return name
+        return repository.get(name, version, request_id=exchange.id)
 
 
 def agreed(name: str | None, other: str | None) -> str | None:
-    """The one model that two places of a request name.
+    """Return the one model that two places of a request name.
 
     Raises:
         BadRequest: they name two.
@@ -87,18 +134,24 @@ def agreed(name: str | None, other: str | None) -> str | None:
 
 
 def _prediction(
-    labels: Sequence[str], row: Sequence[float], top: int, threshold: float | None
+    labels: Sequence[str], found: Prediction, top: int, threshold: float | None
 ) -> dict[str, Any]:
+    row = found.row
     order = sorted(range(len(row)), key=row.__getitem__, reverse=True)
-    listed = [{"label": labels[i], "probability": round(row[i], 6)} for i in order[:top]]
-    prediction = {**listed[0], "top": listed}
+    prediction: dict[str, Any] = {
+        "label": found.label,
+        "probability": round(found.confidence, 6),
+        "top": [{"label": labels[i], "probability": round(row[i], 6)} for i in order[:top]],
+    }
     if threshold is not None:
         prediction["set"] = [labels[i] for i in order if row[i] >= threshold]
+    prediction["id"] = found.id
     return prediction
 
 
 def _threshold(model: Model, coverage: float) -> float:
-    """What puts a label into a set of that coverage, as calibrated when the model was published."""
+    """Return the probability from which a label belongs to the prediction set, as calibrated when
+    the version was published."""
     if coverage not in model.thresholds:
         known = ", ".join(f"{each:g}" for each in sorted(model.thresholds))
         raise BadRequest(

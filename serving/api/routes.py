@@ -1,137 +1,168 @@
-"""The routes that are answered in the event loop: one table, for what stands before Flask and for
-Flask itself.
+"""The table of routes, for the HTTP engine and for Flask.
 
-Knows the predictor, the shapes of each protocol and what an answer is; runs on no server and no
-framework in particular.
+Knows the handlers and the shapes of each protocol; knows no server and no framework.
 """
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.api import openinference, tfserving
-from serving.api.context import Answer, Call, encoded
+from serving.api.exchange import Answer, Exchange, encoded
 from serving.api.feedback import Feedback
-from serving.api.pipeline import Predictor
-from serving.api.predict import Ids, Predictions
+from serving.api.models import Models
+from serving.api.pipeline import Pipeline
+from serving.api.predict import Predict
+from serving.errors import Overloaded
+from serving.inference.admission import Admission
 from serving.monitoring import exposition
 
 HEAD = "Inference-Header-Content-Length"
 ALIVE = {"status": "alive"}
+PER_THREAD = 16  # requests that wait for each thread of a pool
 
-Respond = Callable[[Call], Coroutine[Any, Any, Answer]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a path in which ``<name>`` stands for any text without a slash, and its answer."""
+    """A method, a path in which ``<name>`` stands for any text without a slash, and the handler."""
 
     method: str
     path: str
-    respond: Respond
-    waits: bool = True  # or its answer is there in the step in which it is asked for
+    handle: Callable[[Exchange], Answer | Awaitable[Answer]]
+    immediate: bool = False  # the handler returns an answer without waiting
+    admission: Admission | None = None  # the places of requests that have a body
+
+
+class Pool:
+    """Threads for requests that block, with a bounded queue."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._most, self._running = PER_THREAD * threads, 0
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run ``work`` in a thread.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if self._running >= self._most:
+            raise Overloaded(f"All {self._most} places in the queue are taken. Try again later.")
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._running -= 1
 
 
 def table(
-    predictions: Predictions,
+    *,
+    predict: Predict,
+    pipeline: Pipeline,
     feedback: Feedback,
-    predictor: Predictor,
-    ids: Ids,
+    labels: Admission,
+    models: Models,
+    pool: Pool,
     ready: Callable[[], Mapping[str, str]],
     page: Callable[[], bytes],
+    openapi: Mapping[str, Any],
 ) -> list[Route]:
-    """All of them; ``ready`` raises while this replica is not, ``page`` is that of the metrics."""
-    scraping = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # waits for no other request
+    """Return all routes. ``ready`` raises while this replica is not ready; ``page`` makes the page
+    of the metrics; ``pool`` runs what blocks."""
+    scraping = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # behind no other request
+    description = encoded(openapi)
 
-    async def predict(call: Call) -> Answer:
-        return _json(await predictions.answer(call))
+    async def metrics(_: Exchange) -> Answer:
+        made = await asyncio.get_running_loop().run_in_executor(scraping, page)
+        return Answer(200, made, exposition.CONTENT_TYPE)
 
-    async def label(call: Call) -> Answer:
-        return _json(await feedback.answer(call))
+    def blocking(path: str, make: Callable[[Exchange], Mapping[str, Any]]) -> Route:
+        async def handle(exchange: Exchange) -> Answer:
+            return _json(await pool.run(partial(make, exchange)))
 
-    async def metrics(_: Call) -> Answer:
-        told = await asyncio.get_running_loop().run_in_executor(scraping, page)
-        return Answer(200, told, exposition.CONTENT_TYPE)
+        return Route("GET", path, handle)
 
     return [
-        Route("POST", "/predict/<name>", predict),
-        Route("POST", "/predict", predict),
-        Route("POST", "/feedback", label),
+        Route("POST", "/predict/<name>", predict.answer, admission=pipeline.admission),
+        Route("POST", "/predict", predict.answer, admission=pipeline.admission),
+        Route("POST", "/feedback", feedback.answer, admission=labels),
         Route("GET", "/metrics", metrics),
-        _told("/healthz", lambda _: ALIVE),
-        _told("/readyz", lambda _: ready()),
-        *_openinference(predictor, ids, ready),
-        *_tfserving(predictor, ids),
+        blocking("/models", models.every),
+        blocking("/models/<name>", models.one),
+        blocking("/models/<name>/quality", models.quality),
+        Route("GET", "/openapi.json", lambda _: Answer(200, description), immediate=True),
+        _immediate("/healthz", lambda _: ALIVE),
+        _immediate("/readyz", lambda _: ready()),
+        *_openinference(pipeline, ready),
+        *_tfserving(pipeline),
     ]
 
 
-def _openinference(predictor: Predictor, ids: Ids, ready: Callable[[], object]) -> Iterable[Route]:
-    def server_ready(_: Call) -> Mapping[str, Any]:
+def _openinference(pipeline: Pipeline, ready: Callable[[], object]) -> Iterator[Route]:
+    def server_ready(_: Exchange) -> Mapping[str, Any]:
         ready()
         return openinference.READY
 
-    def metadata(call: Call) -> Mapping[str, Any]:
-        model = predictor.model(**call.names)
-        return openinference.metadata(model, predictor.serves().versions(model.name))
+    def metadata(exchange: Exchange) -> Mapping[str, Any]:
+        model = pipeline.model(**exchange.names)
+        return openinference.metadata(model, pipeline.repository.versions(model.name))
 
-    def model_ready(call: Call) -> Mapping[str, Any]:
-        model = predictor.model(**call.names)
+    def model_ready(exchange: Exchange) -> Mapping[str, Any]:
+        model = pipeline.model(**exchange.names)
         ready()
         return {"name": model.name, "ready": True}
 
-    async def infer(call: Call) -> Answer:
-        parse = partial(openinference.parse, head=call.header(HEAD.lower()))
-        model, asked, rows = await predictor.predict(call, parse)
-        made = ids(model, asked.images, rows) if asked.wants_ids else []
-        told, tensors = openinference.answer(asked, model, rows, made)
+    async def infer(exchange: Exchange) -> Answer:
+        model = pipeline.model(**exchange.names, request_id=exchange.id)
+        parse = partial(openinference.parse, head=exchange.header(HEAD.lower()))
+        asked, predictions = await pipeline.predict(exchange, model, parse)
+        body, tensors = openinference.answer(asked, model, predictions)
         if not tensors:
-            return _json(told)
-        head = encoded(told)
+            return _json(body)
+        head = encoded(body)
         headers = {HEAD: str(len(head))}
         return Answer(200, head + tensors, "application/octet-stream", headers)
 
-    yield _told("/v2", lambda _: openinference.SERVER)
-    yield _told("/v2/", lambda _: openinference.SERVER)
-    yield _told("/v2/health/live", lambda _: openinference.LIVE)
-    yield _told("/v2/health/ready", server_ready)
+    yield _immediate("/v2", lambda _: openinference.SERVER)
+    yield _immediate("/v2/", lambda _: openinference.SERVER)
+    yield _immediate("/v2/health/live", lambda _: openinference.LIVE)
+    yield _immediate("/v2/health/ready", server_ready)
     for path in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
-        yield _told(path, metadata)
-        yield _told(f"{path}/ready", model_ready)
-        yield Route("POST", f"{path}/infer", infer)
+        yield _immediate(path, metadata)
+        yield _immediate(f"{path}/ready", model_ready)
+        yield Route("POST", f"{path}/infer", infer, admission=pipeline.admission)
 
 
-def _tfserving(predictor: Predictor, ids: Ids) -> Iterable[Route]:
-    def status(call: Call) -> Mapping[str, Any]:
-        if call.names.keys() != {"name"}:
-            return tfserving.status([predictor.model(**call.names)])
-        served, name = predictor.serves(), call.names["name"]
+def _tfserving(pipeline: Pipeline) -> Iterator[Route]:
+    def status(exchange: Exchange) -> Mapping[str, Any]:
+        if exchange.names.keys() != {"name"}:
+            return tfserving.status([pipeline.model(**exchange.names)])
+        served, name = pipeline.repository, exchange.names["name"]
         return tfserving.status(served.get(name, each) for each in served.versions(name))
 
-    def metadata(call: Call) -> Mapping[str, Any]:
-        return tfserving.metadata(predictor.model(**call.names))
+    def metadata(exchange: Exchange) -> Mapping[str, Any]:
+        return tfserving.metadata(pipeline.model(**exchange.names))
 
-    async def predict(call: Call) -> Answer:
-        model, asked, rows = await predictor.predict(call, tfserving.parse)
-        return _json(tfserving.answer(asked, rows, ids(model, asked.images, rows)))
+    async def predict(exchange: Exchange) -> Answer:
+        model = pipeline.model(**exchange.names, request_id=exchange.id)
+        asked, predictions = await pipeline.predict(exchange, model, tfserving.parse)
+        return _json(tfserving.answer(asked, predictions))
 
     for which in ("", "/versions/<version>", "/labels/<label>"):
         path = f"/v1/models/<name>{which}"
-        yield _told(path, status)
-        yield _told(f"{path}/metadata", metadata)
-        yield Route("POST", f"{path}:predict", predict)
+        yield _immediate(path, status)
+        yield _immediate(f"{path}/metadata", metadata)
+        yield Route("POST", f"{path}:predict", predict, admission=pipeline.admission)
 
 
-def _told(path: str, tell: Callable[[Call], Mapping[str, Any]]) -> Route:
-    """An answer that needs no waiting."""
-
-    async def respond(call: Call) -> Answer:
-        return _json(tell(call))
-
-    return Route("GET", path, respond, waits=False)
+def _immediate(path: str, make: Callable[[Exchange], Mapping[str, Any]]) -> Route:
+    return Route("GET", path, lambda exchange: _json(make(exchange)), immediate=True)
 
 
 def _json(body: Mapping[str, Any]) -> Answer:
@@ -139,7 +170,7 @@ def _json(body: Mapping[str, Any]) -> Answer:
 
 
 class Finder:
-    """Finds the route of a request, at a cost that a prediction does not notice."""
+    """The table, indexed by method and path."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[tuple[str, str], Route] = {}
@@ -153,7 +184,10 @@ class Finder:
             self._named.setdefault(key, []).append((re.compile(pattern), route))
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route, and what stands in its path for each name."""
+        """Return the route and the variable parts of the path; None for an unknown path or method.
+        HEAD has the route of GET."""
+        if method == "HEAD":
+            method = "GET"
         if (exact := self._exact.get((method, path))) is not None:
             return exact, {}
         for pattern, route in self._named.get((method, _first(path)), ()):

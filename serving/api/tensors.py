@@ -1,7 +1,7 @@
 """Images as the inference protocols send them: files, or pixels ready for the graph.
 
-What those protocols share: the bound on their JSON, and lists of numbers. Knows a model's pixels;
-knows no protocol.
+Holds what these protocols share: the bound on their JSON, and lists of numbers. Knows the pixels of
+a model; knows no protocol.
 """
 
 import json
@@ -19,30 +19,35 @@ from serving.errors import BadRequest, RequestTooLarge
 from serving.inference.images.decoder import Image
 from serving.inference.images.pixels import PixelSpec
 
-# Numbers of one JSON text. While it is parsed the loop does nothing else: 12 ms for so many pixels,
-# some 80 ms for as many of the dearest values, which are lists in lists.
+# Numbers in one JSON text. Parsing blocks the event loop: 12 ms for this many pixels, some 80 ms
+# for this many nested lists, the slowest values.
 NUMBERS = 250_000
-DIGITS = 19  # of a number: 64 bits; to parse 30 MB of numbers of 4,000 digits takes 600 ms
+DIGITS = 19  # of a number: 64 bits. Parsing 30 MB of numbers of 4,000 digits takes 600 ms
 EXTRA_COMMAS = 64  # between members, and within names and parameters
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a body asks for: answers for images, in so many seconds since it began to come."""
+    """The content of a body: its images, and a deadline in seconds since the request began."""
 
     images: Sequence[Image]
     seconds: float = math.inf
 
+    @property
+    def wants_ids(self) -> bool:
+        """True if the answer includes the prediction ids."""
+        return True
+
 
 def loaded(text: bytes, spec: PixelSpec, limits: Limits) -> dict[str, Any]:
-    """The JSON object of a request.
+    """Parse the JSON object of a request.
 
     Raises:
-        BadRequest: it is none.
-        RequestTooLarge: it has more numbers than all its images may have.
+        BadRequest: ``text`` is not a JSON object.
+        RequestTooLarge: it has more numbers than the largest allowed images.
     """
     most = min(limits.images * math.prod(shape(spec)), NUMBERS)
-    # Nothing can be listed without a comma: this bounds what the parser makes, at no cost.
+    # A list needs commas, so this bounds at no cost what the JSON parser allocates.
     if text.count(b",") > most + EXTRA_COMMAS:
         raise RequestTooLarge(
             f"The JSON has too many values. Expected at most {most} numbers and"
@@ -53,12 +58,12 @@ def loaded(text: bytes, spec: PixelSpec, limits: Limits) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise BadRequest(f"The body is not JSON: {exc}.") from exc
     if not isinstance(body, dict):
-        raise BadRequest("The JSON is no object.")
+        raise BadRequest("The JSON is not an object.")
     return body
 
 
 class _Whole(dict[str, int]):
-    """Numbers by their text: a pixel is looked up, which costs what parsing it would."""
+    """Numbers by their text: looking a pixel up costs no more than parsing it."""
 
     def __missing__(self, text: str) -> int:
         if len(text) > DIGITS + 1:
@@ -71,21 +76,21 @@ _WHOLE = _Whole({str(pixel): pixel for pixel in range(256)})
 
 def _fraction(text: str) -> float:
     raise BadRequest(
-        f"The JSON has the number {text[:20]}. Expected no fractions: pixels are whole numbers from"
-        " 0 to 255."
+        f"The JSON has the number {text[:20]}. Expected no fractions: pixels are integers from 0"
+        " to 255."
     )
 
 
 def shape(spec: PixelSpec) -> tuple[int, int, int]:
-    """Height, width and channels."""
+    """Return height, width and channels."""
     return spec.height, spec.width, spec.channels
 
 
 def pixels(numbers: Sequence[object], expected: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Numbers of this shape, listed in the order of memory or nested as the shape is.
+    """Return uint8 pixels of this shape from a flat list in C order, or from nested lists.
 
     Raises:
-        BadRequest: they are something else.
+        BadRequest: ``numbers`` are not pixels of this shape.
     """
     flat: Sequence[Any] = numbers
     if flat and isinstance(flat[0], list):
@@ -98,9 +103,9 @@ def pixels(numbers: Sequence[object], expected: tuple[int, ...]) -> NDArray[np.u
     try:
         return np.frombuffer(bytes(flat), np.uint8).reshape(expected)
     except (TypeError, ValueError):
-        raise BadRequest("The data has no pixels. Expected whole numbers from 0 to 255.") from None
+        raise BadRequest("The data are not pixels. Expected integers from 0 to 255.") from None
 
 
 def _check_lengths(lists: Sequence[object], size: int) -> None:
     if not all(isinstance(each, list) and len(each) == size for each in lists):
-        raise BadRequest("The data is not nested as its shape is.")
+        raise BadRequest("The data are not nested like their shape.")

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API for predictions: what its bodies ask for, and its answers.
+"""TensorFlow Serving's REST API for predictions: its requests and answers.
 
 From https://www.tensorflow.org/tfx/serving/api_rest. Knows no server and no framework.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.api.body import Limits, check_count, from_base64
+from serving.api.pipeline import Prediction
 from serving.api.tensors import Wanted, loaded, pixels, shape
 from serving.errors import BadRequest
 from serving.inference.images.decoder import Image
@@ -15,20 +16,20 @@ from serving.inference.images.pixels import PixelSpec
 from serving.inference.models.model import Model
 
 SIGNATURE = "serving_default"
-# A signature may call its input so, too, where it takes files.
+# Signatures that accept files often use the second name.
 INPUTS = ("image", "image_bytes")
 EXPECTED = 'Expected {"b64": "<base64>"}, {"image": …} or nested lists of pixels.'
 
 
 @dataclass(frozen=True)
 class Predict(Wanted):
-    """A request: its images, and whether they came as a column of ``inputs``."""
+    """A request: its images, and True if they were a column of ``inputs``."""
 
     columnar: bool = False
 
 
 def status(models: Iterable[Model]) -> dict[str, Any]:
-    """The state of versions."""
+    """Return the state of versions."""
     return {
         "model_version_status": [
             {
@@ -42,7 +43,7 @@ def status(models: Iterable[Model]) -> dict[str, Any]:
 
 
 def metadata(model: Model) -> dict[str, Any]:
-    """What a model takes and gives, as the signature of a saved model."""
+    """Return the inputs and outputs of a model as the signature of a saved model."""
     signature = {
         "inputs": {"image": _tensor("image", "DT_UINT8", [-1, *shape(model.spec)])},
         "outputs": {"probabilities": _tensor("probabilities", "DT_FLOAT", [-1, len(model.labels)])},
@@ -61,11 +62,11 @@ def _tensor(name: str, dtype: str, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def parse(data: bytes, spec: PixelSpec, limits: Limits) -> Predict:
-    """The request of a body.
+    """Parse a body.
 
     Raises:
-        BadRequest: it is malformed, or is no input of the model.
-        RequestTooLarge: it has more images, or more numbers, than the limits.
+        BadRequest: the body is malformed, or is not an input of the model.
+        RequestTooLarge: the body has more images, or more numbers, than the limits.
     """
     body = loaded(data, spec, limits)
     signature = body.get("signature_name") or SIGNATURE
@@ -76,22 +77,23 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits) -> Predict:
     columnar = "inputs" in body
     rows = _named(body["inputs"]) if columnar else body["instances"]
     if not isinstance(rows, list):
-        raise BadRequest(f"The images are no list. {EXPECTED}")
+        raise BadRequest(f"The images are not a list. {EXPECTED}")
     check_count(len(rows), limits)
     return Predict([_image(_named(row), spec) for row in rows], columnar=columnar)
 
 
-def answer(request: Predict, rows: Sequence[Sequence[float]], ids: Sequence[str]) -> dict[str, Any]:
-    """The JSON of an answer: one output, so its name is left out. The ids of the predictions stand
-    beside it, where clients of that API do not look."""
+def answer(request: Predict, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the JSON of an answer: the one output without its name, and the prediction ids in a
+    member that clients of this API ignore."""
+    rows, ids = [each.row for each in predictions], [each.id for each in predictions]
     return {"outputs" if request.columnar else "predictions": rows, "ids": ids}
 
 
 def _named(value: Any) -> Any:
-    """The value of the one input, which may be named."""
+    """Return the value of the one input, which may be named."""
     if isinstance(value, dict) and "b64" not in value:
         if len(value) != 1 or next(iter(value)) not in INPUTS:
-            raise BadRequest(f"The inputs are not the model's, 'image' alone. {EXPECTED}")
+            raise BadRequest(f"The inputs are not those of the model, 'image' alone. {EXPECTED}")
         return next(iter(value.values()))
     return value
 
@@ -101,4 +103,4 @@ def _image(value: Any, spec: PixelSpec) -> Image:
         return from_base64(value["b64"])
     if isinstance(value, list):
         return pixels(value, shape(spec))
-    raise BadRequest(f"An instance is no image. {EXPECTED}")
+    raise BadRequest(f"An instance is not an image. {EXPECTED}")

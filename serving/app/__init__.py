@@ -1,6 +1,6 @@
-"""``create_app``: the table of contents of one worker.
+"""The web application of one worker: ``create_app`` makes each part once and connects them.
 
-Each part is made here, once, and attaches itself; nothing is computed here.
+May import errors, cpus, settings, monitoring, inference, feedback and api; holds Flask.
 """
 
 import asyncio
@@ -10,12 +10,14 @@ from pathlib import Path
 
 from flask import Flask
 
-from serving.api.pipeline import Predictor
+from serving.api.body import Intake, Limits
+from serving.api.pipeline import Pipeline
+from serving.api.routes import Pool
 from serving.app import hooks, views
 from serving.app.loop_thread import Loop
 from serving.app.service import Service
 from serving.errors import ModelError
-from serving.feedback import service
+from serving.feedback import service as labels
 from serving.inference.admission import Admission
 from serving.inference.batcher import Batcher
 from serving.inference.golden import Golden
@@ -27,7 +29,7 @@ from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
 SERVICE = "convserve"  # the key of the ``Service`` in ``app.extensions``
-BODIES = 8  # of the largest size, that one worker holds at once: 256 MB by default
+BODIES = 8  # bodies of the largest size that one worker holds at once: 256 MB by default
 
 
 def create_app(
@@ -36,15 +38,15 @@ def create_app(
     slot: int | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Flask:
-    """The web application with its models loaded and tested.
+    """Return the web application, its models loaded and tested.
 
     ``slot`` is the number of this worker among those that share one folder of metrics and states;
-    ``loop`` the event loop that it runs, if it runs one.
+    ``loop`` is the running event loop of the worker, if it has one.
 
     Raises:
         SettingsError: a setting is unknown or malformed.
-        ModelError: a published model is broken; in a worker, which may replace one that serves,
-            only if none is sound.
+        ModelError: a published model is broken. In a worker, which may replace one that serves,
+            only if no version is sound.
     """
     settings = settings or Settings.from_environ(os.environ)
     app = Flask("serving", static_folder=None)
@@ -68,20 +70,28 @@ def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     def serves() -> Repository:
         return reloader.repository
 
-    admission = Admission(
-        max_requests=settings.requests,
-        max_images=settings.queue,
-        max_bytes=BODIES * settings.max_body_bytes,
-    )
-    predictor = Predictor(settings, serves, admission, Batcher(lanes=settings.lanes), metrics)
+    def intake(bodies: int) -> Intake:
+        admission = Admission(
+            max_requests=settings.requests,
+            max_images=settings.queue,
+            max_bytes=bodies * settings.max_body_bytes,
+        )
+        limits = Limits(settings.max_body_bytes, settings.max_images)
+        return Intake(admission, limits, timeout_ms=settings.timeout_ms)
+
     key = None if folder is None else run_dir.key(folder)
+    feedback = labels.create(settings, metrics, serves, slot=slot or 0, run_key=key)
+    batcher = Batcher(lanes=settings.lanes)
+    pipeline = Pipeline(settings, reloader, intake(BODIES), batcher, metrics, feedback.ids)
     return Service(
         settings=settings,
         reloader=reloader,
-        predictor=predictor,
-        feedback=service.create(settings, metrics, serves, slot=slot or 0, run_key=key),
-        golden=Golden(settings.models, serves, predictor.decoder.read, predictor.batcher, metrics),
+        pipeline=pipeline,
+        labels=intake(1),
+        feedback=feedback,
+        golden=Golden(settings.models, serves, pipeline.decoder.read, batcher, metrics),
         metrics=metrics,
         draining=threading.Event(),
         loop=loop,
+        pool=Pool(settings.threads, "blocking"),
     )

@@ -1,17 +1,13 @@
-"""Flask's hooks: each request is an ``Exchange``, each error an answer of its one shape.
+"""Flask's hooks: each request is an ``Exchange``, and each error an answer of the one shape.
 
-Knows Flask; what it does with a request is ``edge``'s.
+Knows Flask and werkzeug's exceptions; what is counted and logged is decided by ``Exchange``.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug import exceptions as http
 
 from serving import errors
-from serving.api.context import encoded
-from serving.app.exchange import Exchange
+from serving.api.exchange import Answer, Exchange, no_body
 from serving.app.wsgi_body import discard
 from serving.monitoring.metrics import Metrics
 
@@ -21,38 +17,53 @@ def init_app(app: Flask, metrics: Metrics) -> None:
     limit = 4 * int(app.config["MAX_CONTENT_LENGTH"])
 
     def begin() -> None:
-        sent = request.headers.get("X-Request-ID")
-        g.exchange = Exchange(metrics, method=request.method, path=request.path, request_id=sent)
+        g.exchange = Exchange(
+            metrics,
+            method=request.method,
+            path=request.path,
+            query=request.query_string.decode("latin-1"),
+            header=request.headers.get,
+            read=no_body,
+        )
 
-    def answered(response: Response) -> Response:
-        response.headers["X-Request-ID"] = g.exchange.id
+    def finish(made: Response) -> Response:
+        made.headers["X-Request-ID"] = g.exchange.id
         route = request.url_rule.rule if request.url_rule else "unknown"
-        g.exchange.answered(route=route, status=response.status_code)
-        return response
-
-    def finish(_: BaseException | None) -> None:
-        g.exchange.ended()
+        g.exchange.finish(route=route, status=made.status_code)
+        return made
 
     def handle(exc: Exception) -> Response:
-        error = g.exchange.failed(exc)
-        # Not while places are short, as the threads that are left answer the probes; nor for one
-        # who is late, as another thread still reads.
-        late = isinstance(error, errors.Overloaded | errors.DeadlineExceeded)
-        hurried = late or isinstance(exc.__cause__, OSError)
-        if "wsgi.input_terminated" in request.environ and not hurried:
+        error = translated(exc, method=request.method, path=request.path)
+        # Under overload threads are scarce and must answer the probes; after a deadline another
+        # thread still reads the body; after an OSError the client is gone.
+        skip = isinstance(error, errors.Overloaded | errors.DeadlineExceeded)
+        skip = skip or isinstance(exc.__cause__, OSError)
+        if "wsgi.input_terminated" in request.environ and not skip:
             discard(request.environ["wsgi.input"], limit)
-        response = json_response(g.exchange.told(error), status=error.status)
-        response.headers.update(error.headers)
+        answer = g.exchange.fail(error)
         if isinstance(exc, http.MethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
-        return response
+            answer.headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
+        return response(answer)
 
     app.before_request(begin)
-    app.after_request(answered)
-    app.teardown_request(finish)
+    app.after_request(finish)
     app.register_error_handler(Exception, handle)
 
 
-def json_response(body: Mapping[str, Any], *, status: int = 200) -> Response:
-    """An answer of ours."""
-    return Response(encoded(body), status=status, mimetype="application/json")
+def response(answer: Answer) -> Response:
+    """Return an answer as Flask's response."""
+    return Response(answer.body, answer.status, answer.headers, content_type=answer.content_type)
+
+
+def translated(exc: Exception, *, method: str, path: str) -> Exception:
+    """Return werkzeug's exceptions as errors of our tree; any other exception as it is."""
+    if isinstance(exc, http.NotFound):
+        return errors.UnknownPath(f"No route {path!r}. GET /openapi.json lists all.")
+    if isinstance(exc, http.MethodNotAllowed):
+        known = ", ".join(sorted(exc.valid_methods or ()))
+        return errors.MethodNotAllowed(f"{path} does not accept {method}. Expected {known}.")
+    if isinstance(exc, http.RequestEntityTooLarge):
+        return errors.RequestTooLarge("The request is too large.")
+    if isinstance(exc, http.HTTPException) and 400 <= (exc.code or 500) < 500:
+        return errors.BadRequest(f"The request is malformed: {exc.description}")
+    return exc

@@ -1,6 +1,7 @@
-"""Where coroutines run: the worker's event loop or, under another server, one in a thread.
+"""Run coroutines from threads: in the worker's event loop or, under another server, in a loop of
+a background thread.
 
-Knows asyncio; knows nothing of what runs there.
+Knows asyncio; knows nothing of the coroutines.
 """
 
 import asyncio
@@ -12,15 +13,15 @@ Result = TypeVar("Result")
 
 
 class Loop:
-    """The one event loop of a process, for threads that are not its own."""
+    """The one event loop of a process, for all other threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """``loop`` runs elsewhere already; otherwise one is made when it is first needed."""
+        """Use ``loop``, which runs elsewhere, or start one when it is first needed."""
         self._loop = loop
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """The result of a coroutine, waited for by the thread that calls."""
+        """Run a coroutine, block the calling thread, and return the result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
 
     def _running(self) -> asyncio.AbstractEventLoop:

@@ -1,62 +1,78 @@
-"""One worker's parts, and the routes over them.
+"""The parts of one worker, and the table of routes over them.
 
-Knows what the parts are; knows nothing of Flask.
+Knows the parts; knows nothing of Flask.
 """
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 from serving.api import routes
+from serving.api.body import Intake
 from serving.api.feedback import Feedback
-from serving.api.pipeline import Predictor
-from serving.api.predict import Predictions
-from serving.api.routes import Route
+from serving.api.models import Models
+from serving.api.pipeline import Pipeline
+from serving.api.predict import Predict
+from serving.api.routes import Pool, Route
 from serving.app.loop_thread import Loop
+from serving.app.openapi import document
 from serving.errors import DeviceMissing, Draining
 from serving.feedback.service import FeedbackService
 from serving.inference.golden import Golden
 from serving.inference.models.reloader import Reloader
 from serving.inference.models.repository import Repository
-from serving.monitoring import metrics
+from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes work with, one for each worker."""
+    """The parts that the routes work with; one for each worker."""
 
     settings: Settings
     reloader: Reloader
-    predictor: Predictor
+    pipeline: Pipeline
+    labels: Intake
     feedback: FeedbackService
     golden: Golden
-    metrics: metrics.Metrics
+    metrics: Metrics
     draining: threading.Event
     loop: Loop
+    pool: Pool  # for what blocks
 
     @property
     def repository(self) -> Repository:
-        """What is served at the moment; take it once for what must agree."""
+        """The versions that are served now. Take it once where two look-ups must agree."""
         return self.reloader.repository
 
+    @cached_property
     def routes(self) -> list[Route]:
-        """Those that are answered in the event loop."""
-        feedback = self.feedback
+        """The table of routes."""
         return routes.table(
-            Predictions(self.predictor, feedback.ids, self.metrics),
-            Feedback(self.predictor, feedback.signer, feedback.writer, self.metrics),
-            self.predictor,
-            feedback.ids,
-            self.ready,
-            self.metrics.page,
+            predict=Predict(self.pipeline, self.metrics),
+            pipeline=self.pipeline,
+            feedback=Feedback(
+                self.labels,
+                self.reloader,
+                self.feedback.signer,
+                self.feedback.writer,
+                self.metrics,
+            ),
+            labels=self.labels.admission,
+            models=Models(self.reloader, self.feedback.database, self.metrics),
+            pool=self.pool,
+            ready=self.ready,
+            page=self.metrics.page,
+            openapi=document.document(self.settings),
         )
 
     def ready(self) -> dict[str, str]:
-        """What ``/readyz`` tells. A worker takes no connection before all its models are tested.
+        """Return the answer of ``/readyz``. A worker accepts no connection before all its models
+        are tested.
 
         Raises:
             Draining: this replica is about to stop.
-            DeviceMissing: a model does not run where it was to.
+            DeviceMissing: a model does not run on the requested device.
         """
         if self.draining.is_set():
             raise Draining("This replica is about to stop.")

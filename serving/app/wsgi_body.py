@@ -1,6 +1,6 @@
 """Read the body of a WSGI request.
 
-Knows werkzeug's requests; knows nothing of what a body holds.
+Knows werkzeug's requests; knows nothing of the content.
 """
 
 import time
@@ -14,13 +14,13 @@ DISCARD_STEP = 256 * 1024
 
 
 def whole(request: Request, limit: int) -> bytes:
-    """The body of a WSGI request, read at once.
+    """Read the whole body.
+
+    werkzeug's limited stream is not used: it truncates a chunked body silently at the limit.
 
     Raises:
-        BadRequest: it is cut short.
-        RequestTooLarge: it has more than ``limit`` bytes.
-
-    Not through werkzeug's limited stream, which cuts a chunked body at the limit in silence.
+        BadRequest: the body is cut short.
+        RequestTooLarge: the body has more than ``limit`` bytes.
     """
     length = request.content_length
     if length is None and not request.environ.get("wsgi.input_terminated"):
@@ -39,10 +39,10 @@ def whole(request: Request, limit: int) -> bytes:
 
 
 def discard(stream: IO[bytes], limit: int, *, seconds: float = 5.0) -> None:
-    """Read what is left of a body, up to ``limit`` bytes and for about so many seconds.
+    """Lingering close: read the rest of a body, up to ``limit`` bytes and about ``seconds``.
 
-    A client that sends a large body looks at the answer when it has sent it all. Closing the
-    connection before that resets it, and the client never sees why.
+    A client reads the answer only after it has sent its body. Closing the connection earlier resets
+    it, and the client never sees the answer.
     """
     deadline = time.monotonic() + seconds
     try:

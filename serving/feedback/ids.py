@@ -37,7 +37,7 @@ _EXPECTED = "Use the `id` returned with a prediction."
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SignedPrediction:
     """A prediction, as read from its id."""
 
     key: str  # hexadecimal, unique to the prediction
@@ -73,7 +73,7 @@ class Signer:
         signing.update(body)
         return signing.digest()[:_SIGNATURE]
 
-    def read(self, text: str) -> Prediction:
+    def read(self, text: str) -> SignedPrediction:
         """Return the prediction in an id.
 
         Raises:
@@ -99,7 +99,7 @@ class Signer:
                 f"The prediction is {age / DAY:.1f} days old. Expected at most"
                 f" {self._lifetime / DAY:g}."
             )
-        return Prediction(
+        return SignedPrediction(
             random.hex() + f"{place:04x}", texts[0], version, texts[1], units / SCALE, at
         )
 

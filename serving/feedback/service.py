@@ -13,7 +13,7 @@ from serving.feedback.ids import Signer
 from serving.feedback.image_store import ImageStore
 from serving.feedback.writer import Writer
 from serving.inference.images.decoder import Image
-from serving.inference.models.model import Model, best
+from serving.inference.models.model import Model
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
@@ -28,10 +28,11 @@ class FeedbackService:
     images: ImageStore
 
     def ids(
-        self, model: Model, images: Sequence[Image], rows: Sequence[Sequence[float]]
+        self, model: Model, images: Sequence[Image], answers: Sequence[tuple[str, float]]
     ) -> list[str]:
-        """Return an id for each predicted image; keep a share of the files under their ids."""
-        ids = self.signer.sign(model.name, model.version, [best(model, row) for row in rows])
+        """Return an id for each image, and keep a share of the files under their ids. ``answers``
+        are the labels of the images and their probabilities."""
+        ids = self.signer.sign(model.name, model.version, answers)
         if self.images.share:
             for text, image in zip(ids, images, strict=True):
                 if isinstance(image, bytes):

@@ -184,9 +184,10 @@ class Metrics:
         """Count an error, of a request or of one of its images."""
         self._errors_of(code).inc()
 
-    def stage(self, name: str, version: int, *, stage: str, seconds: float) -> None:
-        """Observe the seconds of a request's stage."""
-        self._stage_of(stage, name, version).observe(seconds)
+    def stages(self, name: str, version: int, spent: Mapping[str, float]) -> None:
+        """Observe the seconds that a request spent in each stage."""
+        for stage, seconds in spent.items():
+            self._stage_of(stage, name, version).observe(seconds)
 
     def images(self, name: str, version: int, answers: Iterable[tuple[str, float]]) -> None:
         """Count predicted images: the best label of each, and its probability."""

@@ -8,125 +8,108 @@ what it does is ``routes``'s and ``edge``'s, as under Flask, so no behaviour dif
 import asyncio
 import io
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from wsgiref.types import WSGIApplication
 
 from werkzeug.test import run_wsgi_app
 
-from serving.api.context import Answer, Call, encoded
+from serving.api.exchange import Answer, Exchange, ReadBody, no_body
 from serving.api.routes import Finder, Route
-from serving.app.exchange import Exchange
 from serving.app.service import Service
 from serving.errors import BodyTooSlow, Overloaded, RequestTooLarge, ServingError
+from serving.inference.admission import Admission
 from serving.server.http.message import Request
 
-PER_THREAD = 16  # requests that may wait for each of Flask's threads
 CLIENT_LEFT = 499  # as nginx counts those to whom nothing could be answered
-
-Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 
 
 class Front:
     """Answers every request of one worker."""
 
     def __init__(self, app: WSGIApplication, service: Service) -> None:
-        self._app, self._service = app, service
-        self._threads = ThreadPoolExecutor(service.settings.threads, thread_name_prefix="flask")
-        self._handed = 0  # requests that Flask has
-        self._most_handed = PER_THREAD * service.settings.threads
-        self._routes = Finder(service.routes())
-        self._most = service.settings.max_body_bytes
-        self._arriving = service.predictor.admission.arriving
+        self._app, self._metrics, self._pool = app, service.metrics, service.pool
+        self._routes = Finder(service.routes)
+        self._max_body = service.settings.max_body_bytes
 
-    async def respond(self, request: Request) -> Answer:
-        """The answer."""
-        path = request.path
-        if found := self._routes.find(request.method, path):
-            return await self._in_loop(request, path, *found)
-        if request.error is not None:  # malformed
-            return await self._refused(request, request.error)
-        if request.method == "HEAD" and (found := self._routes.find("GET", path)):
-            return await self._in_loop(request, path, *found)
-        return await self._by_flask(request)
+    def respond(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        """Return the answer to a probe, or the refusal of a request that finds no place. For any
+        other request, return a coroutine.
 
-    def at_once(self, request: Request) -> Answer | None:
-        """The answer to a probe, or the refusal of a request for which there is no place; None of
-        any other.
-
-        In a storm most are refused: the less that takes, the more is left for the others.
+        Under overload most requests are refused: the less that costs, the more remains for others.
         """
-        if request.method == "GET":
-            return self._told(request)
-        try:
-            self._service.predictor.admission.check()
-        except Overloaded as exc:
-            path = request.path
-            found = self._routes.find("POST", path) if request.method == "POST" else None
-            if found is None or request.error is not None:
-                return None
-            exchange = self._exchange(request, path)
-            answer = _failed(exchange, exc)
-            exchange.ended()
-            return _finished(exchange, found[0], answer)
-        return None
-
-    def _told(self, request: Request) -> Answer | None:
-        """An answer that waits for nothing."""
         path = request.path
-        found = self._routes.find("GET", path)
-        if found is None or found[0].waits or request.error is not None:
-            return None
-        try:
-            self._in_loop(request, path, *found).send(None)
-        except StopIteration as ended:
-            answer: Answer = ended.value
-            return answer
-        raise RuntimeError(f"{found[0].path} waits")
+        found = self._routes.find(request.method, path)
+        if found is None:
+            if request.error is not None:
+                return self._refuse(request, path, request.error)
+            return self._by_flask(request, path)
+        route, names = found
+        if route.immediate:
+            return self._immediate(request, path, route, names)
+        if route.admission is not None:
+            try:
+                route.admission.check()
+            except Overloaded as exc:
+                return self._refuse(request, path, exc, route=route.path)
+        return self._wait(request, path, route, names)
 
-    async def _refused(self, request: Request, error: ServingError) -> Answer:
-        async def respond(_: Call) -> Answer:
-            raise error
+    def _exchange(
+        self, request: Request, path: str, admission: Admission | None = None
+    ) -> Exchange:
+        read: ReadBody = no_body
+        if admission is not None:
+            read = partial(whole, request, self._max_body, admission)
+        return Exchange(
+            self._metrics,
+            method=request.method,
+            path=path,
+            query=request.query,
+            header=request.headers.get,
+            read=read,
+        )
 
-        return await self._in_loop(request, request.path, Route("", "unknown", respond), {})
+    def _refuse(
+        self, request: Request, path: str, error: ServingError, *, route: str = "unknown"
+    ) -> Answer:
+        exchange = self._exchange(request, path)
+        return _finished(exchange, route, exchange.fail(error))
 
-    async def _in_loop(
+    def _immediate(
         self, request: Request, path: str, route: Route, names: dict[str, str]
     ) -> Answer:
-        async def read(deadline: float) -> bytes:
-            return await whole(request, self._most, deadline, self._arriving)
-
-        header = request.headers.get
         exchange = self._exchange(request, path)
-        call = Call(names, request.query, header, read, exchange.used, exchange.id, exchange.began)
+        exchange.names = names
         try:
-            answer = await route.respond(call)
+            answer = route.handle(exchange)
+            assert isinstance(answer, Answer)  # noqa: S101 - the route is immediate
+        except Exception as exc:  # noqa: BLE001 - the one error handler
+            answer = exchange.fail(exc)
+        return _finished(exchange, route.path, answer)
+
+    async def _wait(
+        self, request: Request, path: str, route: Route, names: dict[str, str]
+    ) -> Answer:
+        exchange = self._exchange(request, path, route.admission)
+        exchange.names = names
+        try:
+            answer = route.handle(exchange)
+            if not isinstance(answer, Answer):
+                answer = await answer
         except asyncio.CancelledError:
-            exchange.answered(route=route.path, status=CLIENT_LEFT)
+            exchange.finish(route=route.path, status=CLIENT_LEFT)
             raise
         except Exception as exc:  # noqa: BLE001 - the one error handler
-            answer = _failed(exchange, exc)
-        finally:
-            exchange.ended()
-        return _finished(exchange, route, answer)
+            answer = exchange.fail(exc)
+        return _finished(exchange, route.path, answer)
 
-    def _exchange(self, request: Request, path: str) -> Exchange:
-        sent = request.headers.get("x-request-id")
-        return Exchange(self._service.metrics, method=request.method, path=path, request_id=sent)
-
-    async def _by_flask(self, request: Request) -> Answer:
-        """Flask's answer; no route of Flask's alone takes a body."""
-        if self._handed >= self._most_handed:
-            busy = f"All {self._most_handed} places for descriptions are taken. Try again later."
-            return await self._refused(request, Overloaded(busy))
-        self._handed += 1
+    async def _by_flask(self, request: Request, path: str) -> Answer:
+        """Run Flask in a thread; its own routes accept no body."""
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._flask, request)
-        finally:
-            self._handed -= 1
+            return await self._pool.run(partial(self._flask, request))
+        except Overloaded as exc:
+            return self._refuse(request, path, exc)
 
     def _flask(self, request: Request) -> Answer:
         chunks, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
@@ -134,19 +117,14 @@ class Front:
         return Answer(int(status[:3]), b"".join(chunks), str(kind), dict(headers))
 
 
-def _failed(exchange: Exchange, exc: Exception) -> Answer:
-    error = exchange.failed(exc)
-    return Answer(error.status, encoded(exchange.told(error)), headers=error.headers)
+def _finished(exchange: Exchange, route: str, answer: Answer) -> Answer:
+    answer.headers["X-Request-ID"] = exchange.id
+    exchange.finish(route=route, status=answer.status)
+    return answer
 
 
-def _finished(exchange: Exchange, route: Route, answer: Answer) -> Answer:
-    exchange.answered(route=route.path, status=answer.status)
-    headers = {"X-Request-ID": exchange.id, **answer.headers}
-    return Answer(answer.status, answer.body, answer.content_type, headers)
-
-
-async def whole(request: Request, limit: int, deadline: float, arriving: Arriving) -> bytes:
-    """The body of a request; ``arriving`` is told what comes of it.
+async def whole(request: Request, limit: int, admission: Admission, deadline: float) -> bytes:
+    """Return the body of a request; ``admission`` counts its bytes while they arrive.
 
     Raises:
         BadRequest: it is malformed, or cut short.
@@ -160,7 +138,7 @@ async def whole(request: Request, limit: int, deadline: float, arriving: Arrivin
         return await request.chunk()
     parts, size = [], 0
     try:
-        with arriving() as came:
+        with admission.arriving() as came:
             async with asyncio.timeout_at(deadline):
                 while part := await request.chunk():
                     parts.append(part)

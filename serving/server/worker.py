@@ -112,9 +112,9 @@ class Worker(base.Worker):  # type: ignore[misc]
             raise SystemExit(1) from None
         self._service = service = app.extensions[SERVICE]
         front = Front(app, service)
-        self.server = Server(front.respond, keep_alive=self.cfg.keepalive, at_once=front.at_once)
-        service.predictor.batcher.coming = lambda: self.server.at_work
-        self._selector.works = lambda: service.predictor.in_threads
+        self.server = Server(front.respond, keep_alive=self.cfg.keepalive)
+        service.pipeline.batcher.coming = lambda: self.server.at_work
+        self._selector.works = lambda: service.pipeline.in_threads
         self.server.changed = partial(self.shares.tell, self.slot)
         gc.freeze()  # what is there now stays: to look at it again and again took a twentieth
         self._drain_seconds, self._processes = settings.drain_seconds, settings.processes

@@ -23,7 +23,7 @@ class Client:
         service = app.extensions[SERVICE]
         self._loop = service.loop
         front = Front(app, service)
-        self.server = Server(front.respond, keep_alive=60.0, at_once=front.at_once)
+        self.server = Server(front.respond, keep_alive=60.0)
 
     def get(self, path: str, **given: Any) -> TestResponse:
         return self.open(path, method="GET", **given)

@@ -23,8 +23,8 @@ def brightness_graph(
     one: float = 1.0,
     products: int = 0,
 ) -> onnx.ModelProto:
-    """P(light) = mean of the pixels / white, P(dark) = one - P(light); ``products`` adds so many
-    slow matrix products."""
+    """Return a graph: P(light) = mean of the pixels / white, P(dark) = one - P(light); ``products``
+    is the number of slow matrix products."""
     nodes = [
         helper.make_node("Cast", [input_name], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2, 3], keepdims=0),
@@ -52,7 +52,7 @@ def brightness_graph(
 
 
 def _slow(products: int) -> list[onnx.NodeProto]:
-    """light = fast + 0, the zero coming out of matrix products that depend on the image."""
+    """Return light = fast + 0, where the zero is a matrix product that depends on the image."""
     return [
         helper.make_node("ReduceSum", ["fast"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
@@ -94,7 +94,7 @@ def write(
 
 
 def add_int8(path: Path, *, precision: str = "int8", products: int = 0) -> None:
-    """Write beside ``model.onnx`` what is published as the same in int8."""
+    """Write the int8 file beside ``model.onnx``."""
     write(
         path,
         brightness_graph(products=products),
@@ -137,21 +137,21 @@ def sum_up(version: Path) -> None:
 def png(
     brightness: int, *, size: tuple[int, int] = (6, 8), mode: str = "L", level: int = -1
 ) -> bytes:
-    """A grey picture of one brightness, as the bytes of a file; of zlib's compression ``level``."""
+    """Return the file of a grey picture of one brightness; ``level`` is zlib's compression."""
     file = io.BytesIO()
     Image.new("L", size, brightness).convert(mode).save(file, "PNG", compress_level=level)
     return file.getvalue()
 
 
 def multipart(*files: bytes) -> tuple[bytes, str]:
-    """A form of these image parts, and its content type."""
+    """Return a form of image parts, and its content type."""
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     parts = [head + file + b"\r\n" for file in files]
     return b"".join(parts) + b"--b--\r\n", "multipart/form-data; boundary=b"
 
 
 def assert_error(response: TestResponse, status: int, code: str) -> str:
-    """The one shape of every error; returns the message."""
+    """Check the one shape of every error; return the message."""
     assert response.status_code == status, response.text
     assert response.mimetype == "application/json"
     assert response.headers["X-Request-ID"]

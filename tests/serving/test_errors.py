@@ -6,8 +6,7 @@ import pytest
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from serving import errors
-from serving.app.exchange import Exchange
-from serving.monitoring.metrics import Metrics
+from serving.app.hooks import translated
 
 
 def test_the_drawn_tree_matches_the_classes() -> None:
@@ -28,5 +27,5 @@ def test_the_table_has_a_row_for_every_error() -> None:
 
 @pytest.mark.parametrize("foreign", default_exceptions.values(), ids=lambda each: each.__name__)
 def test_no_error_of_the_router_is_unmapped(foreign: type[HTTPException]) -> None:
-    error = Exchange(Metrics(), method="GET", path="/", request_id=None).failed(foreign())
-    assert isinstance(error, errors.InternalError) is (foreign.code is None or foreign.code >= 500)
+    error = translated(foreign(), method="GET", path="/")
+    assert isinstance(error, errors.ServingError) is (400 <= (foreign.code or 500) < 500)

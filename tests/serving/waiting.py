@@ -1,11 +1,11 @@
-"""Wait for what another thread or process does."""
+"""Wait for another thread or process."""
 
 import time
 from collections.abc import Callable
 
 
 def until(true: Callable[[], object], *, seconds: float = 60) -> None:
-    """Return as soon as it is true; fail if it never is."""
+    """Return once the condition is true; fail after a minute."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

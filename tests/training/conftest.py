@@ -8,7 +8,7 @@ from training.fitting.signals import Sigterm
 
 @pytest.fixture
 def sigterm() -> Iterator[Sigterm]:
-    """One that listens in place of the process's own."""
+    """Handle signals in place of the process's own object."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     listening = Sigterm()
     listening.listen()

@@ -1,7 +1,7 @@
 """Train the tiny recipe as one of several hosts on this machine, or as the only one.
 
 ``python -m tests.training.one_host RUN COUNT INDEX PORT``; a process has one Keras backend, so the
-tests run this one.
+tests start this one as another process.
 """
 
 import sys
@@ -25,11 +25,11 @@ RECIPE = replace(
         RandomResizedCrop(seed=3),
     ],
 )
-DATA = replace(tiny.dataset(), validation=tiny.split(301, 2))  # no even share for two hosts or four
+DATA = replace(tiny.dataset(), validation=tiny.split(301, 2))  # not divisible by two or four hosts
 
 
 class NoTensorFlow:
-    """Let a host be one on which TensorFlow is not installed."""
+    """Simulate a host without TensorFlow."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:

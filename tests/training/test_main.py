@@ -18,6 +18,8 @@ import pytest
 from tests.tables import ROOT
 from tests.tiny_data import squares, write_idx, write_tiny_data
 from training.__main__ import main
+from training.data import download
+from training.evaluation.published import Version, find
 from training.fitting.checkpoints import State
 
 
@@ -48,7 +50,7 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_told_and_exits_2(
+def test_wrong_usage_is_reported_and_exits_2(
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
@@ -63,7 +65,7 @@ def test_wrong_usage_is_told_and_exits_2(
 
 
 @pytest.mark.parametrize("name", ["foo", "torch"])
-def test_a_backend_that_is_not_ours_exits_2(
+def test_an_unsupported_backend_exits_2(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", name)
@@ -71,7 +73,7 @@ def test_a_backend_that_is_not_ours_exits_2(
     assert f"KERAS_BACKEND is '{name}'. Expected tensorflow or jax" in capsys.readouterr().err
 
 
-def test_a_backend_that_is_not_installed_exits_2(
+def test_a_missing_backend_exits_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -104,7 +106,7 @@ def test_a_wrong_option_exits_2(
     assert message in capsys.readouterr().err
 
 
-def test_training_to_publish_is_refused_where_nothing_can_export(
+def test_training_to_publish_is_refused_without_tensorflow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "tensorflow" or None)
@@ -113,61 +115,61 @@ def test_training_to_publish_is_refused_where_nothing_can_export(
 
 
 @pytest.mark.parametrize("place", ["models", "runs"])
-def test_a_folder_that_cannot_be_written_exits_1_before_the_data_are_read(
+def test_an_unwritable_folder_exits_1_before_the_data_are_read(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / place).write_bytes(b"a file where a folder should be")
     places = [f"--{name}={tmp_path / name}" for name in ("data-dir", "models", "runs")]
     assert main(["train", "digits", *places]) == 1
-    told = capsys.readouterr().err
-    assert f"{tmp_path / place} cannot be written" in told or f"Cannot write {tmp_path}" in told
+    error = capsys.readouterr().err
+    assert f"{tmp_path / place} cannot be written" in error or f"Cannot write {tmp_path}" in error
     assert not (tmp_path / "data-dir").exists()
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
-    """``train digits_adadelta``, its data and all that it writes in ``folder``."""
+def train(folder: Path, *options: str) -> list[str]:
+    """Return the arguments of ``train digits_adadelta`` with all its folders in ``folder``."""
     places = [f"--{name}={folder / name}" for name in ("data-dir", "models", "runs")]
-    return [sys.executable, "-m", "training", "train", "digits_adadelta", *arguments, *places]
+    return ["train", "digits_adadelta", *options, *places]
 
 
-def test_a_run_below_the_gate_exits_4_and_publishes_nothing(tmp_path: Path) -> None:
+def test_a_run_below_the_gate_exits_4_and_publishes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mnist = write_tiny_data(tmp_path / "data-dir") / "mnist"
     images, labels = squares(26, side=28, channels=1, seed=9)  # 260: enough to compare an export
     write_idx(mnist / "t10k-images-idx3-ubyte.gz", images[..., 0])
     write_idx(mnist / "t10k-labels-idx1-ubyte.gz", labels)
-    arguments = command(tmp_path, "--epochs=1")
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 4, done.stderr
-    assert "below its min_accuracy of 98.80%" in done.stderr
+    assert main(train(tmp_path, "--epochs=1")) == 4
+    assert "below its min_accuracy of 98.80%" in capsys.readouterr().err
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_a_run_begun_without_the_extra_images_does_not_go_on_with_them(
+def test_a_run_begun_without_extra_images_does_not_continue_with_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_tiny_data(tmp_path / "data-dir")
     seven = tmp_path / "sent back" / "digits" / "7" / "id.png"
     seven.parent.mkdir(parents=True)
-    shutil.copy(next((ROOT / "models/digits/3/golden").glob("7-*.png")), seven)
-    arguments = command(tmp_path, "--epochs=1", "--no-publish")[3:]
+    shutil.copy(next((find("digits", ROOT / "models").folder / "golden").glob("7-*.png")), seven)
+    arguments = train(tmp_path, "--epochs=1", "--no-publish")
     extra = ["--extra", str(tmp_path / "sent back")]
     assert main(arguments) == 0
     assert main([*arguments, *extra]) == 2
-    told = capsys.readouterr()
-    assert "1 extra image is added to train." in told.out
-    assert "digits_adadelta-seed1 holds a run with data " in told.err
-    anew = f"--runs={tmp_path / 'anew'}"
-    assert main([*arguments, *extra, anew]) == 0
-    state = json.loads((tmp_path / "anew/digits_adadelta-seed1/state.json").read_text())
+    output = capsys.readouterr()
+    assert "Extra images added to train: 1." in output.out
+    assert "digits_adadelta-seed1 began with data " in output.err
+    other = f"--runs={tmp_path / 'other'}"
+    assert main([*arguments, *extra, other]) == 0
+    state = json.loads((tmp_path / "other/digits_adadelta-seed1/state.json").read_text())
     assert shlex.join(extra) in state["command"]
 
 
-def test_extra_images_that_cannot_be_are_told_before_the_data_are_read(
+def test_unusable_extra_images_are_reported_before_the_data_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sent back" / "seven").mkdir(parents=True)
-    assert main([*command(tmp_path)[3:], "--extra", str(tmp_path / "sent back")]) == 3
-    assert "a folder 'seven', which is no label of digits. Expected: 0, 1," in (
+    assert main([*train(tmp_path), "--extra", str(tmp_path / "sent back")]) == 3
+    assert "a folder 'seven', which is not a label of digits. Expected: 0, 1," in (
         capsys.readouterr().err
     )
     assert not (tmp_path / "data-dir").exists()
@@ -186,40 +188,38 @@ def test_a_run_that_was_published_is_not_published_twice(
     published: list[object] = []
     monkeypatch.setattr("training.fitting.fit.fit", lambda *_, **__: state)
     monkeypatch.setattr("training.commands.train._publish", lambda *given: published.append(given))
-    assert main(command(tmp_path)[3:]) == 0
+    assert main(train(tmp_path)) == 0
     assert len(published) == calls
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [(3, 1, True), (1, 3, False)])
-def test_a_version_that_is_worse_than_the_one_before_is_told(
-    before: int,
-    after: int,
-    told: bool,
+@pytest.mark.parametrize("worse", [True, False])
+def test_a_version_that_is_less_accurate_than_the_one_before_is_reported(
+    worse: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(ROOT / f"models/digits/{before}", tmp_path / "models/digits/1")
+    versions = [find(text, ROOT / "models").folder for text in ("digits/1", "digits")]
+    before, after = reversed(versions) if worse else versions
+    shutil.copytree(before, tmp_path / "models/digits/1")
     write_tiny_data(tmp_path / "data-dir")
     monkeypatch.setattr(
         "training.fitting.fit.fit", lambda *_, **__: State("", "", 1, 1, "", "", "")
     )
     monkeypatch.setattr(
         "training.publishing.publish.publish",
-        lambda *_, **__: shutil.copytree(
-            ROOT / f"models/digits/{after}", tmp_path / "models/digits/2"
-        ),
+        lambda *_, **__: shutil.copytree(after, tmp_path / "models/digits/2"),
     )
-    assert main(command(tmp_path)[3:]) == 0
-    note = "Note: the version before is right on 99.70%, this one on 99.16%"
-    assert (note in capsys.readouterr().out) is told
+    assert main(train(tmp_path)) == 0
+    note = f"Note: the version before has {Version(before).accuracy:.2%} accuracy, this one 99.16%"
+    assert (note in capsys.readouterr().out) is worse
 
 
 @pytest.mark.parametrize(
     ("place", "code", "message"),
     [("models", 1, "models cannot be written."), ("data-dir", 3, "mnist cannot be read: Permi")],
 )
-def test_a_folder_that_is_closed_to_us_is_told(
+def test_a_folder_without_permission_is_reported(
     place: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     closed = tmp_path / "closed"
@@ -236,7 +236,7 @@ def test_a_folder_that_is_closed_to_us_is_told(
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """Be a user whom a closed folder stops, which root is not."""
+    """Drop root, who is not stopped by permissions."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -247,22 +247,19 @@ def nobody() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_missing_data_without_a_network_exit_3(tmp_path: Path) -> None:
-    environment = {**os.environ, "DATA_MIRROR": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        command(tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert done.returncode == 3
-    assert "training: Cannot fetch" in done.stderr.splitlines()[-1]
+def test_missing_data_without_a_network_exit_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_MIRROR", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    assert main(train(tmp_path)) == 3
+    assert "training: Cannot fetch" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_signal_ends_the_command_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_signal_ends_the_command_and_the_same_command_resumes(tmp_path: Path) -> None:
     write_tiny_data(tmp_path / "data-dir")
-    arguments = command(tmp_path, "--epochs=2000", "--no-publish")
+    options = train(tmp_path, "--epochs=2000", "--no-publish")
+    arguments = [sys.executable, "-m", "training", *options]
     state = tmp_path / "runs/digits_adadelta-seed1/state.json"
     reached = []
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
@@ -275,13 +272,13 @@ def test_a_signal_ends_the_command_and_the_same_command_goes_on(tmp_path: Path) 
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code, errors
-        assert "The same command goes on" in errors
+        assert "The same command resumes" in errors
         held = json.loads(state.read_text())
         reached.append((held["epoch"], held["step"]))
     assert reached[1] > reached[0] > (0, 0)
 
 
-def test_the_help_comes_without_loading_keras() -> None:
+def test_the_help_does_not_load_keras() -> None:
     code = (
         "import sys; from training.__main__ import main\n"
         "try: main(['--help'])\n"

@@ -1,4 +1,4 @@
-"""A recipe and a data set so small that a test trains on them in a second."""
+"""A recipe and a data set small enough to train in a second."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ RECIPE = Recipe(
 
 
 def split(count: int, seed: int) -> Split:
-    """Dark pictures (0) and light ones (1), with noise."""
+    """Return dark (0) and light (1) images, with noise."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     noise = rng.integers(0, 100, (count, 8, 8, 3))

@@ -1,9 +1,8 @@
-"""Two published versions side by side: what they reached, what they cost, where they disagree.
+"""Compare two published versions: results, cost, and the images that they label differently.
 
-Knows what a published version holds; knows nothing of how it was trained.
+Knows the content of a published version; knows nothing of how it was trained.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ NOTHING = "–"
 
 
 def table(one: Version, other: Version) -> str:
-    """The facts of two versions, a line each."""
+    """Return the facts of two versions, a line each."""
     left, right = _facts(one), _facts(other)
     rows = [("", str(one), str(other))]
     rows += [
@@ -32,12 +31,12 @@ def table(one: Version, other: Version) -> str:
 
 
 def _facts(version: Version) -> dict[str, str]:
-    told = version.metadata["metrics"]
-    low, high = Score(told["correct"], told["images"]).interval
+    metrics = version.metadata["metrics"]
+    low, high = Score(metrics["correct"], metrics["images"]).interval
     facts = {
-        "test accuracy": f"{told['accuracy']:.2%} of {told['images']:,}",
+        "test accuracy": f"{metrics['accuracy']:.2%} of {metrics['images']:,}",
         "95% confidence": f"{low:.2%} to {high:.2%}",
-        "calibration error": f"{told['calibration_error']:.2%}",
+        "calibration error": f"{metrics['calibration_error']:.2%}",
         "million multiply-accumulates": f"{cost.macs(version.graph) / 1e6:.1f}",
         "ms an image, one thread, now": f"{cost.milliseconds(version.file):.2f}",
         "file": f"{version.file.stat().st_size / 1e6:.1f} MB",
@@ -49,10 +48,10 @@ def _facts(version: Version) -> dict[str, str]:
 
 
 def on_data(one: Version, other: Version, *, data_dir: Path) -> str:
-    """Where two versions disagree on the test split that both were judged by.
+    """Count the disagreements of two versions on their common test split.
 
     Raises:
-        UsageError: they were judged by different ones.
+        UsageError: if they were judged by different test splits.
     """
     if _judge(one) != _judge(other):
         raise UsageError(
@@ -63,21 +62,25 @@ def on_data(one: Version, other: Version, *, data_dir: Path) -> str:
         on_test(version.file, version.metadata["dataset"]["name"], data_dir=data_dir)
         for version in (one, other)
     )
-    told, told_too = answers.argmax(axis=1), answers_too.argmax(axis=1)
-    alone = int(np.sum((told == labels) & (told_too != labels)))
-    alone_too = int(np.sum((told != labels) & (told_too == labels)))
+    best, best_too = answers.argmax(axis=1), answers_too.argmax(axis=1)
+    alone = int(np.sum((best == labels) & (best_too != labels)))
+    alone_too = int(np.sum((best != labels) & (best_too == labels)))
     return (
-        f"Of {len(labels):,} test images they label {np.sum(told != told_too):,} differently. "
+        f"Of {len(labels):,} test images they label {np.sum(best != best_too):,} differently. "
         f"{one} alone is right on {alone:,}, {other} alone on {alone_too:,}: "
         f"p = {mcnemar(alone, alone_too):.2g} if they were equally good (McNemar's exact test)."
     )
 
 
 def mcnemar(one: int, other: int) -> float:
-    """How likely two equally good classifiers part at least so unevenly, where ``one`` and
-    ``other`` images are right for one of them only (McNemar, 1947; exact and two-sided)."""
+    """Return the p-value of McNemar's test (1947; exact, two-sided): the probability that two
+    equally good classifiers differ at least this much, given the numbers of images that only the
+    one and only the other labels correctly."""
     count = one + other
-    tail = sum(math.comb(count, n) for n in range(min(one, other) + 1))
+    tail = term = 1  # the binomial coefficients, each from the one before
+    for n in range(1, min(one, other) + 1):
+        term = term * (count - n + 1) // n
+        tail += term
     return min(1.0, float(2 * tail / 2**count))
 
 

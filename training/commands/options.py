@@ -1,6 +1,6 @@
-"""The command line's options: what each command can be told, and in which words.
+"""The options of each command.
 
-Knows what an option looks like; knows nothing of what a command does with it.
+Knows the form of an option; knows nothing of what a command does with it.
 """
 
 import argparse
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from training.data.datasets import default_data_dir
-from training.fitting import launcher
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -16,27 +15,27 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 def parser(
     runs: Mapping[str, Callable[[argparse.Namespace], None]], description: str | None
 ) -> argparse.ArgumentParser:
-    """A parser of every command; ``run`` of what it parses is what that command runs."""
+    """Return the parser of all commands; it sets ``run`` to the function of the command."""
     parser = argparse.ArgumentParser(prog="python -m training", description=description)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, told: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=told)
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary)
         command.set_defaults(run=runs[name])
         return command
 
-    add("list", "every recipe, its model and its gate")
+    add("list", "list every recipe, its model and its gate")
     train = add("train", "train and publish")
-    export = add("export", "publish what a run has reached")
+    export = add("export", "publish a finished run")
     evaluate = add("evaluate", "score a published model on its test split")
-    reproduce = add("reproduce", "train the tutorials' networks as published, compare")
-    compare = add("compare", "two published versions side by side")
+    reproduce = add("reproduce", "train the tutorials' networks as published, and compare")
+    compare = add("compare", "show two published versions side by side")
     for command in (train, export, evaluate, reproduce, compare):
-        _add_folder(command, "--data-dir", "the archives", default=default_data_dir())
+        _add_folder(command, "--data-dir", "the data sets", default_data_dir())
     for command in (train, export, evaluate, compare):
-        _add_folder(command, "--models", "the published versions", default="models")
+        _add_folder(command, "--models", "the published versions", "models")
     for command in (train, export, reproduce):
-        _add_folder(command, "--runs", "the checkpoints", default="runs")
+        _add_folder(command, "--runs", "the checkpoints", "runs")
     for command in (train, export):
         command.add_argument(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
@@ -46,7 +45,7 @@ def parser(
             "--extra",
             type=Path,
             metavar="DIR",
-            help="train on the images in DIR/<model>/<label>/ or DIR/<label>/, too",
+            help="also train on the images in DIR/<model>/<label>/ or DIR/<label>/",
         )
     for command in (train, reproduce):
         command.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -58,16 +57,27 @@ def parser(
 
 
 def _add_folder(
-    command: argparse.ArgumentParser, name: str, holds: str, *, default: str | Path
+    command: argparse.ArgumentParser, name: str, content: str, default: str | Path
 ) -> None:
-    told = f"the folder of {holds} (default: %(default)s)"
-    command.add_argument(name, type=Path, default=Path(default), help=told)
+    summary = f"the folder of {content} (default: %(default)s)"
+    command.add_argument(name, type=Path, default=Path(default), help=summary)
 
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
-    launcher.add_options(command)
-    command.add_argument(
+    add = command.add_argument
+    add("--epochs", type=_positive, help="instead of the recipe's own number")
+    add(
+        "--hosts",
+        metavar="HOST:PORT,…",
+        help="train together, one process on each host; default: MASTER_ADDR, MASTER_PORT and "
+        "WORLD_SIZE, if a launcher sets them",
+    )
+    add(
+        "--host-index",
+        metavar="I",
+        help="the index of this host, from 0 (default: $RANK or $JOB_COMPLETION_INDEX)",
+    )
+    add(
         "--tensorboard",
         type=Path,
         nargs="?",
@@ -75,7 +85,7 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write curves for TensorBoard (default: %(const)s)",
     )
-    command.add_argument(
+    add(
         "--no-publish",
         dest="publish",
         action="store_false",
@@ -84,23 +94,17 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)"
-    )
-    command.add_argument("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
-    command.add_argument(
-        "--page", type=Path, help="the comparison to write (default: reproduction.md in --runs)"
-    )
+    add = command.add_argument
+    add("names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)")
+    add("--seeds", type=_seeds, default=(1,), metavar="SEED,…", help="default: 1")
+    add("--page", type=Path, help="the comparison to write (default: reproduction.md in --runs)")
 
 
 def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "name", metavar="MODEL[/VERSION]", help="the highest version where none is given"
-    )
-    command.add_argument(
-        "--url", help="POST the test files to this service, e.g. http://localhost:8000"
-    )
-    command.add_argument(
+    add = command.add_argument
+    add("name", metavar="MODEL[/VERSION]", help="default: the highest version")
+    add("--url", help="POST the test files to this service, e.g. http://localhost:8000")
+    add(
         "--photographed",
         action="store_true",
         help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
@@ -112,12 +116,12 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
         "versions",
         nargs=2,
         metavar="MODEL[/VERSION]",
-        help="the highest version where none is given; or the path of a version's folder",
+        help="default: the highest version; or the path of a version's folder",
     )
     command.add_argument(
         "--on-data",
         action="store_true",
-        help="let both answer their test split, and count where they disagree",
+        help="run both on their test split, and count the different answers",
     )
 
 

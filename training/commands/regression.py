@@ -1,4 +1,4 @@
-"""Judge a network with one output: its scores against labels that are 0 or 1.
+"""Metrics of a network with one output: scores against labels that are 0 or 1.
 
 Knows NumPy only.
 """
@@ -13,23 +13,22 @@ Labels = NDArray[np.int64]
 
 
 def mean_squared_error(scores: Floats, labels: Labels) -> float:
-    """The mean of the squared differences of scores ``(N,)`` and labels ``(N,)``."""
+    """Return the mean squared difference of scores ``(N,)`` and labels ``(N,)``."""
     return float(np.mean((scores.astype(np.float64) - labels) ** 2))
 
 
 def correlation(scores: Floats, labels: Labels) -> float:
-    """Pearson's r of scores and labels; 0 where either does not vary."""
+    """Return Pearson's r of scores and labels; 0 if either is constant."""
     x, y = (values - values.mean(dtype=np.float64) for values in (scores, labels))
     scale = np.sqrt(np.sum(x * x) * np.sum(y * y))
     return float(np.sum(x * y) / scale) if scale else 0.0
 
 
 def accuracy(scores: Floats, labels: Labels, *, threshold: float) -> float:
-    """The share that is right where a score above the threshold means label 1."""
+    """Return the accuracy if a score above the threshold means label 1."""
     return float(np.mean((scores > threshold) == (labels == 1)))
 
 
 def best_threshold(scores: Floats, labels: Labels) -> float:
-    """Of the ten thresholds 0.0, 0.1 … 0.9 the one with the highest accuracy; the lowest of
-    equals."""
+    """Return the most accurate of the ten thresholds 0.0, 0.1 … 0.9; the lowest of equals."""
     return max(THRESHOLDS, key=lambda each: accuracy(scores, labels, threshold=each))

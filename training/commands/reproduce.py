@@ -1,74 +1,64 @@
 """Train the networks of the tutorials as they were published and score them by the tutorials' own
 metrics.
 
-Knows the order of the steps; what a run leaves behind and the page that compares are
+Knows the order of the steps; the results and the page that compares them are
 ``reproduction_page``. Nothing is published: the network in memory is scored, under float32.
 
-MNIST and CIFAR-10: all published training images are trained on, none held out, so the last epoch
-is the result. Pets: as many images of our training and validation splits as the tutorial took.
-Test data are read once, after training.
+MNIST and CIFAR-10: all published training images train, none are held out, so the last epoch is the
+result. Pets: as many images of our training and validation splits as in the tutorial. Test data are
+read once, after training.
 """
 
+import argparse
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from training.commands import regression, reproduction_page
 from training.commands.reproduction_page import Result
 from training.data.datasets import Dataset, load
 from training.data.splits import Split
 from training.errors import UsageError
-from training.fitting.checkpoints import load_best
+from training.fitting import checkpoints
 from training.fitting.fit import fit
-from training.modelling.network import build, cores, on_gpu
+from training.modelling.network import build, cores, on_gpu, predict
 from training.modelling.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-BATCH = 64  # of inference; at 94×125 a layer of 128 filters takes 0.4 GB of it
+BATCH = 64  # of inference; at 94×125 a layer of 128 filters uses 0.4 GB for it
 
 
-def reproduce(
-    names: Sequence[str],
-    *,
-    seeds: Sequence[int],
-    runs: Path,
-    page: Path,
-    data_dir: Path,
-    precision: str = "auto",
-    command: str = "",
-    verbose: int = 1,
-) -> None:
-    """Train each of the recipes, or all that reproduce something, with each seed, and write what
-    they reach onto the page. A finished run is not trained again.
+def reproduce(options: argparse.Namespace) -> None:
+    """Train each of the recipes, or all that reproduce a tutorial, with each seed, and write the
+    results to the page. A finished run is not trained again.
 
     Raises:
-        UsageError: a name that is no recipe from a tutorial.
+        UsageError: if a name is not a tutorial's recipe.
     """
-    entries = [_find(name) for name in names] or reproduction_page.tutorials()
-    data = lru_cache(maxsize=1)(lambda name, size: load(name, data_dir=data_dir, size=size))
-    reproduction_page.write_page(page)  # what cannot be written is told now, not after hours
-    for entry, seed in ((entry, seed) for entry in entries for seed in seeds):
-        run = reproduction_page.folder(runs, entry, seed)
-        result = reproduction_page.read(run / reproduction_page.FILE, entry, precision=precision)
+    entries = [_find(name) for name in options.names] or reproduction_page.tutorials()
+    page = options.page or options.runs / "reproduction.md"
+    data = lru_cache(maxsize=1)(lambda name, size: load(name, data_dir=options.data_dir, size=size))
+    reproduction_page.write_page(page)  # before hours of training
+    for entry, seed in ((entry, seed) for entry in entries for seed in options.seeds):
+        run = reproduction_page.folder(options.runs, entry, seed)
+        file = run / reproduction_page.FILE
+        result = reproduction_page.read(file, entry, precision=options.precision)
         if result is None:
-            published = as_published(entry, data(entry.dataset, entry.size))
             result = train(
                 entry,
-                published,
+                as_published(entry, data(entry.dataset, entry.size)),
                 run=run,
                 seed=seed,
-                precision=precision,
-                command=command,
-                verbose=verbose,
+                precision=options.precision,
+                command=options.command,
+                verbose=options.verbose,
             )
-        log.info("%s, seed %d: %s", entry.name, seed, reproduction_page.told([result]))
+        log.info("%s, seed %d: %s", entry.name, seed, reproduction_page.summary([result]))
         reproduction_page.note(page, result)
 
 
@@ -80,12 +70,12 @@ def _find(name: str) -> Recipe:
 
 
 def as_published(recipe: Recipe, data: Dataset) -> Dataset:
-    """The images that a tutorial trained on: the part that it took, or all, none held out."""
+    """Return the images that a tutorial trained on: its part of them, or all, none held out."""
     if recipe.published_split:
         train, validation = recipe.published_split
-        parts = _first(data.train, train), _first(data.validation, validation)
+        parts = _head(data.train, train), _head(data.validation, validation)
     else:
-        parts = _joined(data.train, data.validation), _first(data.validation, 0)
+        parts = _joined(data.train, data.validation), _head(data.validation, 0)
     return replace(
         data,
         train=parts[0],
@@ -94,8 +84,8 @@ def as_published(recipe: Recipe, data: Dataset) -> Dataset:
     )
 
 
-def _first(split: Split, count: int) -> Split:
-    """The splits are ordered by hashes, so the first are as good as drawn by lot."""
+def _head(split: Split, count: int) -> Split:
+    """Return the first images: splits are ordered by hashes, so they are a random sample."""
     return Split(split.images[:count], split.labels[:count])
 
 
@@ -115,40 +105,42 @@ def train(
     command: str = "",
     verbose: int = 1,
 ) -> Result:
-    """Train, or go on, score the last epoch, and leave the result in the run folder."""
+    """Train or resume, score the last epoch, and write the result to the run folder."""
     keras.utils.clear_session()  # of the recipe before
-    state = fit(
-        recipe, data, run=run, seed=seed, precision=precision, command=command, verbose=verbose
-    )
-    network = build(recipe, len(data.labels))
-    load_best(network, run)  # the last epoch: no accuracy chose another
-    result = Result(
-        recipe=recipe.name,
-        page=recipe.fingerprint(),
-        seed=seed,
-        precision=state.precision,
-        cores=cores(),
-        weights=network.count_params(),
-        images=len(data.train.labels),
-        epochs=state.epochs,
-        seconds=state.seconds,
-        metrics=metrics(recipe, network, data),
-        device="gpu" if on_gpu() else "cpu",
-    )
-    reproduction_page.write(run / reproduction_page.FILE, result)
+    with checkpoints.locked(run):
+        state = fit(
+            recipe, data, run=run, seed=seed, precision=precision, command=command, verbose=verbose
+        )
+        network = build(recipe, len(data.labels))
+        checkpoints.load_best(network, run)  # the last epoch, as no accuracy selects another
+        result = Result(
+            recipe=recipe.name,
+            page=recipe.fingerprint(),
+            seed=seed,
+            precision=state.precision,
+            cores=cores(),
+            weights=network.count_params(),
+            images=len(data.train.labels),
+            epochs=state.epochs,
+            seconds=state.seconds,
+            metrics=metrics(recipe, network, data),
+            device="gpu" if on_gpu() else "cpu",
+        )
+        reproduction_page.write(run / reproduction_page.FILE, result)
     return result
 
 
 def metrics(recipe: Recipe, network: keras.Model, data: Dataset) -> dict[str, float]:
-    """Accuracy and cross-entropy on the test split; of a network with one score its squared error,
-    correlation and best accuracy of ten thresholds on the validation images, and the test split's
-    accuracy at that threshold."""
-    test, labels = _answers(network, data.test), data.test.labels
+    """Return accuracy and cross-entropy on the test split. For a network with one score: squared
+    error, correlation and best accuracy of ten thresholds on the validation images, and the test
+    split's accuracy at that threshold."""
+    test, labels = predict(network, data.test.images, batch=BATCH), data.test.labels
     if recipe.gives_classes:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, test)
-        right = float(np.mean(test.argmax(axis=1) == labels))
-        return {"test_accuracy": right, "test_loss": float(loss)}
-    scores, truth = _answers(network, data.validation)[:, 0], data.validation.labels
+        accuracy = float(np.mean(test.argmax(axis=1) == labels))
+        return {"test_accuracy": accuracy, "test_loss": float(loss)}
+    scores = predict(network, data.validation.images, batch=BATCH)[:, 0]
+    truth = data.validation.labels
     threshold = regression.best_threshold(scores, truth)
     return {
         "mean_squared_error": regression.mean_squared_error(scores, truth),
@@ -157,7 +149,3 @@ def metrics(recipe: Recipe, network: keras.Model, data: Dataset) -> dict[str, fl
         "accuracy": regression.accuracy(scores, truth, threshold=threshold),
         "test_accuracy": regression.accuracy(test[:, 0], labels, threshold=threshold),
     }
-
-
-def _answers(network: keras.Model, split: Split) -> NDArray[np.float32]:
-    return np.asarray(network.predict(split.images, batch_size=BATCH, verbose=0), np.float32)

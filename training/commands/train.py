@@ -1,8 +1,7 @@
-"""The commands that train and publish, as their options ask: each recipe in turn, alone or together
-with other hosts.
+"""The commands that train and publish: each recipe in turn, alone or together with other hosts.
 
-Knows the order of the steps and what must be told before hours of work; each step is another
-module's. Keras is imported when the options are found right.
+Knows the order of the steps and the checks that come before hours of work; each step is another
+module's. Keras is imported once the options are checked. A command locks a run folder once.
 """
 
 import argparse
@@ -12,11 +11,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training import recipes
 from training.data import feedback_images
 from training.data.datasets import Dataset, load
 from training.data.sources import SOURCES
 from training.errors import PublishFailed, UsageError
 from training.fitting import launcher
+from training.publishing import versions
 
 if TYPE_CHECKING:
     from training.fitting.tracking import Tracker
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train recipes and, where it is asked for, publish each as the next version of its model."""
+    """Train recipes and, without --no-publish, publish each as the next version of its model."""
     if together := launcher.find(options, os.environ):
         launcher.train(together, options, _train_here)
     else:
@@ -32,121 +33,128 @@ def train(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Publish what runs have reached."""
-    from training.fitting import tracking
-    from training.fitting.checkpoints import alone, read_state
+    """Publish finished runs."""
+    from training.fitting import checkpoints
 
-    tracking.check()
     for entry in _entries(options):
-        folder = _run_folder(options, entry)
-        read_state(folder)  # what is wrong is told now, not after minutes of reading data
+        run = _run_folder(options, entry)
+        checkpoints.read_state(run)  # before minutes of reading data
         _check_publishing(options.models)
-        with alone(folder):
+        if not _can_export():
+            _export_by_tensorflow(options, entry)
+            continue
+        with checkpoints.locked(run):
             trackers = _trackers(options, entry)
-        _publish(options, entry, _data(options, entry), trackers)
+            _publish(options, entry, _data(options, entry), trackers)
 
 
 def _train_here(options: argparse.Namespace, together: launcher.Hosts | None = None) -> None:
-    from training.fitting import distributed, tracking
+    from training.fitting import distributed
 
     entries = _entries(options)
     if together:
         for entry in entries:
             launcher.check_batch(together, entry.name, entry.batch_size)
-    tracking.check(options.tensorboard)
     if options.publish:
-        _check_publishing(options.models)  # now, not after hours of training
+        _check_publishing(options.models)  # before hours of training
     with distributed.joined(together) if together else nullcontext():
         for entry in entries:
-            _train_one(options, entry, together)
+            if _train_one(options, entry, together):
+                _export_by_tensorflow(options, entry)
 
 
 def _train_one(
     options: argparse.Namespace, entry: "Recipe", together: launcher.Hosts | None
-) -> None:
+) -> bool:
+    """Train a recipe and publish it; return True if another process must publish it."""
     from training.fitting import checkpoints, distributed
     from training.fitting.fit import fit
 
-    first = together is None or together.index == 0  # the others follow in silence
-    with checkpoints.alone(
-        _run_folder(options, entry)
-    ):  # told now, not after minutes of reading data
+    run = _run_folder(options, entry)
+    first = together is None or together.index == 0  # the other hosts print nothing
+    with checkpoints.locked(run):  # before minutes of reading data
         trackers = _trackers(options, entry) if first else []
-    data = _data(options, entry)
-    for note in data.notes:
-        print(note)
-    if together:
-        facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
-        facts |= {"epochs": options.epochs, "precision": options.precision}
-        distributed.follow_first(_run_folder(options, entry), facts | {"recipes": options.names})
-    state = fit(
-        entry,
-        data,
-        run=_run_folder(options, entry),
-        seed=options.seed,
-        epochs=options.epochs,
-        precision=options.precision,
-        command=options.command,
-        callbacks=trackers,
-        verbose=options.verbose if first else 0,
+        data = _data(options, entry)
+        for note in data.notes:
+            print(note)
+        if together:
+            facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
+            facts |= {"epochs": options.epochs, "precision": options.precision}
+            distributed.follow_first(run, facts | {"recipes": options.names})
+        state = fit(
+            entry,
+            data,
+            run=run,
+            seed=options.seed,
+            epochs=options.epochs,
+            precision=options.precision,
+            command=options.command,
+            callbacks=trackers,
+            verbose=options.verbose if first else 0,
+        )
+        for tracker in trackers:
+            tracker.ended()
+        print(
+            f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+            f"{state.best_accuracy:.2%}"
+        )
+        if held := versions.holding(options.models, entry.model, state.published):
+            print(f"{held} is this run already; `export` publishes it once more")
+        elif options.publish and _can_export():
+            _publish(options, entry, data, trackers)
+        else:
+            return bool(options.publish)
+    return False
+
+
+def _can_export() -> bool:
+    """Return True if this process has the backend that exports."""
+    return os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def _export_by_tensorflow(options: argparse.Namespace, entry: "Recipe") -> None:
+    """Publish a run by another process: a process has one backend, and only TensorFlow exports."""
+    folders = {"runs": options.runs, "models": options.models, "data-dir": options.data_dir}
+    folders |= {"extra": options.extra} if options.extra else {}
+    launcher.run(
+        ["export", entry.name, f"--seed={options.seed}"]
+        + [f"--{key}={folder}" for key, folder in folders.items()],
+        # without the GPU, whose memory JAX holds
+        {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
     )
-    for tracker in trackers:
-        tracker.ended()
-    print(
-        f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
-        f"{state.best_accuracy:.2%}"
-    )
-    if held := checkpoints.published(state, options.models / entry.model):
-        print(f"{held} holds this run already; `export` publishes it once more")
-    elif options.publish:
-        _publish(options, entry, data, trackers)
 
 
 def _publish(
     options: argparse.Namespace, entry: "Recipe", data: Dataset, trackers: list["Tracker"]
 ) -> None:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        launcher.export(options, entry.name)
-        return
     from training.evaluation import published
     from training.publishing.publish import publish
 
-    before = _accuracy_now(options.models, entry.model)
+    try:
+        before = published.find(entry.model, options.models).accuracy
+    except UsageError:  # the first version
+        before = 0.0
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
     after = published.Version(folder).accuracy
-    if before is not None and after < before:
+    if after < before:
         print(
-            f"Note: the version before is right on {before:.2%}, this one on {after:.2%}; services "
-            "take the highest. Remove the folder, or train with another --models."
+            f"Note: the version before has {before:.2%} accuracy, this one {after:.2%}. Services "
+            "use the highest version. Delete the folder, or train with another --models."
         )
     for tracker in trackers:
         tracker.published(folder)
 
 
-def _accuracy_now(models: Path, name: str) -> float | None:
-    """Of the version that services take; None where there is none."""
-    from training.evaluation import published
-
-    try:
-        return published.find(name, models).accuracy
-    except UsageError:
-        return None
-
-
 def _entries(options: argparse.Namespace) -> list["Recipe"]:
-    from training.modelling import recipe
-
-    entries = [recipe.find(name) for name in options.names]
+    entries = [recipes.find(name) for name in options.names]
     for entry in entries:
         if not entry.gives_classes:
             raise UsageError(
-                f"{entry.name} gives one score and no probability for each class, so it cannot be "
-                f"published. `reproduce {entry.name}` trains it."
+                f"{entry.name} returns one score and no probability for each class, so it cannot "
+                f"be published. `reproduce {entry.name}` trains it."
             )
-        if options.extra:  # what is wrong is told before the first of them trains
+        if options.extra:  # before the first of them trains
             labels = SOURCES[entry.dataset].labels
             feedback_images.find(options.extra, model=entry.model, labels=labels)
     return entries
@@ -156,15 +164,15 @@ def _check_publishing(models: Path) -> None:
     if not all(map(importlib.util.find_spec, ("tensorflow", "tf2onnx"))):
         raise UsageError(
             "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
-            "run `export` where it is."
+            "run `export` on a host that has it."
         )
     try:
         there = next(path for path in (models, *models.absolute().parents) if path.exists())
         writable = there.is_dir() and os.access(there, os.W_OK)
-    except OSError:  # in a folder that is closed to us
+    except OSError:  # within an unreadable folder
         writable = False
     if not writable:
-        raise PublishFailed(f"{models} cannot be written. Expected a folder to publish in.")
+        raise PublishFailed(f"{models} cannot be written. Expected: a writable folder.")
 
 
 def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:

@@ -1,4 +1,4 @@
-"""Data sets: downloaded, read, checked and split.
+"""Data sets: fetched, read, checked and split.
 
 May import errors and lock.
 """

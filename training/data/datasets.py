@@ -1,9 +1,9 @@
 """The three data sets, read, checked and split: ``mnist``, ``cifar10``, ``cats_vs_dogs``.
 
-A set lies in its official layout under the data folder and is used as it is; a missing one is
-fetched. Knows what a whole set must hold; knows nothing of networks, of augmentation or of HTTP.
+A set in its published layout under the data folder is used as it is; a missing set is fetched.
+Knows the counts of a whole set; knows nothing of networks, augmentation or HTTP.
 
-A folder that holds a file named ``SUBSET`` declares itself a part of a set: fewer pictures will do.
+A file named ``SUBSET`` in its folder declares a set to be partial: fewer images are accepted.
 """
 
 import math
@@ -25,9 +25,9 @@ SUBSET = "SUBSET"
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of a set; ``content_hash`` names its content, ``notes`` are for people.
+    """The three splits of a set; ``content_hash`` identifies its content, ``notes`` are for people.
 
-    ``extra`` of the training images are not of the set: see ``training.data.feedback_images``.
+    ``extra`` counts training images from elsewhere: see ``training.data.feedback_images``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Upload:
-    """One test picture as the file that a client would send, and the label that is true."""
+    """One test image as the file that a client would send, and its true label."""
 
     filename: str
     data: bytes
@@ -51,21 +51,21 @@ class Upload:
 
 
 def default_data_dir() -> Path:
-    """Give ``DATA_DIR``, else ``convserve`` in the user's cache folder."""
+    """Return ``DATA_DIR``, else ``convserve`` in the user's cache folder."""
     if given := os.environ.get("DATA_DIR"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convserve"
 
 
 def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> Dataset:
-    """Read, check and split a data set, fetched first if its folder is missing.
+    """Read, check and split a data set; fetch it first if its folder is missing.
 
-    ``size`` is the height and width in pixels to which pets are stretched; the other sets have
-    their own.
+    ``size`` is the height and width in pixels to which pets are stretched; the other sets have a
+    fixed size.
 
     Raises:
-        UsageError: no such data set, or a size that it cannot have.
-        DataError: it cannot be fetched, or does not hold what was published.
+        UsageError: if the data set is unknown or cannot be read at that size.
+        DataError: if it cannot be fetched, or differs from what was published.
     """
     source = _source(name)
     _check_size(source, size)
@@ -88,7 +88,7 @@ def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> D
 
 
 def test_uploads(name: str, *, data_dir: Path) -> Iterator[Upload]:
-    """Give the test split, in its order, as files: PNG without loss, pets as published."""
+    """Yield the test split, in its order, as files: PNG without loss, pets as published."""
     source = _source(name)
     if source.read:
         test = load(name, data_dir=data_dir).test
@@ -131,10 +131,10 @@ def _folder(source: Source, data_dir: Path) -> Path:
 
 
 def _check_counts(source: Source, folder: Path, parts: Mapping[str, Hashed]) -> None:
-    """Compare the pictures of each class with the published ones.
+    """Compare the number of images of each class with the published one.
 
     Raises:
-        DataError: a class has too few or too many, or none in one of the splits.
+        DataError: if a class has too few or too many images, or none in one of the splits.
     """
     subset = (folder / SUBSET).exists()
     for kind, names, published in (
@@ -148,7 +148,7 @@ def _check_counts(source: Source, folder: Path, parts: Mapping[str, Hashed]) -> 
                 raise DataError(
                     f"{source.title} in {folder} has {sum(found):,} {kind} images, {count:,} of "
                     f"them {label!r}. Expected: {sum(published):,}, {full:,} of them {label!r}. "
-                    f"(A folder with a part of the set says so by a file named {SUBSET}.)"
+                    f"(A file named {SUBSET} in the folder declares a partial set.)"
                 )
     for part, hashed in parts.items():
         missing = set(range(len(source.labels))) - set(hashed.split.labels.tolist())
@@ -169,12 +169,10 @@ def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str
     present = sum(len(hashed.hashes) + len(hashed.left_out) for hashed in parts.values())
     published = sum(source.train) + sum(source.test)
     if present < published:
-        yield f"{present:,} of the {published:,} published images are here and readable."
+        yield f"{present:,} of the {published:,} published images are present and readable."
     if unreadable:
-        files = "file is" if len(unreadable) == 1 else "files are"
-        yield f"{len(unreadable):,} unreadable {files} left out: {', '.join(unreadable)}."
+        yield f"Unreadable files left out: {len(unreadable):,} ({', '.join(unreadable)})."
     for part, hashed in parts.items():
         if hashed.left_out:
-            images = "image is" if len(hashed.left_out) == 1 else "images are"
             held = "test" if part == "validation" else "test or validation"
-            yield f"{len(hashed.left_out):,} {images} left out of {part}: pixels occur in {held}."
+            yield f"Images left out of {part}: {len(hashed.left_out):,} (pixels occur in {held})."

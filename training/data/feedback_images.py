@@ -1,8 +1,8 @@
-"""Add images that came back with labels to the training split of a data set, and to no other.
+"""Add labelled feedback images to the training split of a data set, and to no other split.
 
-They lie as ``<label>/<file>`` in ``DIR/<model>`` where there is such a folder, as the service's
-export writes them, else in ``DIR`` itself. What is beside the folders of labels, or has a name that
-starts with a dot, is passed over.
+The layout is ``<label>/<file>`` in ``DIR/<model>`` if that folder exists, as the service's export
+writes it, else in ``DIR`` itself. Files beside the folders of labels, and names that start with a
+dot, are ignored.
 
 Knows that layout and which images fit a model; knows nothing of feedback or of serving.
 """
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.datasets import Dataset
-from training.data.formats import Records
-from training.data.progress import Progress
+from training.data.formats import Records, read_file
+from training.data.progress import progress
 from training.data.splits import Split, by_hash, content_hash
 from training.errors import DataError, UnreadableImage, UsageError
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = "not a readable picture"
-OTHER_DIGIT = "not 28×28 and light on dark, as training takes digits"
+UNREADABLE = "not a readable image"
+OTHER_DIGIT = "not 28×28 and light on dark, as training requires of digits"
 HELD_OUT = "pixels occur in test or validation"
 
 _BLACK = 16  # of `models/README.md`: half of a digit's border is at most that
@@ -37,20 +37,21 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
     """List the files of a model, each with the index of its label.
 
     Raises:
-        UsageError: there is no such folder.
-        DataError: a folder in it is named like no label, it holds no file, or it cannot be listed.
+        UsageError: if the folder does not exist.
+        DataError: if a folder in it has the name of no label, or if it holds no file or cannot be
+            listed.
     """
     try:
         if not folder.is_dir():
             raise UsageError(f"No folder {folder}. Expected: images in {folder}/<label>/.")
         place = folder / model if (folder / model).is_dir() else folder
-        folders = [path for path in _shown(place) if path.is_dir()]
+        folders = [path for path in _visible(place) if path.is_dir()]
         if unknown := [path.name for path in folders if path.name not in labels]:
             raise DataError(
-                f"{place} has a folder {unknown[0]!r}, which is no label of {model}. "
+                f"{place} has a folder {unknown[0]!r}, which is not a label of {model}. "
                 f"Expected: {', '.join(labels)}."
             )
-        files = [(file, labels.index(each.name)) for each in folders for file in _shown(each)]
+        files = [(file, labels.index(each.name)) for each in folders for file in _visible(each)]
     except OSError as exc:
         raise DataError(f"Cannot list {folder}: {exc.strerror}. Expected: images.") from exc
     if not files:
@@ -59,26 +60,28 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
 
 
 def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
-    """Read the images of ``find`` by the pixel policy ``fit`` and add them to the training split;
-    one that cannot be read or used, or that is held out, is left out and noted.
+    """Read the images of ``find`` by the pixel policy ``fit`` and add them to the training split.
+
+    An image that cannot be read or used, or that is held out, is left out and noted.
 
     Raises:
-        UsageError, DataError: as ``find`` does, or not one of the images can be added.
+        UsageError: as ``find`` does.
+        DataError: as ``find`` does, or if none of the images can be added.
     """
     files = find(folder, model=model, labels=data.labels)
     held_out = {_digest(image) for part in (data.validation, data.test) for image in part.images}
     size = data.train.images.shape[1:3]
     added: list[tuple[NDArray[np.uint8], int]] = []
     left_out = Counter[str]()
-    with pixels.quiet_exif(), Progress(f"decoding {folder}", len(files), unit="image") as progress:
+    with pixels.quiet_exif(), progress(f"decoding {folder}", len(files), unit="image") as advance:
         for path, label in files:
-            image, reason = _fitted(_read(path), size, fit=fit, held_out=held_out)
+            image, reason = _fitted(read_file(path), size, fit=fit, held_out=held_out)
             if image is None:
                 log.info("left out %s: %s", path, reason)
                 left_out[reason] += 1
             else:
                 added.append((image, label))
-            progress.advance(1)
+            advance(1)
     notes = tuple(_notes(len(added), left_out))
     if not added:
         raise DataError(f"No image in {folder} can be added. {' '.join(notes)}")
@@ -88,18 +91,18 @@ def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
 def _fitted(
     file: bytes, size: tuple[int, ...], *, fit: str, held_out: Collection[bytes]
 ) -> tuple[NDArray[np.uint8] | None, str]:
-    """The image as the model takes it; else none, and why."""
+    """Return the image at the model's size, or None and the reason."""
     try:
-        picture = pixels.decode(file)
+        decoded = pixels.decode(file)
     except UnreadableImage:
         return None, UNREADABLE
     if fit == "digit":
-        grey = np.asarray(picture.convert("L"))
+        grey = np.asarray(decoded.convert("L"))
         if grey.shape != size or not _light_on_dark(grey):
             return None, OTHER_DIGIT
         image = grey[..., np.newaxis]
     else:
-        image = pixels.resize(picture, (size[0], size[1]))
+        image = pixels.resize(decoded, (size[0], size[1]))
     return (None, HELD_OUT) if _digest(image) in held_out else (image, "")
 
 
@@ -111,9 +114,9 @@ def _light_on_dark(grey: NDArray[np.uint8]) -> bool:
 def _joined(
     data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: tuple[str, ...]
 ) -> Dataset:
-    """Behind those of the data set, in the order of their hashes, whatever the files' names are."""
-    images, labels = zip(*added, strict=True)
-    extra = by_hash(Records(np.stack(images), np.asarray(labels, dtype=np.int64)))
+    """Append the images in the order of their hashes, which is independent of the file names."""
+    images = np.stack([image for image, _ in added])
+    extra = by_hash(Records(images, np.array([label for _, label in added], np.int64)))
     whole = f"{data.content_hash} {content_hash({'extra': extra})}"
     train = Split(
         np.concatenate([data.train.images, extra.split.images]),
@@ -130,25 +133,14 @@ def _joined(
 
 def _notes(added: int, left_out: Counter[str]) -> Iterator[str]:
     if added:
-        yield f"{_images(added)} added to train."
+        yield f"Extra images added to train: {added:,}."
     for reason, count in sorted(left_out.items()):
-        yield f"{_images(count)} left out: {reason}."
+        yield f"Extra images left out: {count:,} ({reason})."
 
 
-def _images(count: int) -> str:
-    return "1 extra image is" if count == 1 else f"{count:,} extra images are"
-
-
-def _shown(folder: Path) -> list[Path]:
+def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _digest(image: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc

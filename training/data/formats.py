@@ -19,10 +19,22 @@ _CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE * _CIFAR_SIDE
 
 @dataclass(frozen=True)
 class Records:
-    """Pictures as published: uint8 ``(N, H, W, C)`` and int64 ``(N,)``."""
+    """Images as published, uint8 ``(N, H, W, C)``, and labels, int64 ``(N,)``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
 def read_mnist(folder: Path) -> tuple[Records, Records]:
@@ -45,11 +57,11 @@ def _read_idx_pair(folder: Path, stem: str) -> Records:
     labels = _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", dimensions=1)
     if images.shape[1:] != (28, 28):
         side = "x".join(map(str, images.shape[1:]))
-        raise DataError(f"The pictures of {folder}/{stem}-… are {side}. Expected: 28x28.")
+        raise DataError(f"The images of {folder}/{stem}-… are {side}. Expected: 28x28.")
     if len(images) != len(labels):
         raise DataError(
             f"{folder}/{stem}-… holds {len(images):,} images and {len(labels):,} labels. "
-            "Expected: as many of one as of the other."
+            "Expected: one label for each image."
         )
     _check_labels(labels, folder / f"{stem}-labels-idx1-ubyte.gz")
     return Records(images[..., np.newaxis], labels.astype(np.int64))
@@ -57,7 +69,10 @@ def _read_idx_pair(folder: Path, stem: str) -> Records:
 
 def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     """Read a gzipped idx file of unsigned bytes (format: yann.lecun.com/exdb/mnist)."""
-    data = _gunzip(path)
+    try:
+        data = gzip.decompress(read_file(path))
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DataError(f"{path} is damaged: {exc}. Expected: a whole gzip file.") from exc
     start = 4 + 4 * dimensions
     if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(
@@ -72,16 +87,9 @@ def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     return body.reshape(shape)
 
 
-def _gunzip(path: Path) -> bytes:
-    try:
-        return gzip.decompress(_read(path))
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"{path} is damaged: {exc}. Expected: a whole gzip file.") from exc
-
-
 def _read_cifar_batch(path: Path) -> Records:
     """Read records of one label byte and 3072 pixels, channel by channel, row by row."""
-    data = np.frombuffer(_read(path), dtype=np.uint8)
+    data = np.frombuffer(read_file(path), dtype=np.uint8)
     if data.size == 0 or data.size % _CIFAR_RECORD:
         raise DataError(
             f"{path} has {data.size:,} bytes. Expected: whole records of {_CIFAR_RECORD:,} bytes."
@@ -96,10 +104,3 @@ def _read_cifar_batch(path: Path) -> Records:
 def _check_labels(labels: NDArray[np.uint8], path: Path) -> None:
     if labels.size and labels.max() > 9:
         raise DataError(f"{path} has a label {labels.max()}. Expected: 0 to 9.")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc

@@ -1,9 +1,10 @@
-"""The pixel policy of ``models/README.md`` for training pictures: decode, turn, flatten, stretch.
+"""The pixel policy of ``models/README.md`` for training images: decode, rotate, flatten, stretch;
+and the simulated photographs of digits.
 
-Knows Pillow and NumPy; knows nothing of data sets. There are no limits: training reads its own
-files.
+Knows Pillow and NumPy; knows nothing of data sets. Has no limits: training reads its own files.
 """
 
+import random
 import struct
 import warnings
 import zlib
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 
 from training.errors import UnreadableImage
 
-# Everything that Pillow's decoders let through for damaged bytes.
+# Everything that Pillow's decoders raise for damaged bytes.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -28,21 +29,21 @@ _DAMAGED = (
 
 
 def decode(data: bytes) -> Image.Image:
-    """Give the picture in ``data`` as RGB, upright, transparency on white.
+    """Decode an image file to RGB, upright, transparency on white.
 
     Raises:
-        UnreadableImage: the bytes are no picture, or are cut.
+        UnreadableImage: if the bytes are not an image, or are cut off.
     """
     try:
         with Image.open(BytesIO(data)) as opened:
             opened.load()
             return _flatten(_eight_bits(_upright(opened)))
     except _DAMAGED as exc:
-        raise UnreadableImage(f"not a readable picture: {exc}") from exc
+        raise UnreadableImage(f"not a readable image: {exc}") from exc
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Stretch an RGB picture to uint8 ``(*size, 3)``; one of that size stays as it is."""
+    """Stretch an RGB image to uint8 ``(*size, 3)``; an image of that size stays as it is."""
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -55,25 +56,38 @@ def stretch(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Give uint8 ``(H, W, 1)`` or ``(H, W, 3)`` as a PNG file, without loss."""
+    """Encode uint8 ``(H, W, 1)`` or ``(H, W, 3)`` as a PNG file, without loss."""
     out = BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
     return out.getvalue()
 
 
+def photograph(digit: bytes, rng: random.Random) -> bytes:
+    """Encode the file of a digit as people send it: dark on light, at a random place of 200×150,
+    scaled 1-6 times, as JPEG of quality 85."""
+    ink = ImageOps.invert(Image.open(BytesIO(digit)))
+    page = Image.new("L", (200, 150), 255)
+    page.paste(ink, (rng.randint(0, 200 - ink.width), rng.randint(0, 150 - ink.height)))
+    scale = rng.uniform(1, 6)
+    size = round(page.width * scale), round(page.height * scale)
+    out = BytesIO()
+    page.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
 def media_type(data: bytes) -> str:
-    """Name the format that the bytes really have: some published ``.jpg`` files are none."""
+    """Return the media type of the bytes; some published ``.jpg`` files are not JPEG."""
     with Image.open(BytesIO(data)) as image:
         return image.get_format_mimetype() or "application/octet-stream"
 
 
 def quiet_exif() -> "warnings.catch_warnings[None]":
-    """Hush Pillow's warnings of damaged EXIF blocks: the pixels of those pictures are whole."""
+    """Suppress Pillow's warnings about damaged EXIF blocks: the pixels of those files are whole."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn as EXIF says, and not at all where EXIF is broken."""
+    """Rotate by the EXIF orientation, and not at all if EXIF is damaged."""
     try:
         return ImageOps.exif_transpose(image)
     except (*_DAMAGED, LookupError, TypeError, OverflowError):

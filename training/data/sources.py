@@ -1,4 +1,4 @@
-"""What the three official data sets are: addresses, hashes, folders, labels and counts.
+"""The three published data sets: addresses, hashes, folders, labels and counts.
 
 Pure data; knows nothing of how they are fetched, read or split.
 """
@@ -18,15 +18,15 @@ HELD_OUT_PETS = 1_250  # of each kind, in test and again in validation
 class Source:
     """A data set as published.
 
-    ``train`` and ``test`` count the images of each class; the former includes those of validation.
-    ``share`` of them is the least that passes for the whole set.
+    ``train`` and ``test`` count the images of each class; ``train`` includes validation images.
+    ``share`` is the least share of them that counts as the whole set.
     """
 
     name: str
     title: str
     labels: tuple[str, ...]
     folder: str
-    side: int | None  # in pixels; None where every picture has its own
+    side: int | None  # in pixels; None if every image has its own
     archives: tuple[Archive, ...]
     train: tuple[int, ...]
     test: tuple[int, ...]
@@ -34,13 +34,16 @@ class Source:
     read: Callable[[Path], tuple[Records, Records]] | None = None  # None: a folder of pets
 
 
-def _mnist_file(name: str, sha256: str) -> Archive:
-    mirrors = (
-        "https://storage.googleapis.com/cvdf-datasets",
-        "https://ossci-datasets.s3.amazonaws.com",
-    )
-    return Archive(name, sha256, tuple(f"{mirror}/mnist/{name}" for mirror in mirrors))
-
+_MNIST = {  # the names without `-ubyte.gz`
+    "train-images-idx3": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+_MNIST_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+)
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -51,23 +54,13 @@ SOURCES: dict[str, Source] = {
             labels=tuple("0123456789"),
             folder="mnist",
             side=28,
-            archives=(
-                _mnist_file(
-                    "train-images-idx3-ubyte.gz",
-                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                ),
-                _mnist_file(
-                    "train-labels-idx1-ubyte.gz",
-                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                ),
-                _mnist_file(
-                    "t10k-images-idx3-ubyte.gz",
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                ),
-                _mnist_file(
-                    "t10k-labels-idx1-ubyte.gz",
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                ),
+            archives=tuple(
+                Archive(
+                    f"{name}-ubyte.gz",
+                    sha256,
+                    tuple(f"{mirror}/{name}-ubyte.gz" for mirror in _MNIST_MIRRORS),
+                )
+                for name, sha256 in _MNIST.items()
             ),
             train=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
             test=(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),

@@ -1,17 +1,18 @@
-"""The rules of splitting, the same on every machine and blind to the order of anything on disk.
+"""The rules of splitting, the same on every machine and independent of any order on disk.
 
 - MNIST and CIFAR-10: test is the published test set. Of the published training set, the 500
-  pictures of each class whose pixels have the lowest SHA-256 are validation, the others train.
-- Pets: picture ``N`` of a kind is ranked by SHA-256 of ``Cat/N`` among the 12,500 published
+  images of each class whose pixels have the lowest SHA-256 are validation, the others train.
+- Pets: image ``N`` of a kind is ranked by SHA-256 of ``Cat/N`` among the 12,500 published
   numbers. The first 1,250 ranks are test, the next 1,250 validation, the others train.
 
-Pixels that occur in test are left out of validation and train, those of validation out of train.
-Each split is ordered by the same hashes. Knows nothing of files.
+An image whose pixels occur in test is left out of validation and train; an image whose pixels
+occur in validation is left out of train. Each split is ordered by the same hashes. Knows nothing
+of files.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -27,7 +28,7 @@ _VALIDATION_PER_CLASS = 500
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
+    """Images, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -35,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A split, the SHA-256 of the pixels of each picture, and the labels of copies left out."""
+    """A split, the SHA-256 of the pixels of each image, and the labels of copies left out."""
 
     split: Split
     hashes: tuple[bytes, ...]
@@ -45,34 +46,37 @@ class Hashed:
 def split_records(train: Records, test: Records) -> dict[str, Hashed]:
     """Split published records into ``PARTS``."""
     rest, held_out = by_hash(train), by_hash(test)
-    fresh, copied = _unlike(rest, range(len(rest.hashes)), held_out)
-    chosen = _lowest_of_each_class(rest, fresh)
+    chosen = _lowest_of_each_class(rest, _unlike(rest, held_out))
     validation = _take(rest, chosen)
-    left = sorted(set(fresh) - set(chosen))
-    kept, copied_too = _unlike(rest, left, validation)
-    left_out = rest.split.labels[copied + copied_too].tolist()
+    kept = _unlike(rest, held_out, validation)
+    left_out = sorted(set(range(len(rest.hashes))) - {*chosen, *kept})
     return {
-        "train": replace(_take(rest, kept), left_out=tuple(left_out)),
+        "train": replace(_take(rest, kept), left_out=tuple(rest.split.labels[left_out].tolist())),
         "validation": validation,
         "test": held_out,
     }
 
 
 def pet_part(kind: str, number: int) -> str:
-    """Name the split of a published picture."""
-    rank = pet_rank(kind, number)
+    """Return the split of a published image."""
+    rank = pet_ranks(kind)[number]
     if rank < HELD_OUT_PETS:
         return "test"
     return "validation" if rank < 2 * HELD_OUT_PETS else "train"
 
 
-def pet_rank(kind: str, number: int) -> int:
-    """Give the place, from 0, of a published picture among all of its kind."""
-    return _pet_ranks(kind)[number]
+@cache
+def pet_ranks(kind: str) -> dict[int, int]:
+    """Return the rank, from 0, of each published image of a kind, by its number."""
+
+    def key(number: int) -> bytes:
+        return hashlib.sha256(f"{kind}/{number}".encode()).digest()
+
+    return {number: rank for rank, number in enumerate(sorted(range(PUBLISHED_PETS), key=key))}
 
 
 def content_hash(parts: Mapping[str, Hashed]) -> str:
-    """Hash what every picture is, its label and its split, whatever their order."""
+    """Hash the pixels, the label and the split of every image, in any order."""
     lines = sorted(
         f"{part} {label} {value.hex()}\n"
         for part, hashed in parts.items()
@@ -82,7 +86,7 @@ def content_hash(parts: Mapping[str, Hashed]) -> str:
 
 
 def by_hash(records: Records) -> Hashed:
-    """Hash the pixels of each picture, and order the pictures by that."""
+    """Hash the pixels of each image, and order the images by hash."""
     hashes = [hashlib.sha256(image).digest() for image in records.images]
     order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
     return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)
@@ -94,31 +98,20 @@ def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
     return Hashed(split, tuple(whole.hashes[row] for row in rows))
 
 
-def _unlike(whole: Hashed, rows: Iterable[int], other: Hashed) -> tuple[list[int], list[int]]:
-    """Part the rows into those whose pixels the other split does not have, and the copies."""
-    known = set(other.hashes)
-    fresh: list[int] = []
-    copied: list[int] = []
-    for row in rows:
-        (copied if whole.hashes[row] in known else fresh).append(row)
-    return fresh, copied
+def _unlike(whole: Hashed, *others: Hashed) -> list[int]:
+    """Return the rows whose pixels do not occur in the other splits."""
+    known = {value for other in others for value in other.hashes}
+    return [row for row, value in enumerate(whole.hashes) if value not in known]
 
 
 def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
-    """Pick the first 500 rows of each class, a fifth in a small class; rows come by hash."""
-    labels = whole.split.labels[np.asarray(rows, dtype=np.int64)].tolist()
-    wanted = {k: min(_VALIDATION_PER_CLASS, n // 5) for k, n in Counter(labels).items()}
+    """Pick the first 500 rows of each class, a fifth in a small class; rows are in hash order."""
+    labels = whole.split.labels.tolist()
+    counts = Counter(labels[row] for row in rows)
+    wanted = {label: min(_VALIDATION_PER_CLASS, count // 5) for label, count in counts.items()}
     picked = []
-    for row, label in zip(rows, labels, strict=True):
-        if wanted[label]:
-            wanted[label] -= 1
+    for row in rows:
+        if wanted[labels[row]]:
+            wanted[labels[row]] -= 1
             picked.append(row)
     return picked
-
-
-@cache
-def _pet_ranks(kind: str) -> dict[int, int]:
-    def key(number: int) -> bytes:
-        return hashlib.sha256(f"{kind}/{number}".encode()).digest()
-
-    return {number: rank for rank, number in enumerate(sorted(range(PUBLISHED_PETS), key=key))}

@@ -1,4 +1,4 @@
-"""How right a model is, how sure, and what it costs.
+"""Accuracy, calibration and cost of a model.
 
 May import errors, lock, data, modelling and recipes.
 """

@@ -1,5 +1,5 @@
-"""Make confidence mean what it says: the temperature, the calibration error, the thresholds of the
-prediction sets and the baseline of a classifier.
+"""Calibrate the confidence of a classifier: temperature, calibration error, thresholds of the
+prediction sets, and the baseline of its answers.
 
 Knows NumPy only: logits and probabilities in, numbers out.
 """
@@ -20,17 +20,17 @@ Labels = NDArray[np.int64]
 
 
 def softmax(logits: Floats) -> Floats:
-    """Logits ``(N, K)`` to probabilities ``(N, K)``."""
+    """Map logits ``(N, K)`` to probabilities ``(N, K)``."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
 def temperature(logits: Floats, labels: Labels) -> float:
-    """The T that makes ``softmax(logits / T)`` most likely (Guo et al., *On calibration of modern
-    neural networks*, 2017), for logits ``(N, K)`` and labels ``(N,)``.
+    """Return the T that maximises the likelihood of ``softmax(logits / T)`` (Guo et al., *On
+    calibration of modern neural networks*, 2017), for logits ``(N, K)`` and labels ``(N,)``.
 
-    Its loss has a single minimum in ``log T``, found by golden-section search to 0.1 %; where no
-    image is wrong, ``COLDEST``.
+    The loss has a single minimum in ``log T``, found by golden-section search to 0.1 %; if no
+    image is wrong, the result is ``COLDEST``.
     """
     shrink = (math.sqrt(5) - 1) / 2
     low, high = math.log(COLDEST), math.log(HOTTEST)
@@ -51,7 +51,7 @@ def _loss(logits: Floats, labels: Labels, t: float) -> float:
 
 
 def reliability(probabilities: Floats, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Per bin of confidence (ten of 0.1): images, mean confidence, accuracy; 0 where a bin is
+    """Return images, mean confidence and accuracy of each of ten bins of confidence; 0 if a bin is
     empty."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
@@ -64,26 +64,26 @@ def reliability(probabilities: Floats, labels: Labels) -> tuple[NDArray[np.int64
 
 
 def calibration_error(probabilities: Floats, labels: Labels) -> float:
-    """Expected calibration error: the gap between confidence and accuracy, averaged over bins by
-    images (Naeini et al., 2015)."""
+    """Return the expected calibration error: the gap between confidence and accuracy, averaged
+    over bins weighted by images (Naeini et al., 2015)."""
     count, mean, accuracy = reliability(probabilities, labels)
     return float(np.sum(count * np.abs(mean - accuracy)) / max(count.sum(), 1))
 
 
 def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
-    """Which of the ten bins each confidence falls into; 1.0 falls into the last."""
+    """Return the bin, 0 to 9, of each confidence; 1.0 belongs to the last."""
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
 def thresholds(probabilities: Floats, labels: Labels) -> dict[float, float]:
-    """For each coverage the least probability that puts a label into the prediction set, from
-    images ``(N, K)`` that the network was not trained on.
+    """Return, for each coverage, the least probability that puts a label into the prediction set,
+    from probabilities ``(N, K)`` of images that the network was not trained on.
 
     Split conformal prediction (Vovk, Gammerman and Shafer, *Algorithmic learning in a random
     world*, 2005) with the score ``1 - probability of the true label``, which gives the smallest
     sets on average (Sadinle, Lei and Wasserman, *Least ambiguous set-valued classifiers with
     bounded error levels*, 2019). The threshold is the ``ceil((n + 1) * coverage)``-th best of the
-    true labels' probabilities; 0, which is every label, where there are too few images.
+    true labels' probabilities; 0, which accepts every label, if there are too few images.
     """
     best = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
     ranks = {coverage: math.ceil((len(best) + 1) * coverage) for coverage in COVERAGES}
@@ -95,16 +95,16 @@ def thresholds(probabilities: Floats, labels: Labels) -> dict[float, float]:
 
 @dataclass(frozen=True)
 class Sets:
-    """How the prediction sets of one coverage did on a split, all but ``size`` as shares."""
+    """Statistics of the prediction sets of one coverage; all but ``size`` are shares."""
 
-    coverage: float  # that hold the true label
+    coverage: float  # of sets that hold the true label
     size: float  # labels in a set, on average
-    single: float  # sets of one label
+    single: float  # of sets of one label
     empty: float
 
 
 def sets(probabilities: Floats, labels: Labels, threshold: float) -> Sets:
-    """Judge the sets ``{label: probability >= threshold}``."""
+    """Return the statistics of the sets ``{label: probability >= threshold}``."""
     inside = probabilities >= threshold
     sizes = inside.sum(axis=1)
     return Sets(
@@ -116,8 +116,7 @@ def sets(probabilities: Floats, labels: Labels, threshold: float) -> Sets:
 
 
 def baseline(probabilities: Floats, labels: Sequence[str]) -> dict[str, object]:
-    """What the model answers on data like its test set: the share of each class and of each bin of
-    confidence."""
+    """Return the share of each predicted class and of each bin of confidence, on the test split."""
     count = len(probabilities)
     shares = np.bincount(probabilities.argmax(axis=1), minlength=len(labels)) / count
     confidence = np.bincount(confidence_bins(probabilities.max(axis=1)), minlength=BINS) / count

@@ -1,6 +1,6 @@
-"""What one image costs an exported file: multiply-accumulates, and milliseconds at one thread.
+"""The cost of one image in an exported file: multiply-accumulates, and milliseconds at one thread.
 
-Knows ONNX graphs and onnxruntime; knows nothing of Keras or of how the file came to be.
+Knows ONNX graphs and onnxruntime; knows nothing of Keras or of how the file was made.
 """
 
 import math
@@ -20,12 +20,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def macs(model: onnx.ModelProto) -> int:
-    """The multiply-accumulates of one image in the convolutions and matrix products of a graph;
-    what else there is costs a hundredth of that in the networks of this project.
+    """Count the multiply-accumulates of one image in the convolutions and matrix products of a
+    graph; all other operators cost a hundredth of them in the networks of this project.
 
     Raises:
-        ExportMismatch: a shape of one of them does not follow from that of the input, or there are
-            products of another kind.
+        ExportMismatch: if a shape cannot be inferred from the input's, or a product is of another
+            kind.
     """
     if others := UNKNOWN & {node.op_type for node in model.graph.node}:
         raise ExportMismatch(
@@ -39,10 +39,10 @@ def macs(model: onnx.ModelProto) -> int:
 
 
 def milliseconds(file: Path) -> float:
-    """The median processor time of one image on this machine, with one thread: what else runs here
-    counts little."""
+    """Measure the median processor time of one image on this machine, with one thread; other
+    processes affect it little."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # which is the caller's
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the calling thread
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     image = np.zeros((1, *session.get_inputs()[0].shape[1:]), np.uint8)
     spent = []
@@ -54,7 +54,7 @@ def milliseconds(file: Path) -> float:
 
 
 def _shapes(model: onnx.ModelProto) -> Shapes:
-    """The shape of every value in the graph, for one image."""
+    """Return the shape of every value in the graph, for one image."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
     single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -75,8 +75,8 @@ def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
     left = _known(shapes, node.input[0])
-    turned = any(each.name == "transA" and each.i for each in node.attribute)
-    return math.prod(_known(shapes, node.output[0])) * left[0 if turned else -1]
+    transposed = any(each.name == "transA" and each.i for each in node.attribute)
+    return math.prod(_known(shapes, node.output[0])) * left[0 if transposed else -1]
 
 
 def _known(shapes: Shapes, name: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Judge an exported file: what it answers on the test split, how sure it may be, how long it takes.
+"""Judge an exported file: accuracy, calibration, thresholds and milliseconds.
 
-Knows which figures a version tells of itself; knows nothing of Keras or of how the file came to be.
+Knows which of the figures its metadata hold; knows nothing of Keras or of how the file was made.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from training.evaluation.scoring import Score, probabilities, score
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a file reached."""
+    """The results of a file on the test split."""
 
     score: Score
     calibration_error: float
@@ -27,7 +27,7 @@ class Judgement:
     milliseconds: float  # of one image at one thread of this machine
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Accuracy, calibration error and time, in words."""
         return (
             f"{self.score}, calibration error {self.calibration_error:.2%}, "
@@ -35,7 +35,7 @@ class Judgement:
         )
 
     def metadata(self, labels: Sequence[str]) -> dict[str, Any]:
-        """The part of the file's metadata that tells what it reached."""
+        """Return the results as part of the file's metadata."""
         return {
             "metrics": {
                 "accuracy": round(self.score.accuracy, 6),
@@ -49,7 +49,7 @@ class Judgement:
 
 
 def judge(file: Path, data: Dataset) -> Judgement:
-    """Let a file answer the test split and, for the thresholds, the validation split."""
+    """Run a file on the test split and, for the thresholds, on the validation split."""
     answers = probabilities(file, data.test.images)
     held_out = probabilities(file, data.validation.images)
     return Judgement(

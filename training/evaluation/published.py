@@ -1,7 +1,7 @@
-"""A published version, read back: its metadata, its card and what it costs.
+"""A published version, read back: its metadata, its graph and its card.
 
 Knows the contract in ``models/README.md`` and ONNX files; knows nothing of Keras or of how a
-version came to be.
+version is made.
 """
 
 import json
@@ -26,7 +26,7 @@ class Version:
 
     @property
     def file(self) -> Path:
-        """Where the graph is."""
+        """The float32 graph."""
         return self.folder / "model.onnx"
 
     @cached_property
@@ -34,36 +34,36 @@ class Version:
         """The file, parsed.
 
         Raises:
-            UsageError: it is no ONNX file.
+            UsageError: if it is not an ONNX file.
         """
         try:
             return onnx.load(self.file)
         except TrainingError:
             raise  # a signal may arrive here too
-        except Exception as exc:  # protobuf has classes of its own, and not always the same
+        except Exception as exc:  # protobuf's classes differ between its implementations
             raise UsageError(f"{self.file} is not readable as ONNX: {exc}") from exc
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """What the file says of itself, its JSON read.
+        """The metadata of the file, its JSON parsed.
 
         Raises:
-            UsageError: it does not say its name, version and labels.
+            UsageError: if the name, version, labels, metrics or dataset are missing.
         """
         held = {entry.key: _value(entry.value) for entry in self.graph.metadata_props}
         missing = {"name", "version", "labels", "metrics", "dataset"} - held.keys()
         if missing:
-            raise UsageError(f"{self.file} says nothing of: {', '.join(sorted(missing))}.")
+            raise UsageError(f"{self.file} has no metadata for: {', '.join(sorted(missing))}.")
         return held
 
     @property
     def accuracy(self) -> float:
-        """On the test split."""
+        """The accuracy on the test split, 0-1."""
         return float(self.metadata["metrics"]["accuracy"])
 
     @cached_property
     def tables(self) -> list[list[list[str]]]:
-        """The tables of the card: rows of cells, the heading first; none without a card."""
+        """The tables of the card, as rows of cells, the heading first; empty without a card."""
         card = self.folder / "README.md"
         lines = card.read_text("utf-8").splitlines() if card.exists() else []
         found: list[list[list[str]]] = []
@@ -77,11 +77,11 @@ class Version:
         return found
 
     def fact(self, name: str) -> str:
-        """What the card says of that; empty where it says nothing."""
+        """Return the value that the card has for a name, or an empty string."""
         return dict(row[:2] for table in self.tables for row in table).get(name, "")
 
     def of_classes(self, column: str) -> dict[str, str]:
-        """A column of the card's table of classes, by label."""
+        """Return a column of the card's table of classes, by label."""
         for heading, *rows in self.tables:
             if heading[0] == "Class" and column in heading:
                 return {row[0]: row[heading.index(column)] for row in rows}
@@ -89,10 +89,10 @@ class Version:
 
 
 def parse(text: str) -> tuple[str, int | None]:
-    """``MODEL`` or ``MODEL/VERSION``, parted.
+    """Split ``MODEL`` or ``MODEL/VERSION`` into name and version, None if not given.
 
     Raises:
-        UsageError: the version is no positive integer.
+        UsageError: if the version is not a positive integer.
     """
     name, _, version = text.partition("/")
     if version and not (version.isdecimal() and int(version)):
@@ -101,10 +101,10 @@ def parse(text: str) -> tuple[str, int | None]:
 
 
 def find(text: str, models: Path) -> Version:
-    """The version that ``MODEL``, its highest, ``MODEL/VERSION`` or the path of a folder names.
+    """Find a version by ``MODEL``, which means its highest, by ``MODEL/VERSION`` or by its folder.
 
     Raises:
-        UsageError: there is none; the message says what there is.
+        UsageError: if it does not exist; the message lists the known versions.
     """
     if (Path(text) / "model.onnx").is_file():
         return Version(Path(text))

@@ -1,9 +1,8 @@
-"""Judge a published file: its answers under onnxruntime, or those of a running service.
+"""Score a published file, by its answers under onnxruntime or by those of a running service.
 
-Knows onnxruntime and HTTP; knows nothing of Keras or of how the file came to be.
+Knows onnxruntime and HTTP; knows nothing of Keras or of how the file was made.
 """
 
-import io
 import json
 import math
 import random
@@ -18,9 +17,9 @@ import numpy as np
 import onnxruntime
 import requests
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from training.data.datasets import Dataset, Upload, load
+from training.data import pixels
+from training.data.datasets import Upload, load
 from training.errors import ServiceFailed
 
 onnxruntime.disable_telemetry_events()
@@ -31,19 +30,19 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Score:
-    """How many of the images were answered right."""
+    """The number of images that were answered correctly."""
 
     correct: int
     images: int
 
     @property
     def accuracy(self) -> float:
-        """The share that is right, 0-1."""
+        """The share of correct answers, 0-1."""
         return self.correct / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracies, 0-1, that 95 of 100 such test sets agree with (Wilson, 1927)."""
+        """The 95 % confidence interval of the accuracy, 0-1 (Wilson, 1927)."""
         z, n, p = 1.959964, self.images, self.accuracy
         middle, scale = p + z**2 / (2 * n), 1 + z**2 / n
         half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
@@ -54,29 +53,19 @@ class Score:
 
 
 def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the exported file answers, ``(N, K)``, for uint8 ``(N, H, W, C)``."""
+    """Run an exported file on uint8 ``(N, H, W, C)``; return probabilities ``(N, K)``."""
     session = _session(path)
     parts = np.array_split(images, max(len(images) // BATCH, 1))
     return np.concatenate([session.run(None, {"image": part})[0] for part in parts])
 
 
-def file(path: Path, dataset: str, *, data_dir: Path) -> Score:
-    """Score a published file on the test split of a data set."""
-    return score(*on_test(path, dataset, data_dir=data_dir))
-
-
 def on_test(
     path: Path, dataset: str, *, data_dir: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What a published file answers to a test split, ``(N, K)``, and the labels ``(N,)``."""
-    test = data_for(path, dataset, data_dir=data_dir).test
-    return probabilities(path, test.images), test.labels
-
-
-def data_for(path: Path, dataset: str, *, data_dir: Path) -> Dataset:
-    """A data set at the size of image that a published file takes."""
+    """Return a file's probabilities on a test split, ``(N, K)``, and the labels ``(N,)``."""
     _, height, width, _ = _session(path).get_inputs()[0].shape
-    return load(dataset, data_dir=data_dir, size=(height, width))
+    test = load(dataset, data_dir=data_dir, size=(height, width)).test
+    return probabilities(path, test.images), test.labels
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -92,23 +81,23 @@ def over_http(
     url: str, model: str, uploads: Iterable[Upload], *, version: int | None = None
 ) -> Score:
     """POST every file to ``<url>/predict/<model>`` over a few keep-alive connections and count the
-    right answers.
+    correct answers.
 
     Raises:
-        ServiceFailed: the service cannot be reached, or answers anything but 200.
+        ServiceFailed: if the service cannot be reached, or answers other than 200.
     """
     local = threading.local()
     query = {} if version is None else {"version": version}
 
-    def right(upload: Upload) -> bool:
+    def correct(upload: Upload) -> bool:
         if not hasattr(local, "session"):
             local.session = requests.Session()
-            local.session.trust_env = False  # a proxy for the internet is none for the service
+            local.session.trust_env = False  # no proxy of the environment
         label = _post(local.session, f"{url.rstrip('/')}/predict/{model}", query, upload)
         return bool(label == upload.label)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        results = list(pool.map(right, uploads))
+        results = list(pool.map(correct, uploads))
     return Score(sum(results), len(results))
 
 
@@ -125,19 +114,11 @@ def _post(session: requests.Session, url: str, query: dict[str, int], upload: Up
     try:
         return json.loads(answer.content)["predictions"][0]["label"]
     except (ValueError, LookupError, TypeError) as exc:
-        raise ServiceFailed(f"{url} gave no prediction: {answer.text[:300]}") from exc
+        raise ServiceFailed(f"{url} returned no prediction: {answer.text[:300]}") from exc
 
 
 def photographed(uploads: Iterable[Upload], *, seed: int = 1) -> Iterator[Upload]:
-    """Digits as people send them: dark on light, at a random place of 200×150, scaled 1-6 times, as
-    JPEG of quality 85."""
+    """Yield digits as people send them: see ``pixels.photograph``."""
     rng = random.Random(seed)
     for upload in uploads:
-        digit = ImageOps.invert(Image.open(io.BytesIO(upload.data)))
-        page = Image.new("L", (200, 150), 255)
-        page.paste(digit, (rng.randint(0, 200 - digit.width), rng.randint(0, 150 - digit.height)))
-        scale = rng.uniform(1, 6)
-        size = round(page.width * scale), round(page.height * scale)
-        target = io.BytesIO()
-        page.resize(size, Image.Resampling.BICUBIC).save(target, "JPEG", quality=85)
-        yield replace(upload, data=target.getvalue(), content_type="image/jpeg")
+        yield replace(upload, data=pixels.photograph(upload.data, rng), content_type="image/jpeg")

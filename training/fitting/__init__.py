@@ -1,4 +1,4 @@
-"""Train a network: batches, checkpoints, signals, several hosts.
+"""Training of a network: batches, checkpoints, signals, several hosts, tracking.
 
 May import errors, lock, data, modelling, recipes and evaluation.
 """

@@ -1,6 +1,6 @@
-"""A split in batches, in an order that depends on the seed and the epoch alone.
+"""The batches of a split, in an order that depends on the seed and the epoch alone.
 
-Knows how Keras asks for batches; knows nothing of networks, of runs or of files.
+Knows how Keras requests batches; knows nothing of networks, runs or files.
 """
 
 import keras
@@ -11,16 +11,16 @@ from training.data.splits import Split
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """uint8 batches of a split: all of it in order, or, where a seed is given, whole batches
-    shuffled by seed and epoch.
+    """The uint8 batches of a split: all of it in order or, with a seed, whole batches shuffled by
+    seed and epoch.
 
-    A short last batch would weigh more than it should in the gradient: training drops it.
+    A short last batch would have too much weight in the gradient: training drops it.
     """
 
     def __init__(self, split: Split, size: int, *, seed: int | None = None) -> None:
-        # With one worker TensorFlow reads through tf.data's tuner, which now and then misses its
+        # With one worker TensorFlow reads through tf.data's tuner, which sometimes misses its
         # signal to end: the next epoch began, and a stopped process ended, up to a minute late.
-        # With several JAX, which reads ahead, gets batches of the epoch before.
+        # With several, JAX, which reads ahead, gets batches of the epoch before.
         super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
         self._split, self._size, self._seed = split, size, seed
         count = len(split.labels)
@@ -38,17 +38,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     @property
     def shuffled(self) -> bool:
-        """Whether they are for training."""
+        """True if the batches are for training."""
         return self._seed is not None
 
     def sizes(self) -> list[int]:
-        """How many images each batch of a whole epoch holds."""
+        """Return the number of images in each batch of a whole epoch."""
         count = len(self._split.labels)
         return [min(self._size, count - step * self._size) for step in range(self.steps)]
 
     def start_epoch(self, epoch: int, *, done: int = 0) -> None:
-        """Shuffle for that epoch, and leave out the steps that are done. Keras' own hook runs once
-        more than there are epochs, so a resumed run could not rely on it."""
+        """Shuffle for an epoch, and skip its first ``done`` steps. Keras' own hook runs once more
+        than there are epochs, so a resumed run could not rely on it."""
         self.done = done
         self._order = np.arange(len(self._split.labels))
         if self._seed is not None:

@@ -1,13 +1,13 @@
-"""The run folder: what a run has reached, kept so that neither a kill nor a full disk leaves half a
+"""The run folder: the state of a run, kept so that neither a kill nor a full disk leaves a partial
 file.
 
 Knows files and how Keras saves weights; knows nothing of how training runs.
 
-A run folder holds ``state.json`` (which epochs are done, which checkpoint holds them, and the
-history), the checkpoints, each with weights and optimiser: ``epoch-<n>.weights.h5`` after the last
-two whole epochs, ``epoch-<n>-step-<m>.weights.h5`` where the run was stopped in the middle of one;
+A run folder holds ``state.json`` (the epochs done, the checkpoint that holds them, the history),
+the checkpoints with weights and optimiser (``epoch-<n>.weights.h5`` after the last two whole
+epochs, ``epoch-<n>-step-<m>.weights.h5`` if the run was stopped within an epoch),
 ``best.weights.h5`` (the network after the epoch with the highest validation accuracy) and ``lock``,
-held by the process that is at work there.
+held by the process that uses the folder.
 """
 
 import hashlib
@@ -31,39 +31,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAME = ("recipe", "page", "seed", "epochs", "precision", "data")  # or it is another run
-SEAL = b"sha256:"  # before the check sum that stands behind the weights of a file
-DAMAGED = (OSError, RuntimeError, KeyError, ValueError, UserWarning)  # as Keras and h5py tell it
+IDENTITY = ("recipe", "page", "seed", "epochs", "precision", "data")  # else it is another run
+SEAL = b"sha256:"  # before the check sum at the end of a file of weights
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, UserWarning)  # as Keras and h5py raise
 
 
 @dataclass
 class State:
-    """What a run has reached: all that a resumed run must know besides the weights."""
+    """The progress of a run: everything that a resumed run needs besides the weights."""
 
     recipe: str
-    page: str  # the recipe's fingerprint: what it said when the run began
+    page: str  # the recipe's fingerprint when the run began
     seed: int
     epochs: int
     precision: str
     data: str  # the content hash of the data set
-    command: str  # what started the run
+    command: str  # that started the run
     epoch: int = 0  # whole epochs done, validation included
-    step: int = 0  # of the next epoch, done; all of them where only its validation is missing
+    step: int = 0  # of the next epoch, done; all of them if only its validation is missing
     checkpoint: str = ""  # the file that holds this
-    passing: list[Any] = field(default_factory=list)  # after such a step: see `network.passing`
+    passing: list[Any] = field(default_factory=list)  # see `network.transient_state`
     best_epoch: int = 0
     best_accuracy: float = -1.0
     seconds: float = 0.0  # of training, validation included
-    published: str = ""  # the SHA-256 of the file that was made of it
+    published: str = ""  # the SHA-256 of the file that was exported from it
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
 @contextmanager
-def alone(run: Path) -> Iterator[None]:
-    """Make the folder, and keep every other process out of it.
+def locked(run: Path) -> Iterator[None]:
+    """Create the folder and exclude every other process from it; a command does so once.
 
     Raises:
-        RunFailed: another process is at work in it, or it cannot be written.
+        RunFailed: if another process uses it, or it cannot be written.
     """
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
@@ -71,49 +71,51 @@ def alone(run: Path) -> Iterator[None]:
             file = lock.take(run / "lock")
         except BlockingIOError as exc:
             raise RunFailed(
-                f"Another process is at work in {run}. Expected a run folder of our own: wait for "
-                "that process, or name another folder with --runs."
+                f"Another process uses {run}. Wait for that process, or name another folder with "
+                "--runs."
             ) from exc
     with file:
-        for left in run.glob("partial-*"):  # of a process that was killed
+        for left in run.glob("partial-*"):  # of a killed process
             left.unlink(missing_ok=True)
         yield
 
 
-def begun(run: Path, fresh: State) -> State:
-    """What the folder says that this run has reached; ``fresh`` where it holds none.
+def begin(run: Path, fresh: State) -> State:
+    """Return the state in the folder, or ``fresh`` if it holds none.
 
     Raises:
-        RunFailed: it cannot be read.
-        RunMismatch: it holds another recipe, seed, length, precision or data.
+        RunFailed: if the state cannot be read.
+        RunMismatch: if it is of another recipe, seed, length, precision or data.
     """
     if not (run / "state.json").exists():
         return fresh
     state = read_state(run)
-    for key in SAME:
-        if getattr(state, key) != getattr(fresh, key):
+    for key in IDENTITY:
+        held, wanted = getattr(state, key), getattr(fresh, key)
+        if held != wanted:
+            other = "another recipe" if key == "page" else f"{key} {held!r}, not {wanted!r}"
             raise RunMismatch(
-                f"{run} holds a run with {key} {getattr(state, key)!r}, "
-                f"not {getattr(fresh, key)!r}. Remove that folder or name another with --runs."
+                f"{run} began with {other}. Delete that folder to start over, or name another "
+                "with --runs."
             )
     return state
 
 
 def checkpoint(epoch: int, step: int = 0) -> str:
-    """The name of the file that holds a run after that many epochs and steps."""
+    """Return the name of the file that holds a run after that many epochs and steps."""
     return f"epoch-{epoch}{f'-step-{step}' if step else ''}.weights.h5"
 
 
 def best(run: Path) -> Path:
-    """Where the run keeps its result: the network after its best epoch."""
+    """Return the path of the run's result: the network after its best epoch."""
     return run / "best.weights.h5"
 
 
 def restore(run: Path, state: State, model: "keras.Model") -> State:
-    """Load the last checkpoint or, where it is damaged, the one before; what is reached by it.
+    """Load the last checkpoint or, if it is damaged, the one before; return the state it holds.
 
     Raises:
-        RunFailed: there is none that can be read.
+        RunFailed: if no checkpoint can be read.
     """
     wanted = state.checkpoint
     earlier = {checkpoint(epoch): epoch for epoch in range(state.epoch, 0, -1)}
@@ -122,13 +124,18 @@ def restore(run: Path, state: State, model: "keras.Model") -> State:
             load_weights(model, run / name)
         except RunFailed as exc:
             log.warning("%s", exc)
-        else:
-            return state if name == wanted else _rewound(state, earlier[name])
-    raise RunFailed(f"{run} holds no checkpoint that can be read. Remove that folder: train anew.")
+            continue
+        state = state if name == wanted else _rewound(state, earlier[name])
+        log.info(
+            "resuming %s after epoch %d of %d and %d steps of the next",
+            *(state.recipe, state.epoch, state.epochs, state.step),
+        )
+        return state
+    raise RunFailed(f"{run} holds no readable checkpoint. Delete {run} to start over.")
 
 
 def _rewound(state: State, epoch: int) -> State:
-    """The state as it was after an earlier epoch, but for the best network, which is kept."""
+    """Return the state as it was after an earlier epoch, except for the best network."""
     return replace(
         state,
         epoch=epoch,
@@ -143,26 +150,26 @@ def load_best(network: "keras.Model", run: Path) -> None:
     """Load the run's result.
 
     Raises:
-        RunFailed: it is damaged, or of another network.
+        RunFailed: if it is damaged, or of another network.
     """
     try:
         load_weights(network, best(run))
     except RunFailed as exc:
-        raise RunFailed(f"{exc} Remove {run}: train anew.") from exc
+        raise RunFailed(f"{exc} Delete {run} to start over.") from exc
 
 
 def load_weights(model: "keras.Model", path: Path) -> None:
-    """Load what ``save_weights`` wrote.
+    """Load a file of ``save_weights``.
 
     Raises:
-        Preempted: SIGTERM came meanwhile.
-        RunFailed: it is damaged, or of another network.
+        Preempted: if SIGTERM was received in the meantime.
+        RunFailed: if the file is damaged, or of another network.
     """
     _check_seal(path)
-    SIGTERM.hold()  # Keras would take what it raises for damage
+    SIGTERM.hold()  # Keras would turn its exception into a report of damage
     try:
-        with SIGTERM.heard(), warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # a part that does not fit
+        with SIGTERM.released_at_end(), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of a layer that does not match
             model.load_weights(path)
     except DAMAGED as exc:
         reason = str(exc).strip().partition("\n")[0]
@@ -170,11 +177,11 @@ def load_weights(model: "keras.Model", path: Path) -> None:
 
 
 def _check_seal(path: Path) -> None:
-    """HDF5 does not tell that a bit of a weight has changed. Without a seal it is left to it."""
+    """Check the seal, if there is one: HDF5 does not detect a flipped bit of a weight."""
     try:
         data = path.read_bytes()
     except OSError:
-        return  # which is told by who opens it
+        return  # opening it reports the reason
     weights, seal = data[:-SEALED], data[-SEALED:]
     if seal.startswith(SEAL) and seal != _seal(weights):
         raise RunFailed(f"{path} is damaged: its check sum differs. Expected: a whole checkpoint.")
@@ -188,34 +195,22 @@ SEALED = len(_seal(b""))
 
 
 def read_state(run: Path) -> State:
-    """What the run in this folder has reached.
+    """Return the state of the run in a folder.
 
     Raises:
-        UsageError: there is no run.
-        RunFailed: it cannot be read.
+        UsageError: if there is no run.
+        RunFailed: if the state cannot be read.
     """
     if not (run / "state.json").exists():
-        raise UsageError(f"No run in {run}: `train` makes it.")
+        raise UsageError(f"No run in {run}. `train` makes it.")
     try:
         return State(**json.loads((run / "state.json").read_text()))
     except (OSError, ValueError, TypeError) as exc:
-        raise RunFailed(f"{run} holds no readable run: {exc}. Remove that folder.") from exc
-
-
-def published(state: State, versions: Path) -> Path | None:
-    """Which of a model's ``versions`` was made of this run."""
-    files = versions.glob("[1-9]*/model.onnx") if state.published else ()
-    return next((file.parent for file in files if digest(file) == state.published), None)
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        raise RunFailed(f"{run} holds no readable run: {exc}. Delete it to start over.") from exc
 
 
 def save(run: Path, state: State, model: "keras.Model") -> None:
-    """Write ``state.checkpoint``, then the note that it is there, and let go of older ones."""
+    """Write ``state.checkpoint``, then the state that names it, and delete older checkpoints."""
     save_weights(model, run / state.checkpoint)
     write_state(run, state)
     kept = {state.checkpoint, checkpoint(state.epoch)}
@@ -225,7 +220,7 @@ def save(run: Path, state: State, model: "keras.Model") -> None:
 
 
 def write_state(run: Path, state: State) -> None:
-    """Note what a run has reached."""
+    """Write the state of a run."""
     write(run / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
@@ -237,14 +232,18 @@ def save_weights(model: "keras.Model", path: Path) -> None:
 
 
 class _InMemory(io.BytesIO):
-    """HDF5 on its way to a file: on a full disk its library would end the process by SIGSEGV."""
+    """A buffer for HDF5, whose library ends the process by SIGSEGV on a full disk."""
 
     def __str__(self) -> str:
-        return "memory.weights.h5"  # Keras asks for the ending
+        return "memory.weights.h5"  # Keras checks the suffix
 
 
 def write(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file beside its place and rename it: a step that cannot be seen half done."""
+    """Write a file under another name and rename it, so that it is never seen half written.
+
+    Raises:
+        RunFailed: if it cannot be written.
+    """
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +251,7 @@ def write(path: Path, *parts: bytes | memoryview) -> None:
             with partial.open("wb") as file:
                 file.writelines(parts)
                 file.flush()
-                os.fsync(file.fileno())  # or a machine that stops might keep the name alone
+                os.fsync(file.fileno())  # a machine that stops might keep the name alone
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -264,6 +263,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise RunFailed(
-            f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room that "
-            "is open to us. What was there before is kept; the same command goes on from it."
+            f"Cannot write {path}: {exc.strerror or exc}. Expected: a writable folder with free "
+            "space. Earlier checkpoints are kept; the same command resumes."
         ) from exc

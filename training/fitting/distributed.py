@@ -1,11 +1,10 @@
-"""Train on several hosts at once: each feeds its part of every global batch, and Keras on JAX makes
-of them what one host would have made.
+"""Train on several hosts at once: each feeds its part of every global batch to Keras on JAX.
 
-The only module that knows JAX. Knows nothing of recipes, of run folders' content or of how a host
-was started.
+The only module that knows JAX. Knows nothing of recipes, of the content of run folders or of how a
+host was started.
 
-Loss, gradient, batch normalisation, dropout and augmentation are those of the global batch: the
-program is one, and its arrays are spread over the hosts.
+Loss, gradient, batch normalisation, dropout and augmentation are those of the global batch: there
+is one program, and its arrays are sharded over the hosts.
 """
 
 import io
@@ -27,16 +26,16 @@ from training.fitting.launcher import LOST, Hosts
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
-PATIENCE = 600  # seconds to wait for the others at the start: an image may have to be pulled
+HEARTBEAT = 30  # seconds without a heartbeat after which a host counts as lost
+PATIENCE = 600  # seconds to wait for the others at the start: an image may need a pull
 
 
 @contextmanager
 def joined(hosts: Hosts) -> Iterator[None]:
-    """Be one of the hosts while the block runs; it ends on all of them together.
+    """Join the other hosts for the duration of the block, which ends on all of them together.
 
     Raises:
-        HostLost: another host is gone. (JAX may abort this process first.)
+        HostLost: if another host is lost. (JAX may abort this process first.)
     """
     import jax
     from jax.experimental import multihost_utils
@@ -45,7 +44,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
     jax.config.update("jax_enable_preemption_service", False)
     log.info("host %d of %d, host 0 is %s", hosts.index, hosts.count, hosts.coordinator)
     try:
-        # keras.distribution.initialize does the same, but cannot be told any of the three times
+        # keras.distribution.initialize does the same, but has none of the three timeouts
         jax.distributed.initialize(
             hosts.coordinator,
             hosts.count,
@@ -68,15 +67,15 @@ def joined(hosts: Hosts) -> Iterator[None]:
 
 
 def _loopback(coordinator: str) -> str | None:
-    """Where host 0 listens: on every interface, but for hosts that are all this machine."""
+    """Return the address for host 0 to bind if all hosts are this machine, else None: all."""
     return coordinator if coordinator.startswith(("127.", "localhost:", "[::1]:")) else None
 
 
 def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
-    """Make sure that every host trains the same, and give each what host 0's run folder holds.
+    """Check that every host has the same ``facts``, and copy host 0's run folder to each.
 
     Raises:
-        UsageError: host 0 has other ``facts`` than this one.
+        UsageError: if host 0 has other facts.
     """
     theirs = json.loads(_from_first(json.dumps(facts).encode()))
     for key, mine in facts.items():
@@ -85,7 +84,7 @@ def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
                 f"This host has {key} {mine!r}, host 0 has {theirs[key]!r}. Expected the same "
                 "command, code and data on every host."
             )
-    first = _index() == 0
+    first = _is_first()
     held = _from_first(_packed(run) if first else b"")
     if not first:
         run.mkdir(parents=True, exist_ok=True)
@@ -96,43 +95,42 @@ def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
 def _packed(run: Path) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
-        for path in sorted(set(run.glob("*.*")) - {best(run)}):  # which the first alone keeps
+        for path in sorted(set(run.glob("*.*")) - {best(run)}):  # only host 0 needs it
             archive.add(path, path.name)
     return target.getvalue()
 
 
+def _is_first() -> bool:
+    import jax
+
+    return bool(jax.process_index() == 0)
+
+
 def _from_first(data: bytes) -> bytes:
-    """Host 0's bytes, on every host."""
+    """Broadcast host 0's bytes to every host."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     length = int(broadcast_one_to_all(np.int32(len(data))))
     mine = np.zeros(length, np.uint8)
-    if _index() == 0:
+    if _is_first():
         mine[:] = np.frombuffer(data, np.uint8)
     return bytes(broadcast_one_to_all(mine))
 
 
-def _index() -> int:
-    import jax
-
-    index: int = jax.process_index()
-    return index
-
-
 def shared(batches: Batches) -> keras.utils.PyDataset:
-    """What this host feeds of the batches: all of them, or its part where it is one of several."""
+    """Return the batches that this host feeds: all, or its share of each among several hosts."""
     distribution = keras.distribution.distribution()
     return batches if distribution is None else Share(batches, distribution)
 
 
 class Share(keras.utils.PyDataset):  # type: ignore[misc]
-    """One host's part of every batch.
+    """One host's share of every batch.
 
-    Devices must get equally much: a batch that they cannot share is filled up with images of
-    weight 0, and the others weigh a little more, so that means over all batches are what they were.
+    All devices need equal shares: a batch that cannot be divided is padded with images of weight 0,
+    and the others weigh a little more, so that means over all batches stay the same.
 
     Raises:
-        UsageError: training batches cannot be shared; filling up would change what is learnt.
+        UsageError: if training batches cannot be divided; padding would change the training.
     """
 
     def __init__(self, batches: Batches, distribution: keras.distribution.DataParallel) -> None:
@@ -141,11 +139,11 @@ class Share(keras.utils.PyDataset):  # type: ignore[misc]
         self._devices: int = distribution.num_model_replicas
         self._hosts, self._index = distribution.num_processes, distribution.data_shard_id
         sizes = batches.sizes()
-        filled = sum(size + self._missing(size) for size in sizes)
-        self._weight = filled / sum(sizes)
+        padded = sum(size + self._missing(size) for size in sizes)
+        self._weight = padded / sum(sizes)
         if self._weight != 1 and batches.shuffled:
             raise UsageError(
-                f"{self._devices} devices on {self._hosts} hosts cannot share batches of "
+                f"{self._devices} devices on {self._hosts} hosts cannot divide batches of "
                 f"{sizes[0]} images equally."
             )
 

@@ -1,14 +1,13 @@
 """Train one recipe on one data set: seed, precision, resume, best weights kept.
 
-A run that is killed loses at most the running epoch; one that SIGTERM stops loses no step but a
-first one, and no more than a validation. A resumed run ends with the weights of one that was never
-stopped, on a processor bit for bit.
+A killed run loses at most the current epoch; a run stopped by SIGTERM loses at most the first step
+of an epoch, or a validation. A resumed run ends with the weights of an uninterrupted one, on a
+processor bit for bit.
 
-Knows Keras, on any backend; knows nothing of how the run folder is laid out, and nothing of export
-or reports.
+Knows Keras, on any backend; knows nothing of the layout or the lock of the run folder, of export or
+of reports.
 """
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -26,17 +25,22 @@ from training.fitting.batches import Batches
 from training.fitting.checkpoints import State
 from training.fitting.distributed import shared
 from training.fitting.signals import SIGTERM
-from training.modelling.network import build, on_gpu, passing, seed_layers, set_passing, trainable
+from training.modelling.network import (
+    build,
+    on_gpu,
+    seed_layers,
+    set_transient_state,
+    trainable,
+    transient_state,
+)
 from training.modelling.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keep the run: after each epoch, before its validation and after it, and between two steps
-    where SIGTERM stops it. Nothing is kept of a network that is lost to NaN."""
+    """Saves the run after each epoch, before and after its validation, and between two steps if
+    SIGTERM stops it. A network with NaN in it is not saved."""
 
-    async_safe = True  # Keras need not wait for each step before it sends the next
+    async_safe = True  # Keras need not wait for a step before it starts the next
 
     def __init__(self, run: Path, state: State, network: keras.Model, batches: Batches) -> None:
         super().__init__()
@@ -44,39 +48,38 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._started = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, *_: Any) -> None:
-        """Shuffle, seed, and start the clock."""
+        """Shuffle, seed and start the clock."""
         state = self._state
         self._batches.start_epoch(epoch, done=state.step)
         seed_layers(self.model, (state.seed, epoch))
         if state.step:
-            set_passing(self.model, state.passing)
+            set_transient_state(self.model, state.passing)
         self._started = time.monotonic()
 
     def on_train_batch_begin(self, batch: int, **_: Any) -> None:
-        """Save and stop if SIGTERM came; it waits from the second step on, when there is something
-        to lose."""
+        """Save and stop if SIGTERM was received; it is held from the second step on."""
         if not batch:
             return
-        if SIGTERM.arrived:
+        if SIGTERM.received:
             self._save(self._batches.done + batch)
             SIGTERM.release()
         SIGTERM.hold()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stop where the loss is no number."""
+        """Stop if the loss is not finite."""
         if logs and not math.isfinite(logs["loss"]):
             raise self._diverged(self._batches.done + batch + 1)
 
     def on_test_begin(self, *_: Any) -> None:
-        """Save the epoch's training: from here on SIGTERM need not wait."""
+        """Save the trained epoch; validation need not hold SIGTERM."""
         self._save(self._batches.steps)
         SIGTERM.release()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note what the epoch has reached; the best network so far is kept apart."""
+        """Save the results of the epoch, and the network if it is the best so far."""
         SIGTERM.hold()
         state, logs = self._state, logs or {}
-        if state.step < self._batches.steps:  # it had no validation
+        if state.step < self._batches.steps:  # there was no validation
             self._save(self._batches.steps)
         for name, value in logs.items():
             state.history.setdefault(name, []).append(float(value))
@@ -91,7 +94,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save(self, step: int) -> None:
         state, whole = self._state, step == self._batches.steps
-        state.step, state.passing = step, passing(self.model)
+        state.step, state.passing = step, transient_state(self.model)
         if not all(np.isfinite(each).all() for each in (*self.model.get_weights(), *state.passing)):
             raise self._diverged(step)
         state.checkpoint = runs.checkpoint(state.epoch + whole, 0 if whole else step)
@@ -105,10 +108,10 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _diverged(self, step: int) -> Diverged:
         return Diverged(
-            f"The loss of {self._state.recipe} is no number any more: epoch "
-            f"{self._state.epoch + 1}, step {step} of {self._batches.steps}. Nothing of it was "
-            "saved, so the same command comes to this point again. Try a lower learning rate, or "
-            "--precision float32, and another folder with --runs."
+            f"The loss of {self._state.recipe} is not finite: epoch {self._state.epoch + 1}, step "
+            f"{step} of {self._batches.steps}. This step was not saved; the same command will "
+            "reach it again. Try a lower learning rate, or --precision float32, and another folder "
+            "with --runs."
         )
 
 
@@ -124,16 +127,18 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> State:
-    """Train, or go on from the run folder's checkpoint; ``best.weights.h5`` there is the result:
-    the last epoch's where there is no validation accuracy to choose by.
+    """Train, or resume from the checkpoint in the run folder, which the caller has locked.
+
+    ``best.weights.h5`` there is the result: of the epoch with the best validation accuracy, or of
+    the last epoch if there is no such accuracy.
 
     Raises:
-        Diverged: the loss is no number any more.
-        Preempted: SIGTERM came; what was reached is saved.
-        RunFailed: the run folder cannot be read or written, or another process is at work in it.
-        RunMismatch: the run folder holds another recipe, seed, length, precision or data.
+        Diverged: if the loss is not finite.
+        Preempted: if SIGTERM was received; the progress is saved.
+        RunFailed: if the run folder cannot be read or written.
+        RunMismatch: if the run folder holds another recipe, seed, length, precision or data.
     """
-    with runs.alone(run), SIGTERM.heard(), _under(precision) as policy_name:
+    with SIGTERM.released_at_end(), _under(precision) as policy_name:
         keras.utils.set_random_seed(seed)
         state = State(
             recipe=recipe.name,
@@ -147,17 +152,16 @@ def fit(
         network = build(recipe, len(data.labels))
         batches = Batches(data.train, recipe.batch_size, seed=seed)
         model = trainable(recipe, network, steps=batches.steps * state.epochs)
-        state = runs.begun(run, state)
+        state = runs.begin(run, state)
         if state.checkpoint:
-            state = _resumed(run, state, model)
+            state = runs.restore(run, state, model)
         elif recipe.prepare:
             recipe.prepare(network, data.train.images)
         keep = Checkpoint(run, state, network, batches)
-        # The run moves on only when the others have heard.
-        options = _options(data, [*callbacks, keep], verbose)
+        options = _options(data, [*callbacks, keep], verbose)  # others first: no epoch unreported
         if state.step:
             _end_epoch(model, batches, state, options)
-            runs.load_weights(model, run / state.checkpoint)  # an optimiser may average at the end
+            runs.load_weights(model, run / state.checkpoint)  # fit may have averaged weights
         if state.epoch < state.epochs:
             batches.start_epoch(state.epoch)
             model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epochs, **options)
@@ -169,44 +173,35 @@ def _options(
 ) -> dict[str, Any]:
     held_out = shared(Batches(data.validation, 256)) if len(data.validation.labels) else None
     return {
-        "shuffle": False,  # they are shuffled already, in a way that a resumed run repeats
+        "shuffle": False,  # `Batches` shuffles, repeatably
         "validation_data": held_out,
         "callbacks": callbacks,
         "verbose": verbose,
     }
 
 
-def _resumed(run: Path, state: State, model: keras.Model) -> State:
-    state = runs.restore(run, state, model)
-    log.info(
-        "resuming %s after epoch %d of %d and %d steps of the next",
-        *(state.recipe, state.epoch, state.epochs, state.step),
-    )
-    return state
-
-
 def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict[str, Any]) -> None:
-    """Train what is left of an epoch that was stopped, or validate it where nothing is left."""
-    model.test_on_batch(*batches[0])  # or it had no metrics to give their values back to
+    """Train the remaining steps of a stopped epoch, or validate it if none remain."""
+    model.test_on_batch(*batches[0])  # creates the metrics to restore
     if state.step < batches.steps:
         batches.start_epoch(state.epoch, done=state.step)
         model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epoch + 1, **options)
         return
     validated = {}
     if validation := options["validation_data"]:
-        logs = model.evaluate(validation, verbose=options["verbose"], return_dict=True)
-        validated = {f"val_{name}": value for name, value in logs.items()}
-    set_passing(model, state.passing)
-    told = model.get_metrics_result() | validated
-    epoch = state.epoch  # one of them moves it on
+        found = model.evaluate(validation, verbose=options["verbose"], return_dict=True)
+        validated = {f"val_{name}": value for name, value in found.items()}
+    set_transient_state(model, state.passing)
+    logs = model.get_metrics_result() | validated
+    epoch = state.epoch  # a callback advances it
     for callback in options["callbacks"]:
         callback.set_model(model)
-        callback.on_epoch_end(epoch, told)
+        callback.on_epoch_end(epoch, logs)
 
 
 @contextmanager
 def _under(precision: str) -> Iterator[str]:
-    """Put a precision policy in force, by its name; float32 afterwards."""
+    """Set a precision policy and yield its name; restore float32 afterwards."""
     name = policy(precision)
     keras.config.set_dtype_policy(name)
     try:
@@ -216,8 +211,11 @@ def _under(precision: str) -> Iterator[str]:
 
 
 def policy(precision: str) -> str:
-    """``auto`` is bfloat16 on a GPU, and where TensorFlow multiplies it in hardware: half the time
-    of float32, and the same accuracy. JAX on a processor gains nothing by it."""
+    """Return the name of a precision policy.
+
+    ``auto`` is bfloat16 on a GPU, and with TensorFlow on a processor that multiplies it in
+    hardware: half the time of float32, and the same accuracy. JAX on a processor gains nothing.
+    """
     if precision != "auto":
         return precision
     if on_gpu():

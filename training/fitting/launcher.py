@@ -1,7 +1,7 @@
-"""Which hosts train together, as options or a launcher's environment tell, and the process that
-does one host's part.
+"""The hosts that train together, as options or a launcher's environment name them, and the process
+that does one host's part.
 
-Knows processes and signals; knows neither Keras nor JAX, which could keep it from hearing either.
+Knows processes and signals; knows neither Keras nor JAX, which could block both, nor publishing.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
@@ -23,42 +23,27 @@ from typing import IO, NoReturn
 from training.errors import HostLost, TrainingError, UsageError
 
 MARK = "CONVSERVE_HOST_PROCESS"  # in the environment of the process that does the work
-LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat")  # what JAX says of it
-GRACE = 5.0  # seconds that a process gets to end before it is killed
+LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat")  # JAX's words for a lost host
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """All hosts of a job, and which of them this one is."""
+    """All hosts of a job, and the index of this one."""
 
     coordinator: str  # HOST:PORT where host 0 listens
     count: int
     index: int
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Let a command be told its hosts."""
-    command.add_argument(
-        "--hosts",
-        metavar="HOST:PORT,…",
-        help="train together, one process on each; by default those of MASTER_ADDR, MASTER_PORT "
-        "and WORLD_SIZE, where a launcher sets them",
-    )
-    command.add_argument(
-        "--host-index",
-        metavar="I",
-        help="which of them this one is, from 0 (default: $RANK or $JOB_COMPLETION_INDEX)",
-    )
-
-
 def find(options: argparse.Namespace, environment: Mapping[str, str]) -> Hosts | None:
-    """The hosts that options or environment name; none where this one trains alone.
+    """Return the hosts that options or environment name, or None if this one trains alone.
 
     ``WORLD_SIZE`` or ``RANK`` means that a launcher started this process; ``MASTER_ADDR``,
     ``MASTER_PORT`` or ``JOB_COMPLETION_INDEX`` by itself means nothing.
 
     Raises:
-        UsageError: they contradict each other, or something is missing.
+        UsageError: if they contradict each other, or are incomplete.
     """
     given = {key: environment[key] for key in ("WORLD_SIZE", "RANK") if environment.get(key)}
     if options.hosts is not None:
@@ -66,42 +51,37 @@ def find(options: argparse.Namespace, environment: Mapping[str, str]) -> Hosts |
         size = _number("WORLD_SIZE", given.get("WORLD_SIZE", str(len(addresses))))
         if not len(addresses) == len(set(addresses)) == size:
             raise UsageError(
-                f"--hosts names {len(set(addresses))} hosts in {len(addresses)} places; "
-                f"expected {size} different ones."
+                f"--hosts has {len(addresses)} addresses, {len(set(addresses))} of them different. "
+                f"Expected: {size} different ones."
             )
     elif given:
         addresses, size = [_master(environment)], _number("WORLD_SIZE", given.get("WORLD_SIZE"))
     elif options.host_index is not None:
-        raise UsageError("--host-index says which of the --hosts this one is: give both.")
+        raise UsageError("--host-index needs --hosts.")
     else:
         return None
     for address in addresses:
-        _check(address)
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UsageError(
+                f"Expected HOST:PORT, not {address!r}, in --hosts or MASTER_ADDR and MASTER_PORT."
+            )
     return Hosts(addresses[0], size, _index(options, environment, size))
 
 
 def _master(environment: Mapping[str, str]) -> str:
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        raise UsageError("torchrun listens on MASTER_PORT itself. Give --hosts with another port.")
+        raise UsageError(
+            "torchrun listens on MASTER_PORT itself. Expected: --hosts with another port."
+        )
     address, port = (environment.get(f"MASTER_{key}", "") for key in ("ADDR", "PORT"))
     return f"{address}:{port}"
 
 
-def _check(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(
-            f"Expected HOST:PORT, not {address!r}, in --hosts or MASTER_ADDR and MASTER_PORT."
-        )
-
-
 def _index(options: argparse.Namespace, environment: Mapping[str, str], size: int) -> int:
-    told = {
-        "--host-index": options.host_index,
-        "RANK": environment.get("RANK"),
-        "JOB_COMPLETION_INDEX": environment.get("JOB_COMPLETION_INDEX"),
-    }
-    name, text = next(((name, text) for name, text in told.items() if text), ("RANK", None))
+    given = {"--host-index": options.host_index}
+    given |= {name: environment.get(name) for name in ("RANK", "JOB_COMPLETION_INDEX")}
+    name, text = next(((name, text) for name, text in given.items() if text), ("RANK", None))
     index = _number(name, text, least=0)
     if index >= size:
         raise UsageError(f"{name} is {index}. Expected 0 to {size - 1}: there are {size} hosts.")
@@ -117,29 +97,29 @@ def _number(name: str, text: str | None, *, least: int = 1) -> int:
 
 
 def check_batch(hosts: Hosts, name: str, size: int) -> None:
-    """Refuse a recipe whose batch cannot be shared equally.
+    """Refuse a recipe whose batch cannot be divided equally.
 
     Raises:
-        UsageError: a host would get more images than another.
+        UsageError: if a host would get more images than another.
     """
     if size % hosts.count:
         raise UsageError(
-            f"{hosts.count} hosts cannot share the batch of {size} images of {name} equally."
+            f"{hosts.count} hosts cannot divide the batch of {size} images of {name} equally."
         )
 
 
 def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) -> None:
-    """Do this host's part, ``work(options, hosts)``, in a process of its own on the JAX backend.
+    """Do this host's part, ``work(options, hosts)``, in a separate process on the JAX backend.
 
-    A process that waits for another host hears no signal, and JAX aborts it when that host is
-    lost. This one waits for nothing else, so it can stop it at once and tell what happened.
-    Only host 0 keeps a run folder and publishes; the others' goes with them.
+    A process that waits for another host handles no signal, and JAX aborts it if that host is lost.
+    This process waits for nothing else, so it can stop the other at once and report the reason.
+    Only host 0 keeps a run folder and publishes; the folders of the others are temporary.
 
     Raises:
-        HostLost: JAX ended the process because another host did not come or is gone.
-        Preempted: a SIGTERM came.
-        SystemExit: the process ended by an error that it has told.
-        UsageError: ``KERAS_BACKEND`` names another backend.
+        HostLost: if JAX ended the process because another host is lost or never joined.
+        Preempted: if SIGTERM was received.
+        SystemExit: if the process ended by an error that it has reported.
+        UsageError: if ``KERAS_BACKEND`` names another backend.
     """
     if MARK in os.environ:
         _work(lambda: work(options, hosts))
@@ -149,7 +129,7 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             "KERAS_BACKEND unset, or set it to jax."
         )
     if importlib.util.find_spec("jax") is None:
-        raise UsageError("Several hosts need JAX: `pip install '.[train-jax]'` installs it.")
+        raise UsageError("Several hosts need JAX. `pip install '.[train-jax]'` installs it.")
     with (
         tempfile.TemporaryDirectory(prefix="convserve-") as scratch,
         subprocess.Popen(
@@ -158,7 +138,7 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             env=os.environ | {"KERAS_BACKEND": "jax", MARK: "1"},
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that it ends together with what it starts
+            start_new_session=True,  # so that it ends together with its children
         ) as process,
     ):
         errors = _Errors(process)
@@ -167,13 +147,13 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
         finally:
             _end_group(process)
             errors.wait()
-    if code == -signal.SIGABRT and errors.tell_of_a_lost_host():
+    if code == -signal.SIGABRT and errors.name_a_lost_host():
         raise HostLost
-    _pass_on(code)
+    _exit_with(code)
 
 
 def _work(work: Callable[[], None]) -> NoReturn:
-    """Do it, and end this process; end it too when the one that started it ends."""
+    """Do the work and end this process; end it too when its parent ends."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 0
@@ -184,38 +164,37 @@ def _work(work: Callable[[], None]) -> NoReturn:
         code = exc.exit_code
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
-    except BaseException:  # noqa: BLE001 - a bug, which Python would tell only at its exit
+    except BaseException:  # noqa: BLE001 - a bug, which os._exit would hide
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # an ordinary exit of JAX waits for hosts that may be gone
+    os._exit(code)  # JAX's exit handlers wait for hosts that may be lost
 
 
-def export(options: argparse.Namespace, name: str) -> None:
-    """Publish a run by another process: a process has one backend, and only TensorFlow exports.
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run another command of ``python -m training`` with changes to the environment.
 
     Raises:
-        SystemExit: it ended by an error that it has told.
-        TrainingError: it was killed.
+        SystemExit: if it ended by an error that it has reported.
+        TrainingError: if it was killed.
     """
-    folders = {"runs": options.runs, "models": options.models, "data-dir": options.data_dir}
-    folders |= {"extra": options.extra} if options.extra else {}
     process = subprocess.Popen(
-        [sys.executable, "-m", "training", "export", name, f"--seed={options.seed}"]
-        + [f"--{key}={folder}" for key, folder in folders.items()],
-        # without the GPU, whose memory JAX holds
-        env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
+        [sys.executable, "-m", "training", *arguments], env=os.environ | environment
     )
     try:
         code = process.wait()
     finally:
-        _end(process)
-    _pass_on(code)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                process.send_signal(number)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+    _exit_with(code)
 
 
-def _pass_on(code: int) -> None:
-    """End as a process of ours has ended."""
+def _exit_with(code: int) -> None:
+    """End as a child process has ended."""
     if code < 0:
         raise TrainingError(f"A process of this command was killed by signal {-code}.")
     if code:
@@ -223,7 +202,7 @@ def _pass_on(code: int) -> None:
 
 
 class _Errors:
-    """What a process writes of its errors: passed on, and the last lines kept."""
+    """The error output of a process: copied to ours, with the last lines kept."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._last: deque[bytes] = deque(maxlen=200)
@@ -231,37 +210,28 @@ class _Errors:
         self._thread.start()
 
     def wait(self) -> None:
-        """Read to the end, which the process has reached."""
+        """Read to the end, once the process has ended."""
         self._thread.join(GRACE)
 
-    def tell_of_a_lost_host(self) -> bool:
-        """Whether JAX aborted the process for that, and not for a fault of its own."""
+    def name_a_lost_host(self) -> bool:
+        """Return True if JAX aborted the process because of a lost host, not by an own fault."""
         return any(word.encode() in line for line in self._last for word in LOST)
 
     def _read(self, lines: IO[bytes]) -> None:
         for line in lines:
             self._last.append(line)
-            with suppress(OSError):  # nobody listens; the process must not wait for us all the same
+            with suppress(OSError):  # closed stderr; the process must not block on its pipe
                 sys.stderr.buffer.write(line)
                 sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # until its other end is closed
+    sys.stdin.buffer.read()  # until the parent's end is closed
     os.killpg(0, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end where it has not, then make it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            process.send_signal(number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-
-
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask it and all that it has started, which may live longer, to end, then make them."""
+    """End a process and its children, which may outlive it: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         end = time.monotonic() + GRACE
         with suppress(ProcessLookupError):  # all have ended

@@ -1,5 +1,5 @@
-"""SIGTERM, and Ctrl-C: end the command at once or, while a training step runs, at the end of the
-step, so that its work is kept.
+"""SIGTERM and Ctrl-C: stop the command at once or, during a training step, after the step, so that
+its work is kept.
 
 Knows signals; knows nothing of training or of checkpoints.
 """
@@ -12,58 +12,58 @@ from training.errors import Interrupted, Preempted
 
 
 class Sigterm:
-    """Whether the signal has ``arrived``, and whether it is held back: see ``SIGTERM``."""
+    """The state of the signal: ``received``, and held back or not; see ``SIGTERM``."""
 
     def __init__(self) -> None:
-        self.arrived = False
-        self._held = self._by_hand = self._thrown = False
+        self.received = False
+        self._held = self._interrupted = self._raised = False
 
     def listen(self) -> None:
-        """Take the signals from now on."""
+        """Handle the signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._arrive)
+            signal.signal(number, self._receive)
 
     def hold(self) -> None:
-        """Let the signal wait: what runs now must come to its end."""
+        """Defer the signal: the current work must be finished."""
         self._held = True
 
     def release(self) -> None:
-        """Hold it no longer.
+        """Stop deferring the signal.
 
         Raises:
-            Preempted: it has arrived meanwhile.
+            Preempted: if the signal was received in the meantime.
         """
         self._held = False
-        self._thrown = self.arrived
-        if self.arrived and self._by_hand:
-            raise Interrupted("Stopped. The same command goes on from its checkpoint.")
-        if self.arrived:
-            raise Preempted("Stopped by SIGTERM. The same command goes on from its checkpoint.")
+        self._raised = self.received
+        if self.received and self._interrupted:
+            raise Interrupted("Stopped. The same command resumes from its checkpoint.")
+        if self.received:
+            raise Preempted("Stopped by SIGTERM. The same command resumes from its checkpoint.")
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Hold it no longer when the block ends. Of an error in it, the error is told.
+    def released_at_end(self) -> Iterator[None]:
+        """Release the signal when the block ends; an error of the block takes precedence.
 
         Raises:
-            Preempted: it has arrived meanwhile.
+            Preempted: if the signal was received in the meantime.
         """
         try:
             yield
         except Exception:
-            if self._thrown:  # into a layer or TensorFlow, which made an error of their own of it
+            if self._raised:  # within a layer or TensorFlow, which replaced it by an own error
                 self.release()
             raise
         finally:
             self._held = False
         self.release()
 
-    def _arrive(self, number: int, _: object) -> None:
-        by_hand = number == signal.SIGINT
-        if by_hand and self._by_hand:  # once more: whoever does that does not wait
+    def _receive(self, number: int, _: object) -> None:
+        interrupted = number == signal.SIGINT
+        if interrupted and self._interrupted:  # the second Ctrl-C does not wait
             raise KeyboardInterrupt
-        self.arrived, self._by_hand = True, by_hand
+        self.received, self._interrupted = True, interrupted
         if not self._held:
             self.release()
 
 
-SIGTERM = Sigterm()  # of this process: it has but one
+SIGTERM = Sigterm()  # the one of this process

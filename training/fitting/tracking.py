@@ -1,8 +1,8 @@
-"""Tell TensorBoard and MLflow how a run goes, where they were asked for.
+"""Report a run to TensorBoard and MLflow, if asked for.
 
-Neither is imported, nor need be installed, where it was not. Knows both by their own clients, so
-that any Keras backend will do; knows nothing of how training runs. A tracking server that is away
-is no concern of a run of hours: it goes on, and tells what was missed when the server is back.
+Neither is imported, nor needs to be installed, otherwise. Knows both by their own clients, so that
+any Keras backend works; knows nothing of how training runs. An unreachable tracking server does not
+stop a run of hours: training continues, and the missed values are sent when the server is back.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "convserve"
-RUN_ID = "mlflow-run"  # in the run folder: a resumed run goes on in the same one
-MOST_METRICS = 1000  # that MLflow takes at once
-# MLflow's own would hold training for four minutes an epoch when its server is away.
+RUN_ID = "mlflow-run"  # in the run folder: a resumed run continues the same MLflow run
+MOST_METRICS = 1000  # that MLflow accepts at once
+# MLflow's defaults would block training for four minutes an epoch if its server is unreachable.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -36,49 +36,48 @@ PATIENCE = {
 
 
 class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
-    """One place that is told of a run; what goes wrong there is logged and goes no further."""
+    """A place that a run is reported to; its failures are logged and never stop the run."""
 
-    async_safe = True  # it looks at no step, so Keras need not wait for one
+    async_safe = True  # it uses no step, so Keras need not wait for one
 
     @abstractmethod
-    def tell(self, epoch: int, values: Mapping[str, float]) -> None:
-        """What was measured in an epoch, counted from 1."""
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record the values of an epoch, counted from 1."""
 
     def finish(self) -> None:
-        """Training has come to its end."""
+        """Record that training is complete."""
 
-    def keep(self, version: "Version") -> None:
-        """A version was published from this run."""
+    def log_version(self, version: "Version") -> None:
+        """Record that a version was published from this run."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Tell."""
+        """Report an epoch."""
         values = {name: float(value) for name, value in (logs or {}).items()}
-        self._try(f"epoch {epoch + 1}", self.tell, epoch + 1, values)
+        self._report(f"epoch {epoch + 1}", lambda: self.log(epoch + 1, values))
 
     def ended(self) -> None:
-        """Tell that the last epoch is over: Keras' own end comes after a part of an epoch too."""
-        self._try("the end of training", self.finish)
+        """Report the end of the last epoch: Keras' own hook runs after a part of an epoch too."""
+        self._report("the end of training", self.finish)
 
     def published(self, folder: Path) -> None:
-        """Tell of a published version."""
-        from training.evaluation.published import (
-            Version,  # knows ONNX, which training alone does not need
-        )
+        """Report a published version."""
+        # not at the top: it knows ONNX, which training alone does not need
+        from training.evaluation.published import Version
 
-        self._try(f"{folder}", lambda: self.keep(Version(folder)))
+        self._report(f"{folder}", lambda: self.log_version(Version(folder)))
 
-    def _try(self, what: str, tell: Any, *values: Any) -> None:
+    def _report(self, what: str, report: Callable[[], None]) -> None:
         try:
-            tell(*values)
+            report()
         except TrainingError:
-            raise  # a signal may arrive here too
-        except Exception as exc:  # noqa: BLE001 - each client has errors of its own
+            raise  # a signal may be received here too
+        except Exception as exc:  # noqa: BLE001 - each client has its own errors
             reason = str(exc).partition("\n")[0][:200]
-            log.warning("%s was not told of %s: %s", type(self).__name__, what, reason)
+            log.warning("%s missed %s: %s", type(self).__name__, what, reason)
 
 
 class TensorBoard(Tracker):
-    """Writes event files for ``tensorboard --logdir``."""
+    """Event files for ``tensorboard --logdir``."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -90,15 +89,15 @@ class TensorBoard(Tracker):
             raise UsageError(f"--tensorboard {folder} cannot be written: {exc.strerror}.") from exc
         self._writer = Writer(str(folder))
 
-    def tell(self, epoch: int, values: Mapping[str, float]) -> None:
-        """One point of each curve."""
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Write one point of each curve."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
 
 
 class MLflow(Tracker):
-    """Sends parameters, curves and the published folder to ``MLFLOW_TRACKING_URI``."""
+    """Parameters, curves and the published folder, sent to ``MLFLOW_TRACKING_URI``."""
 
     def __init__(self, run: Path, parameters: Mapping[str, object]) -> None:
         super().__init__()
@@ -115,8 +114,8 @@ class MLflow(Tracker):
         self._run = ""
         self._unsent: list[Any] = []
 
-    def tell(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Send this epoch, and those that could not be sent before."""
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Send this epoch, and the epochs that could not be sent before."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
@@ -124,12 +123,12 @@ class MLflow(Tracker):
         self._send()
 
     def finish(self) -> None:
-        """Send what is left."""
+        """Send the rest and mark the run as finished."""
         self._send()
         self._client.set_terminated(self._run)
 
-    def keep(self, version: "Version") -> None:
-        """Send how the exported file did on the test split, and the whole folder."""
+    def log_version(self, version: "Version") -> None:
+        """Send the test results of the exported file, and the whole folder."""
         metrics = version.metadata["metrics"]
         self._send()
         for name in ("accuracy", "calibration_error"):
@@ -144,7 +143,7 @@ class MLflow(Tracker):
             del self._unsent[:MOST_METRICS]
 
     def _known_run(self) -> str:
-        """The run that this folder began, empty where the server does not have it."""
+        """Return the MLflow run that this folder began, or an empty string if it is unknown."""
         from mlflow.exceptions import MlflowException
 
         note = self._folder / RUN_ID
@@ -168,22 +167,12 @@ class MLflow(Tracker):
         return run
 
 
-def check(tensorboard: Path | None = None) -> None:
-    """Find out, before hours of training, whether what is asked for is installed.
-
-    Raises:
-        UsageError: it is not; the message says what to install.
-    """
-    asked = {
-        "tensorboard": ("tensorboard", "--tensorboard is given" if tensorboard else ""),
-        "mlflow": ("mlflow-skinny", "MLFLOW_TRACKING_URI is set" if _mlflow() else ""),
-    }
-    for module, (package, how) in asked.items():
-        if how and importlib.util.find_spec(module) is None:
-            raise UsageError(
-                f"{how}, and {package} is not installed. "
-                f"Install {package}, which is in the extra `track`, or leave it away."
-            )
+def _require(module: str, package: str, reason: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(
+            f"{reason}, but {package} is not installed. "
+            "`pip install '.[track]'` installs it: it is in the extra `track`."
+        )
 
 
 def trackers(
@@ -194,15 +183,18 @@ def trackers(
     epochs: int | None = None,
     tensorboard: Path | None = None,
 ) -> list[Tracker]:
-    """Those that were asked for, by the folder of TensorBoard's files and by the environment.
+    """Return the trackers requested by a folder for TensorBoard and by the environment.
 
     Raises:
-        UsageError: ``MLFLOW_TRACKING_URI`` is no address that MLflow can use.
+        UsageError: if the package of one is missing, the folder cannot be written, or MLflow cannot
+            use ``MLFLOW_TRACKING_URI``.
     """
     found: list[Tracker] = []
     if tensorboard:
+        _require("tensorboard", "tensorboard", "--tensorboard is given")
         found.append(TensorBoard(tensorboard / run.name))
-    if _mlflow():
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        _require("mlflow", "mlflow-skinny", "MLFLOW_TRACKING_URI is set")
         parameters = {
             "recipe": recipe.name,
             "page": recipe.fingerprint(),
@@ -214,7 +206,3 @@ def trackers(
         }
         found.append(MLflow(run, parameters))
     return found
-
-
-def _mlflow() -> bool:
-    return bool(os.environ.get("MLFLOW_TRACKING_URI"))

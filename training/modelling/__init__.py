@@ -1,4 +1,4 @@
-"""What a recipe can use: layers, schedules, initializers, and the recipe itself.
+"""Recipes and networks as Keras builds them: layers, augmentation, schedules, initial weights.
 
-May import errors.
+May import errors alone; runs on every Keras backend.
 """

@@ -5,18 +5,34 @@ Knows ``keras.ops`` only, so that it runs on every backend; knows nothing of rec
 """
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import keras
 from keras import ops
 
 
-class RandomResizedCrop(keras.layers.Layer):  # type: ignore[misc]
-    """Cut a random part of each image and scale it to ``side`` pixels, or back to the full size.
+class Augmentation(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that changes float images ``(N, H, W, C)`` in training and only then."""
+
+    def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    @abstractmethod
+    def _augment(self, images: Any) -> Any: ...
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Change the images in training; return them as they are otherwise."""
+        return self._augment(images) if training else images
+
+
+class RandomResizedCrop(Augmentation):
+    """A random part of each image, scaled to ``side`` pixels or back to the full size.
 
     The part covers ``area`` (low, high) of the image, uniformly; its aspect ratio is log-uniform
-    in ``ratio``. Images are float ``(N, H, W, C)``. As in Szegedy et al., *Going deeper with
-    convolutions*, 2015. Linear interpolation is one matrix product per axis.
+    in ``ratio``. As in Szegedy et al., *Going deeper with convolutions*, 2015. Linear interpolation
+    is one matrix product per axis.
     """
 
     def __init__(
@@ -24,18 +40,12 @@ class RandomResizedCrop(keras.layers.Layer):  # type: ignore[misc]
         side: int | None = None,
         area: tuple[float, float] = (0.35, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        *,
-        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.side, self.area, self.ratio = side, area, ratio
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Crop while training; pass the images through otherwise."""
-        if not training:
-            return images
+    def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
         share = ops.sqrt(self._uniform(count, self.area))
         skew = ops.exp(self._uniform(count, [math.log(edge) for edge in self.ratio]) / 2)
@@ -44,36 +54,28 @@ class RandomResizedCrop(keras.layers.Layer):  # type: ignore[misc]
         return _mix(images, rows, columns)
 
     def _weights(self, share: Any, size: Any) -> Any:
-        """How much each of ``size`` pixels gives to each of the new ones: ``(N, side, size)``."""
+        """Return the weight of each of ``size`` pixels in each new pixel: ``(N, side, size)``."""
         steps = ops.linspace(0.0, 1.0, self.side or size)
         start = self._uniform(ops.shape(share)[0], (0, 1)) * (1 - share)
         place = (start[:, None] + share[:, None] * steps) * (size - 1)
         return ops.relu(1 - ops.abs(place[:, :, None] - ops.arange(size, dtype="float32")))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Unknown sides where the layer gives another size than it gets: it does so only while
-        training."""
+        """Return the shape, with unknown sides if the layer changes the size (in training only)."""
         return shape if self.side is None else (shape[0], None, None, shape[3])
 
     def _uniform(self, count: Any, limits: Any) -> Any:
         return keras.random.uniform((count,), *limits, dtype="float32", seed=self.seed_generator)
 
 
-class RandomShift(keras.layers.Layer):  # type: ignore[misc]
-    """Move each image by whole pixels, up to ``pixels`` each way; what comes in is its reflection.
+class RandomShift(Augmentation):
+    """A shift by whole pixels, up to ``pixels`` in each direction; the border is reflected."""
 
-    Images are float ``(N, H, W, C)``.
-    """
-
-    def __init__(self, pixels: int, *, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, pixels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pixels = pixels
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Move while training; pass the images through otherwise."""
-        if not training:
-            return images
+    def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
         return _mix(images, self._weights(count, height), self._weights(count, width))
 
@@ -84,22 +86,15 @@ class RandomShift(keras.layers.Layer):  # type: ignore[misc]
         return ops.one_hot(size - 1 - ops.abs(size - 1 - place), size, dtype="float32")
 
 
-class Cutout(keras.layers.Layer):  # type: ignore[misc]
-    """Grey out one square of each image, ``side`` pixels wide and anywhere within it (DeVries and
-    Taylor, *Improved regularization of convolutional neural networks with cutout*, 2017).
+class Cutout(Augmentation):
+    """One grey square in each image, ``side`` pixels wide and anywhere within it (DeVries and
+    Taylor, *Improved regularization of convolutional neural networks with cutout*, 2017)."""
 
-    Images are float ``(N, H, W, C)``.
-    """
-
-    def __init__(self, side: int, *, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, side: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.side = side
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Cut while training; pass the images through otherwise."""
-        if not training:
-            return images
+    def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
         rows, columns = self._inside(count, height), self._inside(count, width)
         square = ops.logical_and(rows[:, :, None, None], columns[:, None, :, None])
@@ -113,11 +108,11 @@ class Cutout(keras.layers.Layer):  # type: ignore[misc]
 
 
 class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
-    """Mirror each image in every other epoch, half of them in the even ones: two epochs in a row
-    show both sides of each (Jordan, *94 % on CIFAR-10 in 3.29 seconds*, 2024).
+    """A mirror for each image in every other epoch, half of the images in the even ones: two
+    epochs in a row show both sides of each (Jordan, *94 % on CIFAR-10 in 3.29 seconds*, 2024).
 
-    Which half an image belongs to follows from its pixels, so this layer must come first. Images
-    are float ``(N, H, W, C)`` of whole numbers. Its variable ``epoch`` is set by the training loop.
+    The half that an image belongs to follows from its pixels, so this layer must be the first.
+    Images are float ``(N, H, W, C)`` of whole numbers. The training loop sets ``epoch``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -127,39 +122,27 @@ class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def call(self, images: Any, training: bool = False) -> Any:
-        """Mirror while training; pass the images through otherwise."""
+        """Mirror in training; return the images as they are otherwise."""
         if not training:
             return images
         total = ops.sum(ops.cast(images, "int32"), axis=(1, 2, 3), keepdims=True)
         return ops.where((total + self.epoch) % 2 == 1, ops.flip(images, axis=2), images)
 
 
-class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
-    """Turn, shear, scale and move each image, all in one interpolation; what comes in is black.
+class RandomAffine(Augmentation):
+    """A rotation, shear, scale and shift, all in one interpolation; the border is black.
 
-    Each is uniform up to what is given, in both directions: ``degrees``, ``shear`` (the tangent),
-    ``scale`` (0.1: from 0.9 to 1.1, each axis by itself) and ``shift`` in pixels. Images are float
-    ``(N, H, W, C)``.
+    Each is uniform up to its limit, in both directions: ``degrees``, ``shear`` (the tangent),
+    ``scale`` (0.1: from 0.9 to 1.1, each axis by itself) and ``shift`` in pixels.
     """
 
     def __init__(
-        self,
-        *,
-        degrees: float,
-        shear: float,
-        scale: float,
-        shift: float,
-        seed: int | None = None,
-        **kwargs: Any,
+        self, *, degrees: float, shear: float, scale: float, shift: float, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.limits = math.radians(degrees), shear, scale, scale, shift, shift
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Transform while training; pass the images through otherwise."""
-        if not training:
-            return images
+    def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
         draw = keras.random.uniform((6, count), -1.0, 1.0, seed=self.seed_generator)
         limits = ops.reshape(ops.convert_to_tensor(self.limits, "float32"), (6, 1))
@@ -174,8 +157,8 @@ class RandomAffine(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _mix(images: Any, rows: Any, columns: Any) -> Any:
-    """New images whose rows and columns are weighted sums of the old: float ``(N, H, W, C)``, ``(N,
-    h, H)`` and ``(N, w, W)`` to ``(N, h, w, C)``."""
+    """Return images whose rows and columns are weighted sums of the old: float ``(N, H, W, C)``,
+    ``(N, h, H)`` and ``(N, w, W)`` to ``(N, h, w, C)``."""
     count, height, width, channels = ops.shape(images)
     tall, wide = rows.shape[1], columns.shape[1]
     x = ops.matmul(rows, ops.reshape(images, (count, height, width * channels)))

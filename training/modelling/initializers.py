@@ -1,4 +1,4 @@
-"""How the first weights of a convolution are set: identity filters, and filters that whiten.
+"""Initial weights of a convolution: identity filters, and filters that whiten.
 
 Knows ``keras.ops`` and NumPy; knows nothing of recipes or of training.
 """
@@ -10,15 +10,15 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-EPSILON = 5e-4  # added to the variance of a direction, which else may be next to nothing
+EPSILON = 5e-4  # added to the variance of a direction, which may be close to zero
 
 
 class Dirac(keras.initializers.Initializer):  # type: ignore[misc]
-    """Let the first filters of a convolution pass their input channel on, the others be random: a
-    fresh network keeps its input (Zagoruyko and Komodakis, *DiracNets*, 2017)."""
+    """Identity filters first, one for each input channel, and random filters after them: a fresh
+    network preserves its input (Zagoruyko and Komodakis, *DiracNets*, 2017)."""
 
     def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Any:
-        """A kernel of ``shape``: height, width, channels in, filters."""
+        """Return a kernel of ``shape``: height, width, channels in, filters."""
         height, width, channels, filters = shape
         kernel = np.zeros((height, width, channels, min(channels, filters)), np.float32)
         for channel in range(kernel.shape[-1]):
@@ -26,14 +26,14 @@ class Dirac(keras.initializers.Initializer):  # type: ignore[misc]
         rest = filters - kernel.shape[-1]
         if not rest:
             return ops.cast(kernel, dtype or "float32")
-        # the deviation is that of LeCun et al., 1998, for uniform numbers
+        # the deviation of LeCun et al., 1998, for uniform numbers
         noise = keras.initializers.LecunUniform()((height, width, channels, rest))
         return ops.cast(ops.concatenate([kernel, noise / np.sqrt(3)], axis=-1), dtype or "float32")
 
 
 def whitening(images: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Filters ``(side, side, C, 2·side²·C)`` whose answers to the patches of ``images`` ``(N, H, W,
-    C)`` are uncorrelated and of variance one, and the negative of each.
+    """Return filters ``(side, side, C, 2·side²·C)`` whose answers to the patches of ``images``
+    ``(N, H, W, C)`` are uncorrelated and of variance one, and the negative of each.
 
     They are the eigenvectors of the patches' covariance over the root of its eigenvalues, the
     weakest first, as in Page, *How to train your ResNet*, 2019, and Jordan, *94 % on CIFAR-10 in

@@ -1,6 +1,6 @@
-"""The Keras models of a recipe: the network itself, and the same behind its augmentation, compiled.
+"""The Keras models of a recipe: the network alone, and compiled behind its augmentation.
 
-Knows Keras on any backend; knows nothing of data, of runs or of files.
+Knows Keras on any backend; knows nothing of data, runs or files.
 """
 
 import os
@@ -12,30 +12,26 @@ from numpy.typing import NDArray
 
 from training.modelling.recipe import Recipe, Tensor
 
-CONVOLUTIONS = (
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 NONLINEAR = (keras.layers.Activation, keras.layers.ReLU)
 
 
 def build(recipe: Recipe, classes: int) -> keras.Model:
-    """The network of a recipe under the precision policy in force: uint8 ``(N, H, W, C)`` to
+    """Build the network of a recipe under the current precision policy: uint8 ``(N, H, W, C)`` to
     float32 logits ``(N, classes)``, or to one score ``(N, 1)``."""
     image = _image(recipe)
     return keras.Model(image, recipe.network(image, recipe.outputs(classes)), name=recipe.name)
 
 
 def served(recipe: Recipe, network: keras.Model) -> keras.Model:
-    """What is published of a network: uint8 images of the recipe's size to logits."""
+    """Return the network to publish: uint8 images of the recipe's size to logits."""
     image = keras.Input(recipe.shape, dtype="uint8", name="image")
     return keras.Model(image, network(image))
 
 
 def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """The activations ``(N, h, w, channels)`` of a network's first convolution: after its
-    nonlinearity, be that a part of it or a step of its own; None where there is no convolution."""
+    """Return the activations ``(N, h, w, channels)`` of a network's first convolution, after its
+    nonlinearity (part of the layer or a layer behind it); None if there is no convolution."""
     steps = network.operations
     convolutions = [step for step in steps if isinstance(step, CONVOLUTIONS)]
     if not convolutions:
@@ -46,40 +42,46 @@ def feature_maps(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.
         end = steps.index(later[0]) if later else len(steps)
         after = steps[steps.index(first) : end]
         shown = next((step for step in after if isinstance(step, NONLINEAR)), first)
-    maps = keras.Model(network.input, shown.output).predict(images, verbose=0)
-    return np.asarray(maps, np.float32)
+    return predict(keras.Model(network.input, shown.output), images)
+
+
+def predict(
+    network: keras.Model, images: NDArray[np.uint8], *, batch: int = 256
+) -> NDArray[np.float32]:
+    """Run a network on uint8 images ``(N, H, W, C)``."""
+    return np.asarray(network.predict(images, batch_size=batch, verbose=0), np.float32)
 
 
 def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Model:
-    """The network behind its augmentation, compiled; its weights are the network's own."""
+    """Return the network behind its augmentation, compiled; both share their weights."""
     image = _image(recipe)
     model = keras.Model(image, network(_augmented(recipe, image)))
     optimizer = recipe.optimizer(steps)
     model.compile(
         optimizer,
         loss=_loss(recipe),
-        # weighted: images that only fill up a batch of several hosts count for nothing
+        # weighted: padding in a batch of several hosts has weight 0
         weighted_metrics=["accuracy"] if recipe.gives_classes else [],
         jit_compile=_compiles(),
     )
-    optimizer.build(model.trainable_variables)  # so that a checkpoint finds its slots
+    optimizer.build(model.trainable_variables)  # a checkpoint needs its slots
     return model
 
 
 def _compiles() -> bool:
-    """Whether XLA pays: on TensorFlow and a CPU it is 14 times slower."""
+    """Return True if XLA is faster: on TensorFlow and a CPU it is 14 times slower."""
     return keras.backend.backend() == "jax" or on_gpu()
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux has it
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on a GPU. (JAX raises where it is asked for GPUs and has none.)"""
+    """Return True if Keras computes on a GPU. (JAX raises if asked for GPUs on a host without.)"""
     return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
@@ -106,8 +108,8 @@ def _augmented(recipe: Recipe, image: Tensor) -> Tensor:
 
 
 def seed_layers(model: keras.Model, seed: tuple[int, int]) -> None:
-    """Give dropout and augmentation the random state of this epoch, ``(seed, epoch)``: Keras saves
-    it with no weights, and a resumed run must draw as an uninterrupted one."""
+    """Set the random state of dropout and augmentation to ``(seed, epoch)``: Keras does not save it
+    with the weights, and a resumed run must draw the same numbers."""
     states = _random(model)
     words = np.random.SeedSequence(seed).generate_state(2 * len(states))
     for variable, state in zip(states, words.reshape(-1, 2), strict=True):
@@ -120,30 +122,29 @@ def _random(model: keras.Model) -> list[Any]:
     return [v for v in model.variables if v.name == "seed_generator_state"]
 
 
-def passing(model: keras.Model) -> list[Any]:
-    """What changes from step to step but is saved with no weights, as plain numbers: the random
-    states, and the metrics so far of this epoch."""
+def transient_state(model: keras.Model) -> list[Any]:
+    """Return the state that changes with each step but is not part of the weights, as numbers: the
+    random states, and the metrics of this epoch so far."""
     held = [*_random(model), *model.metrics_variables]
     return [keras.ops.convert_to_numpy(variable).tolist() for variable in held]
 
 
-def set_passing(model: keras.Model, values: list[Any]) -> None:
-    """Give the model back what ``passing`` told; it must have seen a batch, or it has no metrics
-    yet."""
+def set_transient_state(model: keras.Model, values: list[Any]) -> None:
+    """Restore ``transient_state``; a model has metrics only after its first batch."""
     for variable, value in zip([*_random(model), *model.metrics_variables], values, strict=True):
         variable.assign(value)
 
 
 class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy of integer labels and logits, the target mixed with the uniform distribution
-    (Szegedy et al., 2016)."""
+    """The cross-entropy of integer labels and logits, with the target mixed with the uniform
+    distribution (Szegedy et al., 2016)."""
 
     def __init__(self, smoothing: float = 0.0) -> None:
         super().__init__(name="cross_entropy")
         self.smoothing = smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
+        """Map labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
         logs = keras.ops.log_softmax(y_pred)
         target = keras.ops.one_hot(
             keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"),

@@ -10,8 +10,8 @@ from keras import ops
 
 
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Straight up from ``start`` of the peak, over the first ``rise`` share of the steps, then
-    straight down to ``end`` of it (Smith and Topin, *Super-convergence*, 2018)."""
+    """A straight rise from ``start`` of the peak, over the first ``rise`` share of the steps, then
+    a straight fall to ``end`` of it (Smith and Topin, *Super-convergence*, 2018)."""
 
     def __init__(
         self, peak: float, steps: int, *, rise: float = 0.2, start: float = 0.2, end: float = 0.0
@@ -20,7 +20,7 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         self.rise, self.start, self.end = rise, start, end
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at a step, counted from 0."""
+        """Return the learning rate at a step, counted from 0."""
         done = ops.cast(step, "float32") / self.steps
         up = self.start + (1 - self.start) * done / self.rise
         down = 1 - (1 - self.end) * (done - self.rise) / (1 - self.rise)

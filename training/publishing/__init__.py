@@ -1,4 +1,4 @@
-"""From a finished run to a published version.
+"""Publication of a finished run: convert, judge, quantise, describe, rename into place.
 
-May import everything but the commands.
+May import errors, lock, data, modelling, recipes, evaluation and fitting.
 """

@@ -1,7 +1,7 @@
-"""The human half of a published version: the model card and its pictures.
+"""The part of a published version for people: the model card and its pictures.
 
-Knows Markdown and which pictures there are; computes nothing that is not shown, and knows nothing
-of Keras, ONNX or publishing.
+Knows Markdown and the list of pictures; computes only what it shows, and knows nothing of Keras,
+ONNX or publishing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ from training.publishing.plots import Answers, Images
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was seen of a version, beside its metadata."""
+    """The results of a version that its metadata do not hold."""
 
     history: Mapping[str, list[float]]  # by epoch
     before: Answers  # probabilities (N, K) on the test split without temperature
     answers: Answers  # those of the exported file
     examples: Images
-    maps: NDArray[np.float32] | None  # of the examples; None where the network has no convolution
+    maps: NDArray[np.float32] | None  # of the examples; None if the network has no convolution
 
 
 def write(
@@ -66,7 +66,7 @@ def _pictures(data: Dataset, evidence: Evidence) -> dict[str, Figure]:
 
 
 def confusion(answers: Answers, split: Split, classes: int) -> NDArray[np.int64]:
-    """Counts ``(K, K)``: row the true class, column the answer."""
+    """Count the answers ``(K, K)``: row the true class, column the answer."""
     pairs = split.labels * classes + answers.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
@@ -79,7 +79,7 @@ def card(
     *,
     pictures: Sequence[str],
 ) -> str:
-    """The model card, as Markdown."""
+    """Return the model card, as Markdown."""
     metrics = properties["metrics"]
     low, high = Score(metrics["correct"], metrics["images"]).interval
     before = calibration_error(evidence.before, data.test.labels)
@@ -135,9 +135,9 @@ def _fact_rows(
 
 
 def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:
-    right, true, told = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-    precision, recall = right / np.maximum(told, 1), right / np.maximum(true, 1)
-    f1 = 2 * right / np.maximum(true + told, 1)
+    right, true, answered = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    precision, recall = right / np.maximum(answered, 1), right / np.maximum(true, 1)
+    f1 = 2 * right / np.maximum(true + answered, 1)
     rows = zip(labels, true, precision, recall, f1, strict=True)
     return [f"| {label} | {n:,} | {p:.2%} | {r:.2%} | {f:.2%} |" for label, n, p, r, f in rows]
 

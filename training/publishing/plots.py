@@ -1,6 +1,6 @@
-"""The pictures of a model card, each a matplotlib figure, and how they become small files.
+"""The pictures of a model card, each a matplotlib figure, and their small PNG files.
 
-Knows matplotlib, and Pillow for the files; measures nothing, and knows nothing of Keras or of
+Knows matplotlib, and Pillow for the files; measures nothing, and knows nothing of Keras or
 Markdown.
 """
 
@@ -21,7 +21,7 @@ from training.evaluation.calibration import BINS, calibration_error, reliability
 MISTAKES = 16
 MAPS = 8  # feature maps of an image
 COLOURS = 256
-# Prewitt's kernel: it answers to vertical edges, its transpose to horizontal ones.
+# Prewitt's kernel: it detects vertical edges, its transpose horizontal ones.
 EDGES = np.array([[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]], np.float32)
 
 Answers = NDArray[np.float32]
@@ -29,7 +29,7 @@ Images = NDArray[np.uint8]
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG with a palette: a third of the size, for some shades of the photographs."""
+    """Write a PNG with a palette: a third of the size, with fewer shades in photographs."""
     drawn = BytesIO()
     figure.savefig(drawn, dpi=80, format="png")
     with Image.open(drawn) as picture:
@@ -38,7 +38,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def learning_curves(history: Mapping[str, list[float]]) -> Figure:
-    """Loss and accuracy by epoch, for training and validation."""
+    """Draw loss and accuracy by epoch, for training and validation."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -51,7 +51,7 @@ def learning_curves(history: Mapping[str, list[float]]) -> Figure:
 
 
 def confusion_matrix(counts: NDArray[np.int64], labels: tuple[str, ...]) -> Figure:
-    """The counts, coloured by the share of the true class."""
+    """Draw the counts, coloured by the share of the true class."""
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -67,8 +67,8 @@ def confusion_matrix(counts: NDArray[np.int64], labels: tuple[str, ...]) -> Figu
 
 
 def reliability_diagrams(before: Answers, after: Answers, split: Split) -> Figure:
-    """Accuracy against confidence in ten bins, without and with the temperature; on the diagonal
-    confidence means what it says."""
+    """Draw accuracy against confidence in ten bins, before and after temperature scaling; a
+    calibrated model is on the diagonal."""
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, when, answers in zip(panels, ("before", "after"), (before, after), strict=True):
@@ -92,7 +92,7 @@ def _reliability(axes: Axes, answers: Answers, split: Split) -> None:
 
 
 def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
-    """The wrong answers that were given with most confidence."""
+    """Draw the wrong answers with the highest confidence."""
     wrong = np.flatnonzero(answers.argmax(axis=1) != split.labels)
     worst = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")][:MISTAKES]
     figure = Figure(figsize=(8, 8.6), layout="constrained")
@@ -107,7 +107,7 @@ def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
 
 
 def edges(images: Images) -> Figure:
-    """Each picture, and what a vertical and a horizontal edge kernel see in it."""
+    """Draw each image, and the response of a vertical and a horizontal edge kernel to it."""
     figure = Figure(figsize=(4.8, 1.6 * len(images)), layout="constrained")
     cells = figure.subplots(len(images), 3, squeeze=False)
     for row, image in zip(cells, images, strict=True):
@@ -115,36 +115,36 @@ def edges(images: Images) -> Figure:
         _show(row[0], image)
         _show(row[1], np.abs(filtered(grey, EDGES)))
         _show(row[2], np.abs(filtered(grey, EDGES.T)))
-    _name(cells, ["picture", "vertical edges", "horizontal edges"])
+    _name(cells, ["image", "vertical edges", "horizontal edges"])
     return figure
 
 
 def filtered(grey: NDArray[np.floating], kernel: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Slide a kernel ``(h, w)`` over a picture ``(H, W)``: ``(H - h + 1, W - w + 1)`` sums."""
+    """Slide a kernel ``(h, w)`` over an image ``(H, W)``: ``(H - h + 1, W - w + 1)`` sums."""
     windows = np.lib.stride_tricks.sliding_window_view(grey, kernel.shape)
     return np.asarray(np.einsum("ijkl,kl->ij", windows, kernel))
 
 
 def feature_maps(images: Images, maps: NDArray[np.float32]) -> Figure:
-    """Each picture beside those of its maps, of ``(N, h, w, channels)``, that vary most."""
-    liveliest = np.argsort(-maps.std(axis=(0, 1, 2)), kind="stable")[:MAPS]
-    columns = 1 + len(liveliest)
+    """Draw each image beside its feature maps, of ``(N, h, w, channels)``, that vary most."""
+    chosen = np.argsort(-maps.std(axis=(0, 1, 2)), kind="stable")[:MAPS]
+    columns = 1 + len(chosen)
     figure = Figure(figsize=(1.2 * columns, 1.3 * len(images)), layout="constrained")
     cells = figure.subplots(len(images), columns, squeeze=False)
     for row, image, channels in zip(cells, images, maps, strict=True):
         _show(row[0], image)
-        for axes, channel in zip(row[1:], liveliest, strict=True):
+        for axes, channel in zip(row[1:], chosen, strict=True):
             _show(axes, channels[..., channel])
-    _name(cells, ["picture", *(f"map {channel}" for channel in liveliest)])
+    _name(cells, ["image", *(f"map {channel}" for channel in chosen)])
     return figure
 
 
-def _show(axes: Axes, picture: NDArray[Any]) -> None:
-    """A uint8 picture as it is; other numbers from their lowest, black, to their highest."""
-    if picture.dtype == np.uint8:
-        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+def _show(axes: Axes, pixels: NDArray[Any]) -> None:
+    """Show uint8 pixels as they are; scale other numbers from their lowest, black, to white."""
+    if pixels.dtype == np.uint8:
+        axes.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
     else:
-        axes.imshow(picture, cmap="gray")
+        axes.imshow(pixels, cmap="gray")
     axes.set_axis_off()
 
 

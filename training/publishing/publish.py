@@ -1,8 +1,7 @@
-"""From a finished run to a published version: calibrate, export, judge the file, describe it, and
-only then rename it into place.
+"""Publish a finished run: calibrate, export, judge, describe, and only then rename into place.
 
 Knows the order of the steps; each step itself is another module's. The test split is read here,
-once, and nothing that it says goes back into training.
+once, and none of its results influence training.
 """
 
 import logging
@@ -16,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -30,36 +28,86 @@ from training.evaluation.evaluation import Judgement, judge
 from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import State
 from training.fitting.signals import SIGTERM
-from training.modelling.network import build, feature_maps, served
+from training.modelling.network import build, feature_maps, predict, served
 from training.modelling.recipe import Recipe
-from training.publishing import model_card, quantize, to_onnx
+from training.publishing import model_card, quantize, to_onnx, versions
 
 log = logging.getLogger(__name__)
 
 GOLDEN_IMAGES = 10
-EXAMPLES = 4  # of them are shown with their edges and feature maps
+EXAMPLES = 4  # golden images shown with their edges and feature maps
 PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
 def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
-    """Publish a run's best weights as the next version of its model; returns the new folder.
+    """Publish the best weights of a run as the next version of its model; return the new folder.
+
+    The caller has locked the run folder.
 
     Raises:
-        BelowGate: the file's test accuracy is under ``min_accuracy``; nothing is published.
-        ExportMismatch: the file does not answer as the network does.
-        PublishFailed: the folder cannot be written.
-        RunFailed: the run cannot be read, or a process is at work on it.
-        RunMismatch: the recipe or the data have changed since the run began.
-        UsageError: the run has not come to its end.
+        BelowGate: if the file's test accuracy is below ``min_accuracy``; nothing is published.
+        ExportMismatch: if the file and the network answer differently.
+        PublishFailed: if the folder cannot be written.
+        RunFailed: if the run cannot be read.
+        RunMismatch: if the recipe or the data have changed since the run began.
+        UsageError: if the run is not finished.
     """
-    with runs.alone(run):
-        return _publish(recipe, data, run, models)
+    state = _finished(recipe, data, run)
+    network = build(recipe, len(data.labels))
+    runs.load_best(network, run)
+    logits = served(recipe, network)
+    held_out = data.validation
+    temperature = calibration.temperature(predict(logits, held_out.images), held_out.labels)
+    model = to_onnx.with_probabilities(logits, temperature)
+    with (
+        versions.turn(models, recipe.model) as version,
+        versions.publication(models, recipe.model, version) as folder,
+    ):
+        file, graph = folder / "model.onnx", to_onnx.convert(model)
+        common = _describe(recipe, data, version, state.command)
+        judgement, properties = _judge(graph, data, file, {**common, "precision": "float32"})
+        difference = to_onnx.compare(model, file, data.test.images[: to_onnx.MIN_COMPARED])
+        log.info("the exported file: %s; off the network by %.1e", judgement.summary, difference)
+        _check_gate(recipe, judgement)
+        int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
+        answers = [each.answers for each in (judgement, int8) if each]
+        golden = list(islice(_surest(data.test, answers), GOLDEN_IMAGES))
+        (folder / "golden").mkdir()
+        for n, index in enumerate(golden):
+            label, image = data.labels[data.test.labels[index]], data.test.images[index]
+            (folder / "golden" / f"{label}-{n}.png").write_bytes(encode_png(image))
+        examples = data.test.images[golden[:EXAMPLES]]
+        evidence = model_card.Evidence(
+            history=state.history,
+            before=calibration.softmax(predict(logits, data.test.images)),
+            answers=judgement.answers,
+            examples=examples,
+            maps=feature_maps(network, examples),
+        )
+        facts = {
+            "Weights": f"{network.count_params():,}",
+            **_facts(recipe, state),
+            "Temperature": f"{temperature:.3f}",
+            "Cost of an image": f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
+            f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it",
+            "File": _size(file),
+            "int8": words,
+        }
+        model_card.write(folder, properties, facts, data, evidence)
+        state.published = versions.digest(file)
+        SIGTERM.hold()  # a version on disk must be in the state of its run
+    runs.write_state(run, state)
+    SIGTERM.release()
+    return models / recipe.model / str(version)
 
 
-def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
+def _finished(recipe: Recipe, data: Dataset, run: Path) -> State:
     state = runs.read_state(run)
     if state.page != recipe.fingerprint():
-        raise RunMismatch(f"{run} was trained when {recipe.name} said something else. Train anew.")
+        raise RunMismatch(
+            f"The recipe {recipe.name} has changed since {run} began. Delete that folder and train "
+            "again."
+        )
     if state.data != data.content_hash:
         raise RunMismatch(
             f"{run} was trained on data {state.data!r}, not {data.content_hash!r}. Expected: the "
@@ -67,99 +115,47 @@ def _publish(recipe: Recipe, data: Dataset, run: Path, models: Path) -> Path:
         )
     if state.epoch < state.epochs:
         raise UsageError(
-            f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a run that has come "
-            "to its end; `train` goes on with it."
+            f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a finished run; "
+            "`train` continues it."
         )
-    network = build(recipe, len(data.labels))
-    runs.load_best(network, run)
-    whole = served(recipe, network)
-    temperature = calibration.temperature(_logits(whole, data.validation), data.validation.labels)
-    model = to_onnx.with_probabilities(whole, temperature)
-    with (
-        to_onnx.turn(models, recipe.model) as version,
-        to_onnx.publication(models, recipe.model, version) as folder,
-    ):
-        graph = to_onnx.to_onnx(model, {})
-        judgement = _judge(recipe, model, graph, data, folder / "model.onnx")
-        common = _describe(recipe, data, version, state.command)
-        properties = _save(graph, folder / "model.onnx", common, judgement, precision="float32")
-        to_onnx.compare(model, folder / "model.onnx", data.test.images[: to_onnx.MIN_COMPARED])
-        int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
-        answers = [each.answers for each in (judgement, int8) if each]
-        golden = list(islice(_surest(data.test, answers), GOLDEN_IMAGES))
-        _write_golden(folder / "golden", data, golden)
-        examples = data.test.images[golden[:EXAMPLES]]
-        evidence = model_card.Evidence(
-            history=state.history,
-            before=calibration.softmax(_logits(whole, data.test)),
-            answers=judgement.answers,
-            examples=examples,
-            maps=feature_maps(network, examples),
-        )
-        facts = _facts(recipe, state, network, temperature)
-        facts |= _costs(graph, folder / "model.onnx", judgement) | {"int8": words}
-        model_card.write(folder, properties, facts, data, evidence)
-        state.published = runs.digest(folder / "model.onnx")
-        SIGTERM.hold()  # the run must know of a version that is there
-    published = models / recipe.model / str(version)
-    runs.write_state(run, state)
-    SIGTERM.release()
-    return published
-
-
-def _logits(network: keras.Model, split: Split) -> NDArray[np.float32]:
-    return np.asarray(network.predict(split.images, batch_size=256, verbose=0), np.float32)
+    return state
 
 
 def _judge(
-    recipe: Recipe, model: keras.Model, graph: onnx.ModelProto, data: Dataset, file: Path
-) -> Judgement:
+    graph: onnx.ModelProto, data: Dataset, file: Path, metadata: Mapping[str, Any]
+) -> tuple[Judgement, dict[str, Any]]:
+    """Write a file, judge it, and write it again with its metadata; return results and metadata."""
     onnx.save(graph, file)
-    difference = to_onnx.compare(model, file, data.test.images[: to_onnx.MIN_COMPARED])
     judgement = judge(file, data)
-    log.info("the exported file: %s; off the network by %.1e", judgement.told, difference)
+    properties = {**metadata, **judgement.metadata(data.labels)}
+    to_onnx.save(graph, file, properties)
+    return judgement, properties
+
+
+def _check_gate(recipe: Recipe, judgement: Judgement) -> None:
     if judgement.score.accuracy < recipe.min_accuracy:
         raise BelowGate(
             f"{recipe.name} got {judgement.score}, below its min_accuracy of "
             f"{recipe.min_accuracy:.2%}. Nothing was published."
         )
-    return judgement
 
 
 def _int8(
     graph: onnx.ModelProto, data: Dataset, file: Path, common: Mapping[str, Any], float32: Judgement
 ) -> tuple[Judgement | None, str]:
-    """Put the int8 file beside the float32 one where it is worth it: what it reached, if so, and
-    what the card says."""
+    """Add the int8 file if it is worth it; return its results, if so, and the words of the card."""
     small = quantize.quantize(graph, data.train.images)
-    onnx.save(small, file)
-    judgement = judge(file, data)
+    judgement, _ = _judge(small, data, file, {**common, "precision": "int8"})
     if reason := quantize.refusal(float32, judgement):
         file.unlink()
         log.info("no int8 file: %s", reason)
         return None, f"none: {reason}"
-    _save(small, file, common, judgement, precision="int8")
-    log.info("the int8 file: %s", judgement.told)
-    return judgement, f"`{file.name}`: {judgement.told}, {_size(file)}"
-
-
-def _save(
-    graph: onnx.ModelProto,
-    file: Path,
-    common: Mapping[str, Any],
-    judgement: Judgement,
-    *,
-    precision: str,
-) -> dict[str, Any]:
-    """Write a file with its metadata; these."""
-    properties = {**common, "precision": precision, **judgement.metadata(common["labels"])}
-    onnx.helper.set_model_props(graph, to_onnx.properties(properties))
-    onnx.save(graph, file)
-    return properties
+    log.info("the int8 file: %s", judgement.summary)
+    return judgement, f"`{file.name}`: {judgement.summary}, {_size(file)}"
 
 
 def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict[str, Any]:
-    """The metadata of ``models/README.md``, but for what a file reached."""
+    """Return the metadata of ``models/README.md`` except for precision and results."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
         "schema": to_onnx.SCHEMA,
@@ -185,27 +181,15 @@ def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict
     }
 
 
-def _facts(
-    recipe: Recipe, state: State, network: keras.Model, temperature: float
-) -> dict[str, str]:
-    """What the card tells besides the metadata."""
+def _facts(recipe: Recipe, state: State) -> dict[str, str]:
+    """Return the rows of the card that describe the training."""
     return {
-        "Weights": f"{network.count_params():,}",
         "Epochs": f"{state.epochs}, the best on validation data was number {state.best_epoch} "
         f"({state.best_accuracy:.2%})",
         "Batch": f"{recipe.batch_size}",
         "Seed": f"{state.seed}",
         "Precision": state.precision,
         "Training time": f"{state.seconds / 60:.0f} minutes",
-        "Temperature": f"{temperature:.3f}",
-    }
-
-
-def _costs(graph: onnx.ModelProto, file: Path, judgement: Judgement) -> dict[str, str]:
-    return {
-        "Cost of an image": f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
-        f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it",
-        "File": _size(file),
     }
 
 
@@ -214,8 +198,8 @@ def _size(file: Path) -> str:
 
 
 def _revision() -> str:
-    """The git revision of the code: ``SOURCE_REVISION`` where an image was built from it, else the
-    working tree's, `-dirty` where it differs; empty where there is neither."""
+    """Return ``SOURCE_REVISION``, which an image is built with, else the git revision of the
+    working tree, with `-dirty` if it differs, else an empty string."""
     if given := os.environ.get("SOURCE_REVISION"):
         return given
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
@@ -226,17 +210,9 @@ def _revision() -> str:
     return done.stdout.decode().strip()
 
 
-def _write_golden(folder: Path, data: Dataset, chosen: Sequence[int]) -> None:
-    """Save those test images as `<label>-<n>.png`."""
-    folder.mkdir()
-    for n, index in enumerate(chosen):
-        label = data.labels[data.test.labels[index]]
-        (folder / f"{label}-{n}.png").write_bytes(encode_png(data.test.images[index]))
-
-
 def _surest(test: Split, answers: Sequence[NDArray[np.float32]]) -> Iterator[int]:
-    """What all files answer right, the classes taking turns, each with its surest first: no other
-    processor's rounding may turn one of them."""
+    """Yield the images that all files answer correctly, classes in turn, the surest first: the
+    rounding of another processor must not change an answer."""
     right = np.all([each.argmax(axis=1) == test.labels for each in answers], axis=0).nonzero()[0]
     sure = np.min([each[right].max(axis=1) for each in answers], axis=0)
     right = right[np.argsort(-sure, kind="stable")]

@@ -2,10 +2,10 @@
 
 Measured: 97.34 % of the 2,289 test images, seed 1, in 163 minutes on two busy cores with bfloat16:
     python -m training train cats_vs_dogs
-Its widths double while the sides halve; maximum pooling goes down, residual pairs refine. It learns
-from crops of 112×112 and is served at 144×144: a random crop shows its object larger than the whole
-picture does, and the larger side makes up for that (Touvron et al., *Fixing the train-test
-resolution discrepancy*, 2019).
+Widths grow while the sides halve by maximum pooling, with residual pairs in between. It is trained
+on crops of 112×112 and served at 144×144: objects are larger in a random crop than in the whole
+image, and the larger side compensates for that (Touvron et al., *Fixing the train-test resolution
+discrepancy*, 2019).
 """
 
 import keras
@@ -26,7 +26,7 @@ def _residual(x: Tensor, filters: int) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """A stem, then 64, 128, 256 and 384 filters at a quarter of the side, at an eighth, and on."""
+    """Build a stem, then 64, 128, 256 and 384 filters at 1/4, 1/8, 1/16 and 1/32 of the side."""
     x = layers.Rescaling(1 / 58, offset=-2.0)(image)  # about zero mean and unit variance
     x = layers.ReLU()(_conv(x, 32, strides=2))
     for filters in (64, 128, 256, 384):
@@ -39,12 +39,12 @@ def network(image: Tensor, classes: int) -> Tensor:
 
 
 def optimizer(steps: int) -> keras.optimizers.Optimizer:
-    """Nesterov momentum, a warm-up over 5 % of the steps, then a cosine to zero."""
+    """Return Nesterov momentum: a warm-up over 5 % of the steps, then a cosine to zero."""
     warmup = max(steps // 20, 1)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps - warmup, warmup_target=0.1, warmup_steps=warmup
     )
-    # Keras applies the decay beside the momentum, not through it: 5e-3 × (1 - 0.9) = 5e-4.
+    # Keras applies the decay outside the momentum: 5e-3 × (1 - 0.9) = 5e-4.
     sgd = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-3)
     sgd.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return sgd

@@ -3,10 +3,10 @@
 Measured: 94.22 % of the 10,000 test images, seed 1, in 149 minutes on two busy cores with bfloat16:
     python -m training train cifar10
 After Jordan, *94 % on CIFAR-10 in 3.29 seconds on a single GPU* (2024): frozen 2×2 filters whiten
-the patches, identity filters start the convolutions, Nesterov momentum goes up and down a
-triangle, and images are mirrored in every other epoch. Ours is seen from one view, so it is trained
-longer, and is wider where that costs least, with SiLU and residual pairs. Smoothed labels left
-confidences that no temperature mended, so they are not smoothed.
+the patches, convolutions start with identity filters, the learning rate of Nesterov momentum is a
+triangle, and images are mirrored in every other epoch. Ours is evaluated on one view only, so it is
+trained longer, and is wider where that costs least, with SiLU and residual pairs. Smoothed labels
+left confidences that no temperature corrected, so labels are not smoothed.
 """
 
 import keras
@@ -34,7 +34,7 @@ def _silu(x: Tensor) -> Tensor:
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """A stem of 24 whitening filters, then groups of 64, 192 and 384 at sides 15, 7 and 3."""
+    """Build a stem of 24 whitening filters, then groups of 64, 192 and 384 at sides 15, 7 and 3."""
     x = layers.Rescaling(SCALE, offset=OFFSET)(image)
     x = layers.Conv2D(24, 2, use_bias=False, trainable=False, name="whitening")(x)
     x = _silu(x)
@@ -50,15 +50,15 @@ def network(image: Tensor, classes: int) -> Tensor:
 
 
 def prepare(network: keras.Model, images: NDArray[np.uint8]) -> None:
-    """Let the stem whiten; some 5,000 images say enough of their patches."""
+    """Make the stem whiten; 5,000 images are enough for the statistics of their patches."""
     some = images[:: max(len(images) // 5000, 1)]
     scaled = some.astype(np.float32) * SCALE + OFFSET
     network.get_layer("whitening").set_weights([whitening(scaled, 2)])
 
 
 def optimizer(steps: int) -> keras.optimizers.Optimizer:
-    """Nesterov momentum on a triangle that ends at zero."""
-    # Keras applies the decay beside the momentum, not through it: 8.9e-3 × (1 - 0.85) = 1.33e-3.
+    """Return Nesterov momentum on a triangle that ends at zero."""
+    # Keras applies the decay outside the momentum: 8.9e-3 × (1 - 0.85) = 1.33e-3.
     sgd = keras.optimizers.SGD(
         Triangle(0.6, steps), momentum=0.85, nesterov=True, weight_decay=8.9e-3
     )

@@ -5,9 +5,9 @@ Measured: 80.95 % of the 10,000 test images, seed 1, in 30 minutes on two busy c
 As published, trained on all 50,000 images to the last epoch, by:
     python -m training reproduce cifar10_sixconv
 Published: 75.48 % of the test images at the last of 50 epochs, 81.15 % at the best.
-Difference: More at the last epoch, where this optimiser still jumps: see how far the published last
-and best are apart. That best was picked on the test images, so we do not repeat it: `train` picks
-on 5,000 images held out.
+Difference: Higher at the last epoch, where this optimiser still fluctuates, as the gap between the
+published last and best epoch shows. That best epoch was selected on the test images; `train`
+selects it on 5,000 images held out.
 """
 
 import keras
@@ -17,7 +17,7 @@ from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """276,138 weights: blocks of 32, 64 and 64 filters, dense 512."""
+    """Build blocks of 32, 64 and 64 filters and dense 512, with 276,138 weights."""
     x = layers.Rescaling(1 / 255)(image)
     for filters in (32, 64, 64):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)

@@ -3,9 +3,9 @@
 Measured: 98.92 % of the 10,000 test images, seed 1, in 1.5 minutes on two busy cores with bfloat16:
     python -m training reproduce digits_conv5
 Published: 98.73 % of the test images.
-Difference: A little more, with one seed; the network and its training are the same.
+Difference: Slightly higher, with one seed; the network and its training are the same.
 
-Pixels are scaled to 0-1 and the batch is 150, as the text says; Adam has Keras' defaults.
+Pixels are scaled to 0-1 and the batch is 150, as in the text; Adam has Keras' defaults.
 """
 
 import keras
@@ -15,7 +15,7 @@ from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:
-    """592,074 weights: conv 32 of 5×5, max-pool, dense 128."""
+    """Build conv 32 of 5×5, max-pool and dense 128, with 592,074 weights."""
     x = layers.Rescaling(1 / 255)(image)
     x = layers.Conv2D(32, 5, activation="relu")(x)
     x = layers.MaxPooling2D(2)(x)

@@ -1,1 +1,1 @@
-"""The servers that Convserve is compared with."""
+"""The servers that Convserve is compared with. Imports nothing of this package."""

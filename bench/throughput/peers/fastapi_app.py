@@ -1,9 +1,9 @@
 """What an engineer would write with FastAPI: a raw body, one onnxruntime thread, no spinning.
 
 The inference runs in the view: for networks this small a thread costs more than it saves. The
-answer is made by ``JSONResponse`` at once, past FastAPI's own checks of it, which costs less.
+view returns a ``JSONResponse``, which skips FastAPI's validation of the answer.
 
-``MODEL=models/digits/3/model.onnx uvicorn bench.throughput.peers.fastapi_app:app --workers 2``
+``MODEL=models/digits/VERSION/model.onnx uvicorn bench.throughput.peers.fastapi_app:app``
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The forty-line script that everybody writes with Flask: a form, and a session with its defaults.
+"""The forty-line script that everyone writes with Flask: a form, and a session with defaults.
 
-``MODEL=models/digits/3/model.onnx gunicorn --workers 2 bench.throughput.peers.flask_app:app``
+``MODEL=models/digits/VERSION/model.onnx gunicorn --workers 2 bench.throughput.peers.flask_app:app``
 """
 
 import json

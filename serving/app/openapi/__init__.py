@@ -1,4 +1,4 @@
 """The OpenAPI 3.1 document.
 
-May import what describes requests and answers: errors, settings, feedback and api.
+May import what requests and answers are made of: errors, settings, inference, feedback and api.
 """

@@ -1,6 +1,6 @@
-"""The routes of labels and of quality, described in OpenAPI 3.1.
+"""The routes of labels and of quality in the OpenAPI document.
 
-Knows the shapes of ``feedback.py`` and ``quality.py``; knows nothing of Flask.
+Knows the JSON of their handlers; knows nothing of Flask.
 """
 
 from typing import Any
@@ -8,135 +8,94 @@ from typing import Any
 from serving import errors
 from serving.api.feedback import MOST, SOURCES
 from serving.app.openapi.schemas import (
+    COUNT,
     JSON,
+    NUMBER,
+    POSITIVE,
+    SHARE,
+    TEXT,
     Schema,
     content,
-    failures,
+    get,
     listed,
+    mapping,
+    parameter,
+    post,
     ref,
     structure,
-    text,
 )
 from serving.feedback.quality import DEFAULT_LABELS, MAX_LABELS
 
-_COUNT = {"type": "integer", "minimum": 0}
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-_NUMBER = {"type": "number"}
-
 
 def feedback() -> dict[str, Any]:
-    """``POST /feedback``."""
+    """Describe ``POST /feedback``."""
     several = {**listed(ref("Feedback")), "maxItems": MOST}
-    return {
-        "summary": "True labels of predictions.",
-        "description": (
-            f"One, or up to {MOST}. To send a label again is safe: it is kept once. Of several each"
-            " has its own result, in its place."
-        ),
-        "requestBody": {
-            "required": True,
-            "content": {JSON: {"schema": {"oneOf": [ref("Feedback"), several]}}},
-        },
-        "responses": {
-            "200": content(
-                "Recorded, or known already.",
-                JSON,
-                {"oneOf": [ref("Recorded"), ref("Results")]},
-            ),
-            **failures(
-                errors.BadRequest,
-                errors.MalformedId,
-                errors.ForgedId,
-                errors.ConflictingFeedback,
-                errors.ExpiredId,
-                errors.UnknownModel,
-                errors.RequestTooLarge,
-                errors.UnsupportedMedia,
-                errors.UnknownLabel,
-                errors.InternalError,
-                errors.Overloaded,
-                errors.FeedbackUnavailable,
-                errors.BodyTooSlow,
-                errors.DeadlineExceeded,
-            ),
-        },
-    }
+    recorded = {"oneOf": [ref("Recorded"), ref("Results")]}
+    return post(
+        "True labels of predictions.",
+        f"One label, or a list of up to {MOST}. Repeating a label is safe: it is recorded once."
+        " Each label of a list has its own result, in its place.",
+        {JSON: {"oneOf": [ref("Feedback"), several]}},
+        content("Recorded, or a duplicate.", JSON, recorded),
+        *(errors.BadRequest, errors.MalformedId, errors.ForgedId, errors.ConflictingFeedback),
+        *(errors.ExpiredId, errors.UnknownModel, errors.RequestTooLarge, errors.UnsupportedMedia),
+        *(errors.UnknownLabel, errors.InternalError, errors.Overloaded),
+        *(errors.FeedbackUnavailable, errors.BodyTooSlow, errors.DeadlineExceeded),
+    )
 
 
 def quality(name: dict[str, Any]) -> dict[str, Any]:
-    """``GET /models/<name>/quality``; ``name`` describes the model's."""
-    return {
-        "summary": "How right a model is.",
-        "parameters": [
+    """Describe ``GET /models/<name>/quality``; ``name`` is the parameter of the path."""
+    about = f"The number of newest labels to use, at most {MAX_LABELS}."
+    return get(
+        "Accuracy, calibration and drift of a model.",
+        ref("Quality"),
+        *(errors.BadRequest, errors.UnknownModel, errors.Overloaded, errors.FeedbackUnavailable),
+        parameters=[
             name,
-            {
-                "name": "labels",
-                "in": "query",
-                "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LABELS},
-                "description": f"Of so many labels, the newest; at most {MAX_LABELS}.",
-            },
+            parameter("labels", "query", {**POSITIVE, "default": DEFAULT_LABELS}, about),
         ],
-        "responses": {
-            "200": content("By version.", JSON, ref("Quality")),
-            **failures(
-                errors.BadRequest,
-                errors.UnknownModel,
-                errors.Overloaded,
-                errors.FeedbackUnavailable,
-            ),
-        },
-    }
+    )
 
 
 def schemas() -> dict[str, Schema]:
-    """What they are made of."""
-    label = {"oneOf": [text(), {"type": "integer"}]}
-    given = structure({"id": text(), "label": label}, optional={"source": {"enum": list(SOURCES)}})
-    recorded = structure(
-        {
-            "status": {"enum": ["recorded", "duplicate"]},
-            "correct": {"type": "boolean"},
-            "model": text(),
-            "version": _COUNT,
-            "predicted": text(),
-            "label": text(),
-        }
+    """Return the schemas."""
+    given = structure(
+        {"source": {"enum": list(SOURCES)}},
+        id=TEXT,
+        label={"oneOf": [TEXT, {"type": "integer"}]},
     )
-    result = {"oneOf": [ref("Recorded"), ref("Error")]}
     return {
         "Feedback": {**given, "additionalProperties": False},
-        "Recorded": recorded,
-        "Results": structure({"results": listed(result)}),
-        "Quality": structure({"model": text(), "versions": listed(_version())}),
+        "Recorded": structure(
+            status={"enum": ["recorded", "duplicate"]},
+            correct={"type": "boolean"},
+            model=TEXT,
+            version=COUNT,
+            predicted=TEXT,
+            label=TEXT,
+        ),
+        "Results": structure(results=listed({"oneOf": [ref("Recorded"), ref("Error")]})),
+        "Quality": structure(model=TEXT, versions=listed(_version())),
     }
 
 
 def _version() -> Schema:
+    accuracy = {"accuracy": SHARE, "calibration_error": SHARE}
     labels = structure(
         {
-            "count": _COUNT,
-            "correct": _COUNT,
-            "interval": {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2},
+            **accuracy,
+            "expected_accuracy": SHARE,
+            "recall": mapping(SHARE),
+            "from": TEXT,
+            "to": TEXT,
         },
-        optional={
-            "accuracy": _SHARE,
-            "expected_accuracy": _SHARE,
-            "calibration_error": _SHARE,
-            "recall": {"type": "object", "additionalProperties": _SHARE},
-            "from": text(),
-            "to": text(),
-        },
+        count=COUNT,
+        correct=COUNT,
+        interval={"type": "array", "items": SHARE, "minItems": 2, "maxItems": 2},
     )
-    since_start = structure(
-        {"predictions": _COUNT, "labels": _COUNT},
-        optional={
-            "coverage": _NUMBER,
-            "expected_accuracy": _SHARE,
-            "classes_psi": _NUMBER,
-            "confidence_psi": _NUMBER,
-        },
-    )
-    baseline = structure({}, optional={"accuracy": _SHARE, "calibration_error": _SHARE})
+    drift = {"coverage": NUMBER, "classes_psi": NUMBER, "confidence_psi": NUMBER}
+    since_start = structure({**drift, "expected_accuracy": SHARE}, predictions=COUNT, labels=COUNT)
     return structure(
-        {"version": _COUNT, "baseline": baseline, "labels": labels, "since_start": since_start}
+        version=COUNT, baseline=structure(accuracy), labels=labels, since_start=since_start
     )

@@ -1,194 +1,135 @@
-"""The routes of the other protocols, for the description of the API.
+"""The routes of the other protocols in the OpenAPI document.
 
-Knows the shapes of ``openinference.py`` and ``tfserving.py``; knows nothing of Flask.
+Knows the JSON of their handlers; knows nothing of Flask.
 """
 
+from functools import partial
 from typing import Any
 
-from serving import errors
 from serving.api.openinference import SERVER
 from serving.api.tfserving import SIGNATURE
+from serving.app.openapi import schemas as parts
 from serving.app.openapi.schemas import (
+    BINARY,
+    BYTES,
     JSON,
+    OBJECT,
+    POSITIVE,
+    PREDICTION,
+    SHARE,
+    TEXT,
+    TIMEOUT,
+    UNKNOWN,
+    UNREADY,
     Schema,
     content,
-    failures,
     listed,
+    parameter,
     ref,
     structure,
-    text,
 )
 
-BINARY = "application/octet-stream"
-UNKNOWN = (errors.UnknownModel, errors.UnknownVersion)
-UNREADY = (errors.DeviceMissing, errors.Draining)
-FAILURES = (
-    *(errors.BadRequest, errors.InvalidImage, *UNKNOWN, errors.RequestTooLarge),
-    *(errors.ImageTooLarge, errors.TargetTooLong, errors.UnsupportedMedia),
-    *(
-        errors.HeaderTooLarge,
-        errors.InternalError,
-        errors.Overloaded,
-        errors.BodyTooSlow,
-        errors.DeadlineExceeded,
-    ),
+HEAD = parameter(
+    "Inference-Header-Content-Length",
+    "header",
+    POSITIVE,
+    "The length of the JSON in bytes, if binary tensors follow it.",
 )
-HEAD = {
-    "name": "Inference-Header-Content-Length",
-    "in": "header",
-    "schema": {"type": "integer", "minimum": 1},
-    "description": "Bytes of JSON before the binary tensors, where there are any.",
-}
-TIMEOUT = {
-    "name": "X-Request-Timeout-Ms",
-    "in": "header",
-    "schema": {"type": "integer", "minimum": 1},
-    "description": "Shortens the deadline.",
-}
+
+get = partial(parts.get, shape="Sentence")
+post = partial(parts.post, shape="Sentence")
 
 
 def paths() -> dict[str, Any]:
-    """Every route."""
-    server = {"get": _get("The server and its extensions.", ref("V2Server"))}
+    """Return the description of every route."""
+    server = get("The server and its extensions.", ref("V2Server"))
     found: dict[str, Any] = {
         "/v2": server,
         "/v2/": server,
-        "/v2/health/live": {"get": _get("The process is alive.", ref("V2Live"))},
-        "/v2/health/ready": {"get": _get("All models are ready.", ref("V2Live"), *UNREADY)},
+        "/v2/health/live": get("The process is alive.", ref("V2Live")),
+        "/v2/health/ready": get("All models are ready.", ref("V2Live"), *UNREADY),
     }
     for which in ("", "version", "label"):
         path = "/models/{name}" + (f"/{which}s/{{{which}}}" if which else "")
-        of_model = {**({} if which == "label" else _v2_paths(path)), **_v1_paths(path)}
-        named = [_in_path("name"), *([_in_path(which)] if which else [])]
-        for (route, method), operation in of_model.items():
-            operation["parameters"] = named + operation.get("parameters", [])
-            found[route] = {method: operation}
+        named = [parameter(each, "path", TEXT) for each in ("name", which) if each]
+        of_model = {**({} if which == "label" else _v2(path)), **_v1(path)}
+        for route, methods in of_model.items():
+            for operation in methods.values():
+                operation["parameters"] = named + operation.get("parameters", [])
+            found[route] = methods
     return found
 
 
-Operations = dict[tuple[str, str], dict[str, Any]]
-
-
-def _v2_paths(model: str) -> Operations:
+def _v2(model: str) -> dict[str, Any]:
     path = f"/v2{model}"
+    answer = content("Probabilities, or the best classes, and ids.", JSON, ref("V2Answer"))
+    answer["content"][BINARY] = {"schema": BYTES}
     return {
-        (path, "get"): _get("What a model takes and gives.", ref("V2Model"), *UNKNOWN),
-        (f"{path}/ready", "get"): _get(
-            "A model is ready.", ref("V2ModelReady"), *UNKNOWN, *UNREADY
+        path: get("Inputs and outputs of a model.", ref("V2Model"), *UNKNOWN),
+        f"{path}/ready": get("A model is ready.", ref("V2ModelReady"), *UNKNOWN, *UNREADY),
+        f"{path}/infer": post(
+            "Open Inference Protocol 2: predict a batch.",
+            "The input `image` is UINT8 (N, H, W, C), or BYTES (N) or (N, 1) of image"
+            " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K) and `id`"
+            " BYTES (N), for sending labels to `/feedback`. One unreadable image fails the"
+            " request.",
+            {JSON: ref("V2Request"), BINARY: BYTES},
+            answer,
+            *PREDICTION,
+            parameters=[HEAD, TIMEOUT],
         ),
-        (f"{path}/infer", "post"): _infer(),
     }
 
 
-def _v1_paths(model: str) -> Operations:
+def _v1(model: str) -> dict[str, Any]:
     path = f"/v1{model}"
     return {
-        (path, "get"): _get("The state of a model's versions.", ref("V1Status"), *UNKNOWN),
-        (f"{path}/metadata", "get"): _get("A model's signature.", ref("V1Model"), *UNKNOWN),
-        (f"{path}:predict", "post"): _predict(),
+        path: get("State of the versions of a model.", ref("V1Status"), *UNKNOWN),
+        f"{path}/metadata": get("Signature of a model.", ref("V1Model"), *UNKNOWN),
+        f"{path}:predict": post(
+            "TensorFlow Serving: predict a batch.",
+            'Each image is `{"b64": …}`, `{"image": …}` or nested lists of pixels. One'
+            " unreadable image fails the request.",
+            {JSON: ref("V1Request")},
+            content("Probabilities, a row for each image, and ids.", JSON, ref("V1Answer")),
+            *PREDICTION,
+            parameters=[TIMEOUT],
+        ),
     }
 
 
-def schemas() -> dict[str, Any]:
-    """What the bodies hold."""
-    return {**_shared(), **_v2(), **_v1()}
-
-
-def _shared() -> dict[str, Schema]:
-    return {"Sentence": structure({"error": text()})}
-
-
-def _v2() -> dict[str, Schema]:
-    whole = {"type": "integer"}
-    tensor = {"name": text(), "datatype": text(), "shape": listed(whole)}
-    more = {"parameters": {"type": "object"}, "data": {"type": "array"}}
-    extension = {"enum": SERVER["extensions"]}
-    tensors = listed(structure(tensor))
-    model = {"name": text(), "versions": listed(text()), "platform": text()}
+def schemas() -> dict[str, Schema]:
+    """Return the schemas."""
+    tensor = {"name": TEXT, "datatype": TEXT, "shape": listed({"type": "integer"})}
+    tensors = listed(structure(**tensor))
+    full = listed(structure({"parameters": OBJECT, "data": {"type": "array"}}, **tensor))
+    wanted = {"type": "array", "items": structure({"parameters": OBJECT}, name=TEXT)}
     yes = {"const": True}
-    outputs = {
-        "type": "array",
-        "items": structure({"name": text()}, optional={"parameters": {"type": "object"}}),
-    }
-    full = listed(structure(tensor, optional=more))
+    extensions = listed({"enum": SERVER["extensions"]})
+    rows, ids = listed(listed(SHARE)), listed(TEXT)
+    status = structure(error_code=TEXT, error_message=TEXT)
+    state = structure(version=TEXT, state=TEXT, status=status)
+    spec = structure(name=TEXT, signature_name=TEXT, version=TEXT)
     return {
-        "V2Server": structure({"name": text(), "version": text(), "extensions": listed(extension)}),
-        "V2Live": structure({"live": yes}, optional={"ready": yes}),
-        "V2Model": structure({**model, "inputs": tensors, "outputs": tensors}),
-        "V2ModelReady": structure({"name": text(), "ready": yes}),
-        "V2Request": structure(
-            {"inputs": full},
-            optional={"id": text(), "parameters": {"type": "object"}, "outputs": outputs},
+        "Sentence": structure(error=TEXT),
+        "V2Server": structure(name=TEXT, version=TEXT, extensions=extensions),
+        "V2Live": structure({"ready": yes}, live=yes),
+        "V2Model": structure(
+            name=TEXT, versions=listed(TEXT), platform=TEXT, inputs=tensors, outputs=tensors
         ),
-        "V2Answer": structure(
-            {"model_name": text(), "model_version": text(), "outputs": full},
-            optional={"id": text()},
-        ),
-    }
-
-
-def _v1() -> dict[str, Schema]:
-    rows = listed(listed({"type": "number", "minimum": 0, "maximum": 1}))
-    ids = listed(text())
-    told = structure({"error_code": text(), "error_message": text()})
-    state = structure({"version": text(), "state": text(), "status": told})
-    spec = structure({"name": text(), "signature_name": text(), "version": text()})
-    instances = {"type": "array", "minItems": 1}
-    return {
+        "V2ModelReady": structure(name=TEXT, ready=yes),
+        "V2Request": structure({"id": TEXT, "parameters": OBJECT, "outputs": wanted}, inputs=full),
+        "V2Answer": structure({"id": TEXT}, model_name=TEXT, model_version=TEXT, outputs=full),
         "V1Request": {
-            **structure({}, optional={"signature_name": {"const": SIGNATURE}}),
+            **structure({"signature_name": {"const": SIGNATURE}}),
             "oneOf": [
-                structure({"instances": instances}),
-                structure({"inputs": {"type": ["array", "object"]}}),
+                structure(instances={"type": "array", "minItems": 1}),
+                structure(inputs={"type": ["array", "object"]}),
             ],
         },
         "V1Answer": {
-            "oneOf": [structure({name: rows, "ids": ids}) for name in ("predictions", "outputs")]
+            "oneOf": [structure(**{name: rows, "ids": ids}) for name in ("predictions", "outputs")]
         },
-        "V1Status": structure({"model_version_status": listed(state)}),
-        "V1Model": structure({"model_spec": spec, "metadata": {"type": "object"}}),
+        "V1Status": structure(model_version_status=listed(state)),
+        "V1Model": structure(model_spec=spec, metadata=OBJECT),
     }
-
-
-def _infer() -> dict[str, Any]:
-    bodies = {JSON: ref("V2Request"), BINARY: {"type": "string", "format": "binary"}}
-    answer = content("Probabilities, or the best classes, and ids.", JSON, ref("V2Answer"))
-    answer["content"][BINARY] = {"schema": bodies[BINARY]}
-    return {
-        "summary": "Open Inference Protocol 2: predict a batch.",
-        "description": "The input `image` is UINT8 (N, H, W, C), or BYTES (N) or (N, 1) of image"
-        " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K) and `id`"
-        " BYTES (N), under which a label may be sent to `/feedback`. One bad image fails the"
-        " request.",
-        "parameters": [HEAD, TIMEOUT],
-        "requestBody": {
-            "required": True,
-            "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
-        },
-        "responses": {"200": answer, **failures(*FAILURES, shape="Sentence")},
-    }
-
-
-def _predict() -> dict[str, Any]:
-    return {
-        "summary": "TensorFlow Serving: predict a batch.",
-        "description": 'Each image is `{"b64": …}`, `{"image": …}` or nested lists of pixels. One'
-        " bad image fails the request.",
-        "parameters": [TIMEOUT],
-        "requestBody": {"required": True, "content": {JSON: {"schema": ref("V1Request")}}},
-        "responses": {
-            "200": content("Probabilities, a row for each image, and ids.", JSON, ref("V1Answer")),
-            **failures(*FAILURES, shape="Sentence"),
-        },
-    }
-
-
-def _get(summary: str, schema: Schema, *wrong: type[errors.ServingError]) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "responses": {"200": content(summary, JSON, schema), **failures(*wrong, shape="Sentence")},
-    }
-
-
-def _in_path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": text()}

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +25,8 @@ PATIENCE = 5.0  # seconds for a whole header, or for what nobody reads, however 
 WRITE_SECONDS = 30.0  # for a client to take what was written
 
 BUG = InternalError("A bug on our side. The log names the cause.")
+
+Work = Coroutine[Any, Any, Answer]
 
 
 class Failure(NamedTuple):
@@ -127,39 +130,53 @@ class Connection(asyncio.Protocol):
         """Answer what is ready; read no further than somebody keeps up with."""
         if self._parser.full:
             self._transport.pause_reading()
-        if self._ready and self._task is None and not self._at_once():
-            self._server.at_work += 1
-            self._task = self._loop.create_task(self._respond())
-            self._task.add_done_callback(self._ended)
+        if self._ready and self._task is None:
+            work = None
+            if len(self._ready) == 1 and self._drained is None:
+                work = self._at_once(self._ready[0])
+            if self._ready:
+                self._server.at_work += 1
+                self._task = self._loop.create_task(self._respond(work))
+                self._task.add_done_callback(partial(self._ended, work))
         self._watch()
 
-    def _at_once(self) -> bool:
-        """Whether the one request that is there could be answered in this very step."""
-        if len(self._ready) > 1 or self._drained is not None:
-            return False
-        answer = self._server.at_once(self._ready[0])
-        if answer is None:
-            return False
-        self._wait(None)  # the clock begins anew with each answer
+    def _at_once(self, request: Request) -> Work | None:
+        """Answer the only request in this loop iteration, or return what answers it."""
+        answer = self._answer(request)
+        if isinstance(answer, Coroutine):
+            return answer
+        self._wait(None)  # each answer restarts the timer
         if not self._send(answer):
             self._finish()
         elif self._parser.full:
             self._go_on()
-        return not self._ready
+        return None
 
-    def _ended(self, _: object) -> None:
+    def _answer(self, request: Request) -> Answer | Work:
+        try:
+            return self._server.respond(request)
+        except Exception:
+            logger.exception("bug")
+            request.keeps_alive = False
+            return Failure()
+
+    def _ended(self, work: Work | None, _: object) -> None:
         self._server.at_work -= 1
+        if work is not None:
+            work.close()  # the task may have been cancelled before it began
 
-    async def _respond(self) -> None:
+    async def _respond(self, work: Work | None) -> None:
         while self._ready:
             request = self._ready[0]
-            answer: Answer
-            try:
-                answer = await self._server.respond(request)
-            except Exception:
-                logger.exception("bug")
-                answer = Failure()
-                request.keeps_alive = False
+            answer = work or self._answer(request)
+            work = None
+            if isinstance(answer, Coroutine):
+                try:
+                    answer = await answer
+                except Exception:
+                    logger.exception("bug")
+                    answer = Failure()
+                    request.keeps_alive = False
             if not self._send(answer):
                 self._finish()
                 return

@@ -5,27 +5,25 @@ Knows connections by what they tell of themselves; knows no socket and nothing o
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from serving.server.http.message import Answer, Request
 
 if TYPE_CHECKING:
     from serving.server.http.connection import Connection
 
-Respond = Callable[[Request], Awaitable[Answer]]
-AtOnce = Callable[[Request], Answer | None]
+# Returns the answer, or a coroutine where the answer must be waited for.
+Respond = Callable[[Request], Answer | Coroutine[Any, Any, Answer]]
 
 
 class Server:
     """What all connections of a process share."""
 
-    def __init__(
-        self, respond: Respond, *, keep_alive: float, at_once: AtOnce = lambda _: None
-    ) -> None:
-        """What ``respond`` raises is a bug, and ends the connection; one that idles is closed after
-        ``keep_alive`` seconds. ``at_once`` answers what needs no waiting."""
-        self.respond, self.keep_alive, self.at_once = respond, keep_alive, at_once
+    def __init__(self, respond: Respond, *, keep_alive: float) -> None:
+        """An exception of ``respond`` is a bug, and closes the connection; an idle connection is
+        closed after ``keep_alive`` seconds."""
+        self.respond, self.keep_alive = respond, keep_alive
         self.connections: set[Connection] = set()
         self.stops = False  # from now on each answer ends its connection
         self.at_work = 0  # requests that are being answered, or will be at once

@@ -1,10 +1,11 @@
-"""``POST /feedback``: under Flask and in front of it, with real ids and a real database."""
+"""``POST /feedback``: under Flask and under the engine, with real ids and a real database."""
 
 import json
 import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_a_label_is_recorded_once(client: FlaskClient | Client) -> None:
     assert value(page, "convserve_feedback_delay_seconds_count", model="shade") == 1
 
 
-def test_a_wrong_prediction_is_told_and_counted(client: FlaskClient | Client) -> None:
+def test_a_wrong_prediction_is_reported_and_counted(client: FlaskClient | Client) -> None:
     answer = label(client, {"id": predicted(client), "label": "dark", "source": "audit"})
     assert answer.json
     assert answer.json["correct"] is False
@@ -155,7 +156,7 @@ def test_a_list_is_answered_item_by_item(client: FlaskClient | Client) -> None:
         "too many",
     ],
 )
-def test_what_is_wrong_is_told(
+def test_an_invalid_label_gets_its_error(
     client: FlaskClient | Client, body: Any, status: int, code: str
 ) -> None:
     assert_error(label(client, body), status, code)
@@ -163,20 +164,20 @@ def test_what_is_wrong_is_told(
     assert value(page, "convserve_feedback_rejected_total", reason=code) == 1
 
 
-def test_a_body_of_far_too_many_items_is_refused_before_any_is_made(
+def test_a_body_of_far_too_many_items_is_refused_before_it_is_parsed(
     client: FlaskClient | Client,
 ) -> None:
     body = b"[" + b"[]," * 100_000 + b"[]]"
     assert_error(client.post("/feedback", data=body), 413, "request_too_large")
 
 
-def test_labels_that_wait_for_the_database_hold_no_place_of_a_prediction(
+def test_labels_that_wait_for_the_database_hold_no_prediction_place(
     service: Service, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, go_on, held = app.test_client(), threading.Event(), list[bool]()
 
     def hang(_: Database, given: Sequence[Label]) -> list[str | None]:
-        held.append(service.predictor.admission.idle)
+        held.append(service.pipeline.admission.idle)
         assert go_on.wait(60)
         return [None] * len(given)
 
@@ -192,12 +193,24 @@ def test_labels_that_wait_for_the_database_hold_no_place_of_a_prediction(
     assert held == [True]
 
 
+def test_a_label_is_recorded_while_all_prediction_places_are_taken(
+    app: Flask, client: FlaskClient | Client
+) -> None:
+    admission = app.extensions[SERVICE].pipeline.admission
+    given = {"id": predicted(client), "label": "light"}
+    with ExitStack() as places:
+        for _ in range(admission.max_requests):
+            places.enter_context(admission.request(0))
+        assert_error(client.post("/predict/shade", data=png(240)), 503, "overloaded")
+        assert label(client, given).json["status"] == "recorded"  # type: ignore[index]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"id": 1e999}'], ids=ascii)
-def test_a_body_that_is_no_json_is_told(client: FlaskClient | Client, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(client: FlaskClient | Client, body: bytes) -> None:
     assert_error(client.post("/feedback", data=body), 400, "bad_request")
 
 
-def test_an_id_of_long_ago_has_expired(
+def test_an_old_id_has_expired(
     client: FlaskClient | Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, later = signed(), time.time() + 31 * 86400
@@ -212,7 +225,7 @@ def test_an_id_signed_by_an_old_key_is_labelled(models: Path) -> None:
     assert answer.status_code == 200
 
 
-def test_an_id_of_a_version_that_is_gone_is_labelled(client: FlaskClient | Client) -> None:
+def test_an_id_of_a_retired_version_is_labelled(client: FlaskClient | Client) -> None:
     gone = signed("shade", 77, [("light", 0.8)])
     assert label(client, {"id": gone, "label": "dark"}).status_code == 200
     page = client.get("/metrics").text
@@ -224,12 +237,12 @@ def test_an_id_of_a_version_that_is_gone_is_labelled(client: FlaskClient | Clien
     )
 
 
-def test_a_model_that_is_gone_judges_no_label(client: FlaskClient | Client) -> None:
+def test_a_retired_model_accepts_no_label(client: FlaskClient | Client) -> None:
     gone = signed("digits", 1, [("7", 0.9)])
     assert_error(label(client, {"id": gone, "label": "7"}), 404, "unknown_model")
 
 
-def test_a_whole_number_is_the_text_of_a_label(tmp_path: Path) -> None:
+def test_an_integer_is_the_text_of_a_label(tmp_path: Path) -> None:
     publish(
         tmp_path, name="digits", metadata={"labels": '["1", "7"]'}, golden={"1-1": 10, "7-2": 240}
     )
@@ -240,7 +253,7 @@ def test_a_whole_number_is_the_text_of_a_label(tmp_path: Path) -> None:
     assert answer.json["correct"] is True
 
 
-def test_while_the_database_is_away_labels_wait_and_predictions_go_on(
+def test_while_the_database_is_away_labels_are_refused_and_predictions_continue(
     client: FlaskClient | Client, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"id": predicted(client), "label": "light"}
@@ -266,7 +279,7 @@ def test_while_the_database_is_away_labels_wait_and_predictions_go_on(
     assert value(page, "convserve_feedback_total") == 1
 
 
-def test_a_real_database_that_is_away_is_told(models: Path, tmp_path: Path) -> None:
+def test_a_real_database_that_is_away_is_reported(models: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/nowhere/labels.db"
     client = create_app(Settings(models=models, feedback_keys=KEY, feedback_url=url)).test_client()
     given = {"id": predicted(client), "label": "light"}
@@ -275,7 +288,7 @@ def test_a_real_database_that_is_away_is_told(models: Path, tmp_path: Path) -> N
     assert value(client.get("/metrics").text, "convserve_feedback_store_up") == 0
 
 
-def test_without_keys_ids_end_with_the_run_and_a_gauge_says_so(models: Path) -> None:
+def test_without_keys_ids_end_with_the_run_and_a_gauge_shows_it(models: Path) -> None:
     app, other = (create_app(Settings(models=models)) for _ in range(2))
     given = {"id": predicted(app.test_client()), "label": "light"}
     assert_error(label(other.test_client(), given), 403, "forged_id")
@@ -284,7 +297,7 @@ def test_without_keys_ids_end_with_the_run_and_a_gauge_says_so(models: Path) -> 
     assert value(page, "convserve_feedback_key_ephemeral") == 1
 
 
-def test_series_of_labels_start_at_zero_and_baselines_are_told(client: FlaskClient) -> None:
+def test_series_of_labels_start_at_zero_and_baselines_are_exported(client: FlaskClient) -> None:
     page = client.get("/metrics").text
     shade = {"model": "shade", "version": "2"}
     assert value(page, "convserve_feedback_total", **shade) == 0
@@ -336,12 +349,12 @@ items = st.one_of(
 
 @fuzz(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(body=st.one_of(items, st.lists(items, max_size=4)))
-def test_no_body_is_a_bug(service: Service, app: Flask, body: Any) -> None:
+def test_no_body_causes_a_bug(service: Service, app: Flask, body: Any) -> None:
     assert app.extensions[SERVICE] is service
     assert label(app.test_client(), body).status_code < 500
 
 
 @fuzz(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(body=st.binary())
-def test_no_bytes_are_a_bug(app: Flask, body: bytes) -> None:
+def test_no_bytes_cause_a_bug(app: Flask, body: bytes) -> None:
     assert app.test_client().post("/feedback", data=body).status_code == 400

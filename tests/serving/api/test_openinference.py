@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: every route, both encodings, every error; whatever comes."""
+"""The Open Inference Protocol: every route, both encodings, every error, and any input."""
 
 import base64
 import gzip
@@ -61,7 +61,7 @@ def infer_binary(
 
 
 def light(answer: TestResponse) -> list[float]:
-    """P(light) of each image of an answer in JSON, rounded."""
+    """Return P(light) of each image of a JSON answer, rounded."""
     assert answer.status_code == 200, answer.text
     assert answer.json is not None
     output = answer.json["outputs"][0]
@@ -71,7 +71,7 @@ def light(answer: TestResponse) -> list[float]:
 
 
 def sentence(answer: TestResponse, status: int = 400) -> str:
-    """The one shape of an error of the protocol; returns its message."""
+    """Check the one shape of an error of the protocol; return its message."""
     assert answer.status_code == status, answer.text
     assert answer.mimetype == "application/json"
     assert answer.headers["X-Request-ID"]
@@ -112,14 +112,14 @@ def sentence(answer: TestResponse, status: int = 400) -> str:
         ),
     ],
 )
-def test_the_server_and_its_models_tell_what_they_are(
+def test_the_server_and_its_models_describe_themselves(
     client: FlaskClient, path: str, expected: dict[str, Any]
 ) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.json) == (200, expected)
 
 
-def test_the_same_is_told_with_a_slash_or_a_version(client: FlaskClient) -> None:
+def test_a_slash_or_a_version_in_the_path_changes_nothing(client: FlaskClient) -> None:
     assert client.get("/v2/").json == client.get("/v2").json
     assert client.get("/v2/models/shade/versions/1").json == client.get("/v2/models/shade").json
 
@@ -191,14 +191,14 @@ def test_the_answer_may_be_binary(client: FlaskClient, wish: dict[str, Any]) -> 
 
 
 def judged(client: FlaskClient, ids: list[str], labels: list[str]) -> list[str]:
-    """What comes of labels for predictions."""
+    """Return the answers to labels of predictions."""
     told = [{"id": each, "label": label} for each, label in zip(ids, labels, strict=True)]
     answer = client.post("/feedback", json=told)
     assert answer.json is not None
     return [each["status"] for each in answer.json["results"]]
 
 
-def test_ids_come_beside_probabilities_and_can_be_labelled(client: FlaskClient) -> None:
+def test_ids_accompany_probabilities_and_can_be_labelled(client: FlaskClient) -> None:
     answer = infer(client, files(DARK, LIGHT))
     assert answer.json is not None
     probabilities, ids = answer.json["outputs"]
@@ -223,7 +223,7 @@ def test_ids_may_be_binary_beside_probabilities_in_json(client: FlaskClient) -> 
     assert judged(client, [raw[4 : 4 + size].decode()], ["dark"]) == ["recorded"]
 
 
-def test_an_output_in_json_outvotes_the_whole_request(client: FlaskClient) -> None:
+def test_an_output_overrides_the_encoding_of_the_request(client: FlaskClient) -> None:
     outputs = [{"name": "probabilities", "parameters": {"binary_data": False}}]
     wish: dict[str, Any] = {"parameters": {"binary_data_output": True}, "outputs": outputs}
     assert light(infer(client, files(DARK), **wish)) == [0.039]
@@ -231,7 +231,7 @@ def test_an_output_in_json_outvotes_the_whole_request(client: FlaskClient) -> No
 
 @pytest.mark.parametrize(("count", "given_"), [(1, 1), (2, 2), (9, 2)])
 @pytest.mark.parametrize("binary", [False, True])
-def test_the_best_classes_come_by_value_index_and_label(
+def test_the_best_classes_have_value_index_and_label(
     client: FlaskClient, count: int, given_: int, binary: bool
 ) -> None:
     parameters = {"classification": count, "binary_data": binary}
@@ -277,12 +277,12 @@ def test_a_body_that_does_not_inflate_is_refused(
     assert message in sentence(answer, status)
 
 
-def test_half_a_character_is_no_id(client: FlaskClient) -> None:
+def test_half_a_surrogate_pair_is_not_an_id(client: FlaskClient) -> None:
     body = b'{"id": "\\ud800", "inputs": [%b]}' % json.dumps(files(LIGHT)).encode()
-    assert "is no text" in sentence(client.post(INFER, data=body), 400)
+    assert "is not valid text" in sentence(client.post(INFER, data=body), 400)
 
 
-def test_a_small_body_does_not_become_a_large_one() -> None:
+def test_a_small_body_does_not_inflate_to_a_large_one() -> None:
     noise = np.random.default_rng(0).integers(0, 256, 2_000_000, np.uint8).tobytes()
     limit = 10_000_000
     assert body.inflated(gzip.compress(noise), "gzip", limit) == noise
@@ -302,12 +302,12 @@ BAD_INPUTS = {
     "shape": ([tensor([0] * 48, [1, 6, 8, 1])], "[1, 6, 8, 1]. Expected [N, 8, 6, 1]"),
     "no batch": ([tensor([0] * 48, [8, 6, 1])], "[8, 6, 1]. Expected [N, 8, 6, 1]"),
     "two in a row": ([tensor(as_json(DARK), [1, 2], "BYTES")], "[1, 2]. Expected [N] or [N, 1]"),
-    "text in shape": ([tensor([], ["1"], "BYTES")], "no list of whole numbers"),  # type: ignore[list-item]
-    "true in shape": ([tensor([], [True], "BYTES")], "no list of whole numbers"),
+    "text in shape": ([tensor([], ["1"], "BYTES")], "not a list of integers"),  # type: ignore[list-item]
+    "true in shape": ([tensor([], [True], "BYTES")], "not a list of integers"),
     "none": ([tensor([], [0], "BYTES")], "no image"),
     "fewer than none": ([tensor([0], [-1], "BYTES")], "no image"),
     "few pixels": ([tensor([0] * 47, [1, 8, 6, 1])], "47 numbers. Expected 48"),
-    "nested otherwise": ([tensor([[0] * 48], [1, 8, 6, 1])], "not nested as its shape"),
+    "nested otherwise": ([tensor([[0] * 48], [1, 8, 6, 1])], "not nested like their shape"),
     "deeper": ([tensor([[[[[0]]] * 6] * 8], [1, 8, 6, 1])], "0 to 255"),
     "large pixel": ([tensor([256] * 48, [1, 8, 6, 1])], "0 to 255"),
     "negative pixel": ([tensor([-1] * 48, [1, 8, 6, 1])], "0 to 255"),
@@ -319,7 +319,7 @@ BAD_INPUTS = {
     "no base64": ([tensor(["%"], [1], "BYTES")], "not base64"),
     "bad file": ([files(DARK, b"text", LIGHT)], "Image 2 of 3: The bytes are not a readable"),
     "no data": ([{**files(DARK), "data": None}], "needs either 'data' or"),
-    "data is no list": ([{**files(DARK), "data": "abc"}], "'data' is no list"),
+    "data is not a list": ([{**files(DARK), "data": "abc"}], "'data' is not a list"),
     "size without bytes": (
         [
             {
@@ -329,7 +329,7 @@ BAD_INPUTS = {
                 "parameters": {"binary_data_size": 4},
             }
         ],
-        "0 bytes follow the JSON. Expected 4",
+        "0 bytes follow the JSON. Expected 'binary_data_size', 4",
     ),
     "both": ([{**files(DARK), "parameters": {"binary_data_size": 0}}], "needs either 'data' or"),
     "memory": ([{**files(DARK), "parameters": {"shared_memory_region": "a"}}], "not supported"),
@@ -361,37 +361,37 @@ def test_a_binary_tensor_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize("head", ["0", "-1", "x", "1e3", "9" * 20, "100000", "²", ""])
-def test_a_header_that_divides_nothing_is_refused(client: FlaskClient, head: str) -> None:
+def test_a_malformed_length_of_the_json_is_refused(client: FlaskClient, head: str) -> None:
     answer = client.post(INFER, data=b"{}", headers={HEAD: head})
-    assert "Expected how many of them are the JSON" in sentence(answer)
+    assert "Expected the length of the JSON" in sentence(answer)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"id": 42}, "'id' is no string"),
-        ({"parameters": []}, "'parameters' is no object"),
-        ({"parameters": {"binary_data_output": 1}}, "'binary_data_output' is no boolean"),
-        ({"parameters": {"timeout": "1"}}, "'timeout' is no whole number"),
-        ({"parameters": {"timeout": -1}}, "'timeout' is out of its range"),
-        ({"outputs": {}}, "'outputs' is no list"),
+        ({"id": 42}, "'id' is not a string"),
+        ({"parameters": []}, "'parameters' is not an object"),
+        ({"parameters": {"binary_data_output": 1}}, "'binary_data_output' is not a boolean"),
+        ({"parameters": {"timeout": "1"}}, "'timeout' is not an integer"),
+        ({"parameters": {"timeout": -1}}, "'timeout' is out of range"),
+        ({"outputs": {}}, "'outputs' is not a list"),
         ({"outputs": [{"name": "logits"}]}, "Expected 'probabilities' or 'id', each once"),
         ({"outputs": [{"name": "probabilities"}] * 2}, "each once"),
         ({"outputs": [{"name": ["id"]}]}, "each once"),
         ({"outputs": ["id"]}, "each once"),
         (
             {"outputs": [{"name": "probabilities", "parameters": {"classification": True}}]},
-            "'classification' is no whole number",
+            "'classification' is not an integer",
         ),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_refused(
+def test_an_unsupported_request_is_refused(
     client: FlaskClient, more: dict[str, Any], message: str
 ) -> None:
     assert message in sentence(infer(client, files(DARK), **more))
 
 
-def test_what_other_servers_ignore_is_ignored(client: FlaskClient) -> None:
+def test_parameters_that_other_servers_ignore_are_ignored(client: FlaskClient) -> None:
     nulls = {"id": None, "outputs": None}
     more: dict[str, Any] = {**nulls, "parameters": {"priority": 1}, "model_name": "shade"}
     sent = {**files(DARK), "parameters": {"content_type": "base64"}}
@@ -399,7 +399,7 @@ def test_what_other_servers_ignore_is_ignored(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
-def test_what_is_no_json_object_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(client: FlaskClient, body: bytes) -> None:
     assert "JSON" in sentence(client.post(INFER, data=body))
 
 
@@ -423,8 +423,8 @@ def test_too_many_numbers_are_refused_before_they_are_parsed(client: FlaskClient
         ("POST", "/v2/models/cats/versions/new/infer", 404, "Known models: shade, tint."),
         ("GET", "/v2/models/cats", 404, "Known models: shade, tint."),
         ("GET", "/v2/models/shade/versions/0/ready", 404, "no version '0'"),
-        ("GET", "/v2/models/shade/infer", 405, "does not take GET. Expected OPTIONS, POST."),
-        ("POST", "/v2", 405, "does not take POST"),
+        ("GET", "/v2/models/shade/infer", 405, "does not accept GET. Expected OPTIONS, POST."),
+        ("POST", "/v2", 405, "does not accept POST"),
         ("GET", "/v2/nothing", 404, "No route '/v2/nothing'."),
     ],
 )
@@ -434,8 +434,8 @@ def test_a_wrong_request_gets_its_error(
     assert message in sentence(client.open(path, method=method, data=b"{}"), status)
 
 
-def test_a_request_may_give_less_time(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher.running = 1  # a long inference takes the only lane
+def test_a_request_can_shorten_its_deadline(client: FlaskClient, service: Service) -> None:
+    service.pipeline.batcher.running = 1  # a long inference takes the only lane
     answer = infer(client, files(DARK), parameters={"timeout": 20_000})
     assert "deadline" in sentence(answer, 504)
     answer = infer_with_header(client, "20")
@@ -448,14 +448,14 @@ def infer_with_header(client: FlaskClient, timeout: str) -> TestResponse:
 
 
 def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with admission.images(admission.max_images):
         answer = infer(client, files(DARK))
     assert "queue" in sentence(answer, 503)
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_a_request_is_counted_as_any_other(client: FlaskClient, service: Service) -> None:
+def test_a_request_is_counted_like_any_other(client: FlaskClient, service: Service) -> None:
     infer(client, files(DARK, LIGHT))
     infer(client, tensor([0], [1]))
     page = service.metrics.page().decode()
@@ -498,7 +498,7 @@ ANYTHING = st.recursive(
 
 
 def likely(*values: Any) -> st.SearchStrategy[Any]:
-    """Mostly right, so that what lies behind is met too."""
+    """Return mostly valid values, so that later checks are reached, too."""
     return st.one_of(*[st.just(value) for value in values], ANYTHING)
 
 
@@ -537,7 +537,7 @@ RESTS = st.sampled_from([b"", bytes(4), bytes(8), elements(b"ab"), b"\xff" * 4])
 
 
 def parsed(data: bytes, head: str | None) -> openinference.Infer | None:
-    """What is asked for; None where it is refused with a status of the client's fault."""
+    """Parse a body; return None if it is refused with a 4xx status."""
     try:
         return openinference.parse(data, SPEC, LIMITS, head=head)
     except (BadRequest, RequestTooLarge):
@@ -545,7 +545,7 @@ def parsed(data: bytes, head: str | None) -> openinference.Infer | None:
 
 
 def check(asked: openinference.Infer) -> None:
-    """What was taken can be answered."""
+    """Check that an accepted request can be answered."""
     assert 1 <= len(asked.images) <= LIMITS.images
     for image in asked.images:
         if isinstance(image, np.ndarray):
@@ -555,7 +555,7 @@ def check(asked: openinference.Infer) -> None:
 
 @settings(deadline=None)
 @given(BODIES | ANYTHING, RESTS)
-def test_any_json_with_any_tensor_is_taken_or_refused(body: Any, rest: bytes) -> None:
+def test_any_json_with_any_tensor_is_accepted_or_refused(body: Any, rest: bytes) -> None:
     text = json.dumps(body).encode()
     for head in (str(len(text)), None):
         if asked := parsed(text + rest if head else text, head):
@@ -564,13 +564,13 @@ def test_any_json_with_any_tensor_is_taken_or_refused(body: Any, rest: bytes) ->
 
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.none() | st.text(max_size=5) | st.integers().map(str))
-def test_any_bytes_are_taken_or_refused(data: bytes, head: str | None) -> None:
+def test_any_bytes_are_accepted_or_refused(data: bytes, head: str | None) -> None:
     if asked := parsed(data, head):
         check(asked)
 
 
-def test_the_search_meets_both_kinds() -> None:
-    """What the two above look for can be found: neither refuses all."""
+def test_the_search_finds_accepted_and_refused_bodies() -> None:
+    """Check that the two tests above meet accepted bodies, too."""
     both = [tensor([1, 2, 3, 4], [1, 2, 2, 1]), tensor(["AAAA"], [1], "BYTES")]
     for each in both:
         assert parsed(json.dumps({"inputs": [each]}).encode(), None)

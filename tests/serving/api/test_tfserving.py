@@ -1,4 +1,4 @@
-"""TensorFlow Serving's API: every route, both formats, every error; whatever comes."""
+"""TensorFlow Serving's API: every route, both formats, every error, and any input."""
 
 import base64
 import gzip
@@ -34,7 +34,7 @@ def predict(client: FlaskClient, path: str = PREDICT, **body: Any) -> TestRespon
 
 
 def light(answer: TestResponse, key: str = "predictions") -> list[float]:
-    """P(light) of each image, rounded."""
+    """Return P(light) of each image, rounded."""
     assert answer.status_code == 200, answer.text
     assert answer.json is not None
     assert answer.json.keys() == {key, "ids"}
@@ -52,7 +52,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES.keys())
-def test_images_come_in_rows_or_as_a_column(client: FlaskClient, images: list[Any]) -> None:
+def test_images_are_rows_or_a_column(client: FlaskClient, images: list[Any]) -> None:
     assert light(predict(client, instances=images)) == [0.039, 0.941]
     assert light(predict(client, inputs=images), "outputs") == [0.039, 0.941]
 
@@ -94,14 +94,14 @@ def state(version: str) -> dict[str, Any]:
     return {"version": version, "state": "AVAILABLE", "status": status}
 
 
-def test_the_state_of_versions_is_told(client: FlaskClient) -> None:
+def test_the_state_of_versions_is_reported(client: FlaskClient) -> None:
     of_all = client.get("/v1/models/shade").json
     assert of_all == {"model_version_status": [state("1"), state("2")]}
     of_one = client.get("/v1/models/shade/versions/1").json
     assert of_one == {"model_version_status": [state("1")]}
 
 
-def test_the_signature_is_told(client: FlaskClient) -> None:
+def test_the_signature_is_reported(client: FlaskClient) -> None:
     told = client.get("/v1/models/shade/metadata").json
     assert told is not None
     assert told["model_spec"] == {"name": "shade", "signature_name": "", "version": "2"}
@@ -118,20 +118,20 @@ def test_the_signature_is_told(client: FlaskClient) -> None:
 BAD_BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "either 'instances' or 'inputs'"),
     "both": ({"instances": [DARK], "inputs": [DARK]}, "either 'instances' or 'inputs'"),
-    "no list": ({"instances": DARK}, "no list"),
-    "null": ({"instances": None}, "no list"),
-    "one file as a column": ({"inputs": DARK}, "no list"),
+    "not a list": ({"instances": DARK}, "not a list"),
+    "null": ({"instances": None}, "not a list"),
+    "one file as a column": ({"inputs": DARK}, "not a list"),
     "empty": ({"instances": []}, "no image"),
     "signature": ({"instances": [DARK], "signature_name": "a"}, "Known: 'serving_default'"),
-    "text": ({"instances": ["7.png"]}, "An instance is no image"),
-    "number": ({"instances": [7]}, "An instance is no image"),
+    "text": ({"instances": ["7.png"]}, "An instance is not an image"),
+    "number": ({"instances": [7]}, "An instance is not an image"),
     "name": ({"instances": [{"pixels": DARK}]}, "'image' alone"),
     "two names": ({"instances": [{"image": DARK, "image_bytes": DARK}]}, "'image' alone"),
     "no name": ({"instances": [{}]}, "'image' alone"),
-    "nested names": ({"instances": [{"image": {"image": DARK}}]}, "An instance is no image"),
-    "more beside": ({"instances": [{**DARK, "label": 1}]}, "An instance is no image"),
+    "nested names": ({"instances": [{"image": {"image": DARK}}]}, "An instance is not an image"),
+    "more beside": ({"instances": [{**DARK, "label": 1}]}, "An instance is not an image"),
     "column's name": ({"inputs": {"pixels": [DARK]}}, "'image' alone"),
-    "shape": ({"instances": [[[0] * 48]]}, "not nested as its shape"),
+    "shape": ({"instances": [[[0] * 48]]}, "not nested like their shape"),
     "few pixels": ({"instances": [[0] * 47]}, "47 numbers. Expected 48"),
     "large pixel": ({"instances": [[256] * 48]}, "0 to 255"),
     "no base64": ({"instances": [{"b64": "%"}]}, "not base64"),
@@ -146,7 +146,7 @@ def test_a_bad_body_is_refused(client: FlaskClient, body: dict[str, Any], messag
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(client: FlaskClient, body: bytes) -> None:
     assert "JSON" in sentence(client.post(PREDICT, data=body))
 
 
@@ -161,7 +161,7 @@ def test_too_much_is_refused(client: FlaskClient) -> None:
         ("POST", "/v1/models/cats:predict", 404, "Known models: shade, tint."),
         ("POST", "/v1/models/shade/versions/9:predict", 404, "no version 9"),
         ("POST", "/v1/models/shade/versions/new:predict", 404, "no version 'new'"),
-        ("POST", "/v1/models/shade:classify", 405, "does not take POST"),
+        ("POST", "/v1/models/shade:classify", 405, "does not accept POST"),
         ("GET", "/v1/models/cats", 404, "Known models: shade, tint."),
         ("GET", "/v1/models/shade/versions/9", 404, "no version 9"),
         ("GET", "/v1/models", 404, "No route '/v1/models'."),
@@ -173,7 +173,7 @@ def test_a_wrong_request_gets_its_error(
     assert message in sentence(client.open(path, method=method, data=b"{}"), status)
 
 
-def test_a_request_is_counted_as_any_other(client: FlaskClient, service: Service) -> None:
+def test_a_request_is_counted_like_any_other(client: FlaskClient, service: Service) -> None:
     predict(client, instances=[DARK])
     page = service.metrics.page().decode()
     route = 'route="/v1/models/<name>:predict"'
@@ -208,7 +208,7 @@ COLUMN_BODIES = st.fixed_dictionaries({"inputs": ROWS | st.fixed_dictionaries({"
 
 
 def parsed(data: bytes) -> tfserving.Predict | None:
-    """What is asked for; None where it is refused."""
+    """Parse a body; return None if it is refused."""
     try:
         return tfserving.parse(data, SPEC, LIMITS)
     except (BadRequest, RequestTooLarge):
@@ -217,20 +217,20 @@ def parsed(data: bytes) -> tfserving.Predict | None:
 
 @settings(deadline=None)
 @given(ROW_BODIES | COLUMN_BODIES | ANYTHING)
-def test_any_json_is_taken_or_refused(body: Any) -> None:
+def test_any_json_is_accepted_or_refused(body: Any) -> None:
     if asked := parsed(json.dumps(body).encode()):
         assert 1 <= len(asked.images) <= LIMITS.images
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_taken_or_refused(data: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(data: bytes) -> None:
     parsed(data)
 
 
 @pytest.fixture
 def routed(tmp_path: Path) -> FlaskClient:
-    """A model whose version 2 has a label and gets all requests that ask for none."""
+    """Serve a model whose version 2 has a label and is the default."""
     for version in (1, 2):
         publish(tmp_path, version=version)
     rule = {"default": 1, "labels": {"next": 2}, "canary": {"version": "next", "share": 1}}
@@ -241,7 +241,7 @@ def routed(tmp_path: Path) -> FlaskClient:
 @pytest.mark.parametrize(
     ("path", "version"), [("", 2), ("/versions/1", 1), ("/labels/next", 2), ("/versions/next", 2)]
 )
-def test_a_path_is_routed_as_any_other(routed: FlaskClient, path: str, version: int) -> None:
+def test_a_path_is_routed_like_any_other(routed: FlaskClient, path: str, version: int) -> None:
     assert light(predict(routed, f"/v1/models/shade{path}:predict", instances=[DARK])) == [0.039]
     page = routed.get("/metrics").text
     counted = f'convserve_images_total{{label="dark",model="shade",version="{version}"}} 1.0'

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol as its most used client speaks it: ``tritonclient``, unmodified."""
+"""The Open Inference Protocol with its most used client, unmodified: ``tritonclient``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_files_are_predicted(client: InferenceServerClient, shape: tuple[int, ..
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_the_best_classes_are_told(client: InferenceServerClient, binary: bool) -> None:
+def test_the_best_classes_are_returned(client: InferenceServerClient, binary: bool) -> None:
     wanted = InferRequestedOutput("probabilities", binary_data=binary, class_count=1)
     found = client.infer("shade", [image(FILES, "BYTES")], outputs=[wanted])
     texts = np.asarray(found.as_numpy("probabilities"), dtype=object).ravel().tolist()
@@ -90,7 +90,7 @@ def test_the_best_classes_are_told(client: InferenceServerClient, binary: bool) 
     assert told == ["0.960784:0:dark", "0.941176:1:light"]
 
 
-def test_id_and_version_come_back(client: InferenceServerClient) -> None:
+def test_id_and_version_are_repeated(client: InferenceServerClient) -> None:
     result = client.infer("shade", [image(PIXELS)], model_version="1", request_id="42")
     told = result.get_response()
     assert (told["id"], told["model_name"], told["model_version"]) == ("42", "shade", "1")
@@ -107,7 +107,7 @@ def test_a_compressed_request_is_read(client: InferenceServerClient, algorithm: 
     assert light(result) == [0.039, 0.941]
 
 
-def test_requests_run_side_by_side(models: Path) -> None:
+def test_requests_run_concurrently(models: Path) -> None:
     with (
         running(models, workers=1) as service,
         InferenceServerClient(f"127.0.0.1:{service.port}", concurrency=4) as client,
@@ -132,7 +132,7 @@ def test_requests_run_side_by_side(models: Path) -> None:
         ),
     ],
 )
-def test_an_error_is_told_in_its_words(
+def test_an_error_has_the_words_of_the_service(
     client: InferenceServerClient,
     model: str,
     version: str,

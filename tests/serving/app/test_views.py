@@ -72,7 +72,7 @@ def test_a_file_is_answered_in_the_documented_shape(client: FlaskClient) -> None
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/*", "application/octet-stream"])
-def test_a_file_may_come_as_any_kind_of_image(client: FlaskClient, kind: str) -> None:
+def test_a_file_may_have_any_image_content_type(client: FlaskClient, kind: str) -> None:
     assert labels(post(client, "/predict/tint", DARK, kind)) == ["dark"]
 
 
@@ -154,7 +154,7 @@ def test_two_models_in_one_request_are_refused(
         ("/predict/shade?version=1&version=2", [], "A parameter is given more than once."),
     ],
 )
-def test_what_is_said_twice_is_refused(
+def test_a_repeated_parameter_is_refused(
     client: FlaskClient, path: str, named: list[str], told: str
 ) -> None:
     answer = client.post(path, data={**form(DARK), "model": named})
@@ -182,14 +182,14 @@ def test_top_bounds_the_labels_listed(client: FlaskClient, top: str, count: int)
     ],
 )
 @pytest.mark.parametrize("top", ["", "&top=1"])
-def test_a_set_holds_every_label_that_the_coverage_asks_for(
+def test_a_set_holds_every_label_that_the_coverage_needs(
     client: FlaskClient, brightness: int, coverage: str, expected: list[str], top: str
 ) -> None:
     answer = post(client, f"/predict/shade?coverage={coverage}{top}", png(brightness))
     assert answer.json["predictions"][0]["set"] == expected
 
 
-def test_of_many_images_each_has_its_set_and_a_bad_one_its_error(client: FlaskClient) -> None:
+def test_each_of_many_images_has_its_set_or_its_error(client: FlaskClient) -> None:
     answer = client.post("/predict/shade?coverage=0.9", data=form(DARK, b"text", LIGHT))
     assert answer.json is not None
     sets = [each.get("set", "error") for each in answer.json["predictions"]]
@@ -197,14 +197,14 @@ def test_of_many_images_each_has_its_set_and_a_bad_one_its_error(client: FlaskCl
 
 
 @pytest.mark.parametrize("coverage", ["", "high", "1", "0", "95", "-0.5", "1e-1", "0.9 ", "nan"])
-def test_a_coverage_that_is_no_share_is_refused(client: FlaskClient, coverage: str) -> None:
+def test_a_coverage_outside_0_to_1_is_refused(client: FlaskClient, coverage: str) -> None:
     answer = client.post(
         "/predict/shade", query_string={"coverage": coverage}, data=DARK, content_type="image/png"
     )
     assert "Expected a share, like 0.95." in assert_error(answer, 400, "bad_request")
 
 
-def test_a_coverage_that_was_not_calibrated_is_told_the_known_ones(client: FlaskClient) -> None:
+def test_the_error_of_an_unknown_coverage_lists_the_known_ones(client: FlaskClient) -> None:
     answer = post(client, "/predict/shade?coverage=0.95", DARK)
     assert assert_error(answer, 400, "bad_request") == (
         "shade 2 has no prediction sets of coverage 0.95. Known coverages: 0.9, 0.99."
@@ -216,7 +216,7 @@ def test_a_coverage_that_was_not_calibrated_is_told_the_known_ones(client: Flask
     )
 
 
-def test_of_many_images_a_bad_one_fails_alone_in_its_place(client: FlaskClient) -> None:
+def test_one_unreadable_image_of_many_is_an_error_in_its_place(client: FlaskClient) -> None:
     body, kind = multipart(DARK, b"text", LIGHT, b"")
     answer = client.post("/predict/shade", data=body, content_type=kind)
     assert labels(answer) == ["dark", "error", "light", "error"]
@@ -224,7 +224,7 @@ def test_of_many_images_a_bad_one_fails_alone_in_its_place(client: FlaskClient) 
     assert answer.json["predictions"][1]["error"]["code"] == "invalid_image"
 
 
-def test_of_many_images_malformed_base64_fails_alone(client: FlaskClient) -> None:
+def test_malformed_base64_among_many_images_is_an_error_in_its_place(client: FlaskClient) -> None:
     images = ["!", base64.b64encode(LIGHT).decode(), 7]
     assert labels(client.post("/predict/shade", json={"images": images})) == [
         "error",
@@ -233,7 +233,7 @@ def test_of_many_images_malformed_base64_fails_alone(client: FlaskClient) -> Non
     ]
 
 
-def test_many_images_that_are_all_bad_are_all_answered(client: FlaskClient) -> None:
+def test_many_unreadable_images_are_all_answered(client: FlaskClient) -> None:
     assert labels(client.post("/predict/shade", json=as_json(b"a", b"b"))) == ["error", "error"]
 
 
@@ -313,14 +313,14 @@ def test_a_wrong_request_gets_its_error(
     assert_error(answer, status, code)
 
 
-def test_messages_say_what_is_known(client: FlaskClient) -> None:
+def test_messages_list_the_known_names(client: FlaskClient) -> None:
     message = assert_error(post(client, "/predict/cats", DARK), 404, "unknown_model")
     assert message == "No model named 'cats'. Known models: shade, tint."
     message = assert_error(post(client, "/predict/shade?version=7", DARK), 404, "unknown_version")
     assert message == "Model 'shade' has no version 7. Known versions: 1, 2."
 
 
-def test_a_wrong_method_is_told_the_right_one(client: FlaskClient) -> None:
+def test_the_error_of_a_wrong_method_names_the_right_one(client: FlaskClient) -> None:
     assert "POST" in client.get("/predict/shade").headers["Allow"]
 
 
@@ -340,7 +340,7 @@ def test_too_many_images_in_json_are_refused_before_they_are_decoded(
     assert "at most 64" in assert_error(answer, 413, "request_too_large")
 
 
-def test_as_many_images_as_promised_are_taken_as_data_urls(client: FlaskClient) -> None:
+def test_the_documented_number_of_data_urls_is_accepted(client: FlaskClient) -> None:
     url = "data:image/png;base64," + base64.b64encode(DARK).decode()
     assert len(labels(client.post("/predict/shade", json={"images": [url] * 64}))) == 64
 
@@ -355,14 +355,12 @@ def test_a_list_that_is_too_long_is_never_parsed() -> None:
     assert peak < 1.5 * len(body)
 
 
-def test_as_many_images_as_promised_are_taken(client: FlaskClient) -> None:
+def test_the_documented_number_of_images_is_accepted(client: FlaskClient) -> None:
     assert len(labels(client.post("/predict/shade", data=form(*[DARK] * 64)))) == 64
 
 
 @pytest.mark.parametrize("more", [{"imgae": (DARK, "a.png")}, {"version": "1"}])
-def test_a_part_of_a_form_that_is_not_known_is_refused(
-    client: FlaskClient, more: dict[str, Any]
-) -> None:
+def test_an_unknown_part_of_a_form_is_refused(client: FlaskClient, more: dict[str, Any]) -> None:
     opened = {
         name: (io.BytesIO(given[0]), given[1]) if isinstance(given, tuple) else given
         for name, given in more.items()
@@ -380,12 +378,12 @@ def test_a_part_of_a_form_without_a_name_is_refused(client: FlaskClient, more: b
 
 
 @pytest.mark.parametrize("kind", ["IMAGE/PNG", "Application/Octet-Stream"])
-def test_the_case_of_a_content_type_means_nothing(client: FlaskClient, kind: str) -> None:
+def test_the_case_of_a_content_type_is_ignored(client: FlaskClient, kind: str) -> None:
     answer = client.post("/predict/shade", data=DARK, headers={"Content-Type": kind})
     assert labels(answer) == ["dark"]
 
 
-def test_a_large_body_of_json_is_read_piece_by_piece(client: FlaskClient) -> None:
+def test_a_large_body_of_json_is_decoded_in_pieces(client: FlaskClient) -> None:
     picture = png(255, size=(600, 700), level=0)
     assert len(picture) > 2 * uploads.PIECE
     text = base64.b64encode(picture).decode()
@@ -395,7 +393,7 @@ def test_a_large_body_of_json_is_read_piece_by_piece(client: FlaskClient) -> Non
         assert "not base64" in assert_error(answer, 400, "invalid_image")
 
 
-def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
+def test_a_form_without_an_image_is_refused(client: FlaskClient) -> None:
     answer = client.post(
         "/predict", data={"model": "shade"}, content_type="multipart/form-data; boundary=b"
     )
@@ -405,14 +403,14 @@ def test_a_form_without_an_image_is_told_so(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "row", [[math.nan, 0.5], [0.5, math.nan], [1.1, -0.1], [math.inf, 0.0], [-0.5, -0.5]]
 )
-def test_no_label_is_best_by_what_is_no_probability(service: Service, row: list[float]) -> None:
+def test_a_row_of_other_numbers_has_no_best_label(service: Service, row: list[float]) -> None:
     model = service.repository.get("shade", None)
     assert best(model, [0.25, 0.75]) == ("light", 0.75)
     with pytest.raises(FloatingPointError, match=r"^shade 2 gave what is no probability\.$"):
         best(model, row)
 
 
-def test_what_is_no_probability_is_no_answer(tmp_path: Path) -> None:
+def test_an_output_that_is_not_probabilities_is_answered_with_500(tmp_path: Path) -> None:
     publish(tmp_path / "models", white=100.0)  # P(light) of a bright picture is 2.5, P(dark) -1.5
     client = create_app(Settings(models=tmp_path / "models")).test_client()
     bright = client.post("/predict/shade", data=png(250), content_type="image/png")
@@ -430,7 +428,7 @@ def test_a_bug_is_answered_without_its_details(app: Flask, client: FlaskClient) 
 
 
 def test_a_full_queue_answers_503(client: FlaskClient, service: Service) -> None:
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with admission.images(admission.max_images):
         answer = post(client, "/predict/shade", DARK)
     assert_error(answer, 503, "overloaded")
@@ -451,7 +449,7 @@ def status_and_rest(app: Flask, path: str) -> tuple[int, bytes]:
 
 def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
     assert status_and_rest(app, "/nothing") == (404, b"")
-    admission = service.predictor.admission
+    admission = service.pipeline.admission
     with contextlib.ExitStack() as taken:
         for _ in range(admission.max_requests):
             taken.enter_context(admission.request(0))
@@ -459,14 +457,14 @@ def test_a_refused_body_is_read(app: Flask, service: Service) -> None:
 
 
 def test_a_request_past_its_deadline_answers_504(client: FlaskClient, service: Service) -> None:
-    service.predictor.batcher.running = 1  # a long inference takes the only lane
+    service.pipeline.batcher.running = 1  # a long inference takes the only lane
     answer = post(client, "/predict/shade", DARK, headers={"X-Request-Timeout-Ms": "300"})
     assert_error(answer, 504, "deadline_exceeded")
-    service.predictor.batcher.running = 0
+    service.pipeline.batcher.running = 0
     assert labels(post(client, "/predict/shade", DARK)) == ["dark"]
 
 
-def test_a_bad_image_hides_no_late_one(
+def test_an_unreadable_image_does_not_hide_a_missed_deadline(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
@@ -486,7 +484,7 @@ def test_a_bad_image_hides_no_late_one(
 
 
 class Slow(io.BytesIO):
-    """A body that takes its time."""
+    """A slow body."""
 
     def read(self, size: int | None = -1) -> bytes:
         time.sleep(0.05)
@@ -517,11 +515,11 @@ def test_inflating_ends_at_the_deadline(
     headers = {"X-Request-Timeout-Ms": "50", "Content-Encoding": "gzip"}
     answer = post(client, "/predict/shade", DARK, headers=headers)
     answered.set()
-    assert "body was read" in assert_error(answer, 504, "deadline_exceeded")
+    assert "body was parsed" in assert_error(answer, 504, "deadline_exceeded")
 
 
 class Never(io.BytesIO):
-    """A body that does not come before all is over."""
+    """A body that does not arrive before the test ends."""
 
     over = threading.Event()
 
@@ -530,8 +528,8 @@ class Never(io.BytesIO):
         return b""
 
 
-def test_bodies_that_do_not_come_hold_up_no_other(app: Flask) -> None:
-    """More of them than asyncio has threads of its own."""
+def test_bodies_that_do_not_arrive_delay_no_other_request(app: Flask) -> None:
+    """Send more bodies than asyncio has default threads."""
     for _ in range(40):
         answer = app.test_client().post(
             "/predict/shade",
@@ -546,14 +544,14 @@ def test_bodies_that_do_not_come_hold_up_no_other(app: Flask) -> None:
     Never.over.set()
 
 
-def test_fields_of_one_name_are_joined(client: FlaskClient) -> None:
+def test_header_fields_of_one_name_are_joined(client: FlaskClient) -> None:
     given = [("X-Request-Timeout-Ms", "2000"), ("X-Request-Timeout-Ms", "3000")]
     answer = post(client, "/predict/shade", DARK, headers=given)
     assert "'2000, 3000'" in assert_error(answer, 400, "bad_request")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/models", "/metrics", "/nothing"])
-def test_a_head_tells_the_length_of_what_a_get_answers(client: FlaskClient, path: str) -> None:
+def test_head_has_the_content_length_of_get(client: FlaskClient, path: str) -> None:
     client.get(path, headers={"X-Request-ID": "one"})
     got = client.get(path, headers={"X-Request-ID": "one"})
     head = client.head(path, headers={"X-Request-ID": "one"})
@@ -626,7 +624,7 @@ def test_a_sane_request_id_is_kept(client: FlaskClient, sent: str, kept: bool) -
     assert (answer.headers["X-Request-ID"] == sent) is kept
 
 
-def test_the_description_is_valid_and_names_every_route(app: Flask, client: FlaskClient) -> None:
+def test_the_openapi_document_is_valid_and_complete(app: Flask, client: FlaskClient) -> None:
     described = client.get("/openapi.json").json
     assert described is not None
     validate(described)

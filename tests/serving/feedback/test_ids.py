@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ExpiredId, ForgedId, MalformedId, ServingError
-from serving.feedback.ids import LONGEST, Prediction, Signer
+from serving.feedback.ids import LONGEST, SignedPrediction, Signer
 
 KEY, OTHER = "a key of a test, long enough", "another key of a test, as long"
 NOW = 1_800_000_000
@@ -152,7 +152,9 @@ def test_the_format_of_an_id_is_the_documented_one(
     monkeypatch.setattr("serving.feedback.ids.os.urandom", lambda count: bytes(range(count)))
     first, second = signer.sign("digits", 3, [("7", 0.75), ("1", 2.0)])
     assert first == build()
-    expected = Prediction("000102030405060708090a0b0000", "digits", 3, "7", 49151 / 65535, NOW)
+    expected = SignedPrediction(
+        "000102030405060708090a0b0000", "digits", 3, "7", 49151 / 65535, NOW
+    )
     assert signer.read(first) == expected
     assert signer.read(second).key.endswith("0b0001")
     assert signer.read(second).confidence == 1.0

@@ -57,7 +57,7 @@ def test_where_there_is_no_time_nothing_is_counted(
     async def late(*_: object, **__: object) -> None:
         raise DeadlineExceeded("The deadline passed.")
 
-    monkeypatch.setattr(service.predictor.batcher, "predict", late)
+    monkeypatch.setattr(service.pipeline.batcher, "predict", late)
     Image.new("L", (6, 8), 250).save(tmp_path / "light-1.png")
     replay(service, tmp_path / "light-1.png")
     assert [counted(service, each) for each in ("right", "wrong", "failed")] == [0, 0, 0]

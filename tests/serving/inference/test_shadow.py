@@ -51,7 +51,7 @@ def post(client: Any, *files: bytes, query: str = "") -> int:
 @contextmanager
 def busy(app: Flask) -> Iterator[None]:
     """A request is there all the time."""
-    admission = app.extensions[SERVICE].predictor.admission
+    admission = app.extensions[SERVICE].pipeline.admission
     admission._requests += 1
     yield
     admission._requests -= 1
@@ -125,7 +125,7 @@ def test_pixels_that_wait_keep_no_body(folder: Path) -> None:
             headers={"Inference-Header-Content-Length": str(len(head))},
         )
         assert answer.status_code == 200, answer.text
-        (waiting,) = app.extensions[SERVICE].predictor._shadow._waiting
+        (waiting,) = app.extensions[SERVICE].pipeline._shadow._waiting
         assert [each.base for each in waiting.pictures] == [None]
 
 

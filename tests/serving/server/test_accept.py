@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
-from serving.api.context import Answer
+from serving.api.exchange import Answer
 from serving.server import accept
 from serving.server.accept import Accepting
 from serving.server.http import connection

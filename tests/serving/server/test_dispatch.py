@@ -5,20 +5,21 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 
-from serving.api.context import Answer
-from serving.app import SERVICE, create_app, exchange
+from serving.api import exchange
+from serving.api.routes import PER_THREAD
+from serving.app import SERVICE, create_app
 from serving.feedback.database import Database
 from serving.feedback.labels import Label
 from serving.monitoring import json_log
-from serving.server.dispatch import PER_THREAD
-from serving.server.http.message import Request
+from serving.server.http.message import Answer, Request
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.monitoring.test_metrics import value
@@ -85,7 +86,7 @@ def test_what_is_malformed_is_counted_and_logged_as_any_request(
 def test_where_no_place_is_left_a_request_is_refused_at_once(
     app: Flask, front: Client, lines: list[Mapping[str, object]]
 ) -> None:
-    admission = app.extensions[SERVICE].predictor.admission
+    admission = app.extensions[SERVICE].pipeline.admission
     with ExitStack() as places:
         for _ in range(admission.max_requests):
             places.enter_context(admission.request(0))
@@ -109,14 +110,19 @@ def test_where_no_place_is_left_a_request_is_refused_at_once(
 @pytest.mark.parametrize(
     "path", ["/healthz", "/readyz", "/v2/health/ready", "/v2/models/shade", "/v1/models/shade"]
 )
-def test_what_waits_for_nothing_is_answered_at_once(front: Client, path: str) -> None:
-    async def late(_: Request) -> Answer:
-        raise AssertionError
+def test_a_probe_is_answered_without_a_task(front: Client, path: str) -> None:
+    respond, waited = front.server.respond, list[bool]()
 
-    front.server.respond = late
+    def watched(request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        answer = respond(request)
+        waited.append(isinstance(answer, Coroutine))
+        return answer
+
+    front.server.respond = watched
     assert front.get(path).status_code == 200
-    assert front.get("/models/shade").status_code == 500  # Flask's is not
+    assert front.get("/models/shade").status_code == 200
     assert front.get("/v2/models/none").status_code == 404
+    assert waited == [False, True, False]
 
 
 def test_who_leaves_is_counted_and_logged(front: Client, lines: list[Mapping[str, object]]) -> None:
@@ -150,14 +156,14 @@ def test_what_waits_for_flask_is_bounded(models: Path) -> None:
         for client in clients:
             client.sendall(b"GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         until(lambda: front.server.at_work == PER_THREAD)
-        refused = front.get("/models")
+        refused = front.get("/none")
         assert_error(refused, 503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
         for probe in (front.get("/healthz"), front.head("/healthz")):
             assert probe.status_code == 200
         go_on.set()
         assert all(rest(client).startswith("HTTP/1.1 404 ") for client in clients)
-    assert front.get("/models").status_code == 200
+    assert front.get("/none").status_code == 404
 
 
 def test_metrics_wait_for_no_database_that_hangs(

@@ -17,22 +17,22 @@ CIFAR10 = ROOT / "models/cifar10/1"
 
 
 @pytest.fixture
-def careless(tmp_path: Path) -> Path:
-    """The published digits as version 9, with an answer that always favours the 1."""
+def biased(tmp_path: Path) -> Path:
+    """Publish the digits as version 9, with answers biased towards the 1."""
     folder = tmp_path / "digits" / "9"
     shutil.copytree(DIGITS, folder)
     graph = onnx.load(folder / "model.onnx")
-    favour = np.eye(10, dtype=np.float32)[[1]]
-    graph.graph.initializer.append(onnx.numpy_helper.from_array(favour, "favour"))
+    bias = np.eye(10, dtype=np.float32)[[1]]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(bias, "bias"))
     graph.graph.node[-1].output[0] = "honest"
-    graph.graph.node.append(onnx.helper.make_node("Add", ["honest", "favour"], ["probabilities"]))
+    graph.graph.node.append(onnx.helper.make_node("Add", ["honest", "bias"], ["probabilities"]))
     held = {entry.key: entry.value for entry in graph.metadata_props}
     onnx.helper.set_model_props(graph, {**held, "version": "9"})
     onnx.save(graph, folder / "model.onnx")
     return folder
 
 
-def test_two_versions_stand_side_by_side() -> None:
+def test_two_versions_are_shown_side_by_side() -> None:
     lines = compare.table(Version(DIGITS), Version(CIFAR10)).splitlines()
     cells = {line[:30].strip(): line[30:].split("  ") for line in lines}
     cells = {name: [each.strip() for each in row if each.strip()] for name, row in cells.items()}
@@ -59,22 +59,22 @@ def test_the_p_value_of_many_images_is_a_number() -> None:
     assert 0 < compare.mcnemar(9_000, 10_000) < 1e-12
 
 
-def test_disagreements_are_counted_on_the_test_split(careless: Path, tmp_path: Path) -> None:
+def test_disagreements_are_counted_on_the_test_split(biased: Path, tmp_path: Path) -> None:
     data_dir = write_tiny_data(tmp_path / "data")
-    told = compare.on_data(Version(DIGITS), Version(careless), data_dir=data_dir)
+    text = compare.on_data(Version(DIGITS), Version(biased), data_dir=data_dir)
     answers, labels = scoring.on_test(DIGITS / "model.onnx", "mnist", data_dir=data_dir)
-    other, _ = scoring.on_test(careless / "model.onnx", "mnist", data_dir=data_dir)
+    other, _ = scoring.on_test(biased / "model.onnx", "mnist", data_dir=data_dir)
     right, right_too = answers.argmax(axis=1) == labels, other.argmax(axis=1) == labels
     different = np.sum(answers.argmax(axis=1) != other.argmax(axis=1))
     assert different > 50
-    assert f"Of 100 test images they label {different} differently." in told
-    assert f"digits 1 alone is right on {np.sum(right & ~right_too)}," in told
-    assert f"digits 9 alone on {np.sum(~right & right_too)}:" in told
+    assert f"Of 100 test images they label {different} differently." in text
+    assert f"digits 1 alone is right on {np.sum(right & ~right_too)}," in text
+    assert f"digits 9 alone on {np.sum(~right & right_too)}:" in text
 
 
-def test_the_command_compares(careless: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_compares(biased: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = str(ROOT / "models")
-    assert main(["compare", "digits", str(careless), "--models", models]) == 0
+    assert main(["compare", "digits", str(biased), "--models", models]) == 0
     assert "digits 9" in capsys.readouterr().out
 
 
@@ -86,6 +86,6 @@ def test_versions_of_different_data_are_not_compared_on_data(
     assert "Expected the same test split" in capsys.readouterr().err
 
 
-def test_a_version_that_is_not_there_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_version_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "digits", "digits/99", "--models", str(ROOT / "models")]) == 2
     assert "No version 99" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny data that a test may damage."""
+    """Copy the tiny data for a test that damages them."""
     return Path(shutil.copytree(tiny, tmp_path / "data"))
 
 
@@ -76,14 +76,14 @@ def test_a_set_has_uint8_pictures_and_int64_labels(
 
 
 @every_set
-def test_every_split_has_as_many_of_each_class(tiny: Path, name: str) -> None:
+def test_every_split_is_balanced(tiny: Path, name: str) -> None:
     data = read(name, tiny)
     for part in PARTS:
         assert len(set(per_class(getattr(data, part)))) == 1
         assert len(per_class(getattr(data, part))) == len(data.labels)
 
 
-def test_a_cifar_picture_arrives_upright_and_in_its_colours(own: Path) -> None:
+def test_a_cifar_image_is_upright_and_in_its_colours(own: Path) -> None:
     red_top = np.zeros((1, 32, 32, 3), dtype=np.uint8)
     red_top[:, :8, :, 0] = 255
     path = own / "cifar-10-batches-bin" / "test_batch.bin"
@@ -110,7 +110,7 @@ def test_the_gzip_wrapper_does_not_matter(tiny: Path, own: Path) -> None:
     assert same(read("mnist", own), read("mnist", tiny))
 
 
-def test_the_content_hash_tells_one_changed_pixel(tiny: Path, own: Path) -> None:
+def test_one_changed_pixel_changes_the_content_hash(tiny: Path, own: Path) -> None:
     path = own / "cifar-10-batches-bin" / "data_batch_3.bin"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -118,7 +118,7 @@ def test_the_content_hash_tells_one_changed_pixel(tiny: Path, own: Path) -> None
     assert read("cifar10", own).content_hash != read("cifar10", tiny).content_hash
 
 
-def test_the_content_hash_tells_one_changed_label(tiny: Path, own: Path) -> None:
+def test_one_changed_label_changes_the_content_hash(tiny: Path, own: Path) -> None:
     path = own / "cifar-10-batches-bin" / "data_batch_3.bin"
     data = bytearray(path.read_bytes())
     data[0] = (data[0] + 1) % 10
@@ -133,7 +133,7 @@ def test_the_content_hash_of_pets_does_not_depend_on_the_size(tiny: Path) -> Non
     assert len(hashes) == 1
 
 
-def test_a_pet_stays_in_its_split_whatever_else_is_there(tiny: Path, own: Path) -> None:
+def test_a_pet_stays_in_its_split_if_others_are_missing(tiny: Path, own: Path) -> None:
     whole = read("cats_vs_dogs", tiny)
     train_cats = [n for n in tiny_data.pet_numbers("Cat") if pet_part("Cat", n) == "train"]
     for number in train_cats[:15]:
@@ -144,7 +144,7 @@ def test_a_pet_stays_in_its_split_whatever_else_is_there(tiny: Path, own: Path) 
     assert np.array_equal(fewer.validation.images, whole.validation.images)
 
 
-def test_the_split_of_the_published_pets_is_written_down() -> None:
+def test_the_split_of_the_published_pets_is_documented() -> None:
     names = {part: [] for part in PARTS}  # type: dict[str, list[str]]
     for kind in KINDS:
         for number in range(PUBLISHED_PETS):
@@ -154,7 +154,7 @@ def test_the_split_of_the_published_pets_is_written_down() -> None:
         assert f"| {part} | {len(members):,} | `{digest}` |" in DOCS.read_text("utf-8")
 
 
-def test_a_copy_of_a_test_picture_is_left_out_of_training(own: Path) -> None:
+def test_a_copy_of_a_test_image_is_left_out_of_training(own: Path) -> None:
     folder = own / "cifar-10-batches-bin"
     copy = (folder / "test_batch.bin").read_bytes()[:3073]
     with (folder / "data_batch_1.bin").open("ab") as file:
@@ -162,7 +162,7 @@ def test_a_copy_of_a_test_picture_is_left_out_of_training(own: Path) -> None:
     data = read("cifar10", own)
     assert len(data.train.images) + len(data.validation.images) == 300
     assert len(data.test.images) == 100
-    assert any(note.startswith("1 image") and "train" in note for note in data.notes)
+    assert "left out of train: 1 (pixels occur in test or validation)." in data.notes[-1]
 
 
 def test_a_copied_pet_stays_in_test_alone(own: Path) -> None:
@@ -181,7 +181,7 @@ def test_unreadable_pets_are_named_and_left_out(own: Path) -> None:
     cat.write_bytes(cat.read_bytes()[:300])
     data = read("cats_vs_dogs", own)
     assert sum(len(getattr(data, part).images) for part in PARTS) == 79
-    assert f"1 unreadable file is left out: Cat/{number}.jpg." in data.notes
+    assert f"Unreadable files left out: 1 (Cat/{number}.jpg)." in data.notes
 
 
 def test_an_empty_file_is_an_unreadable_pet(own: Path) -> None:
@@ -196,10 +196,10 @@ def test_a_pet_with_damaged_exif_is_read(own: Path) -> None:
     out = BytesIO()
     Image.new("RGB", (50, 40), "teal").save(out, "JPEG", exif=cut_exif)
     (own / "PetImages" / "Dog" / f"{number}.jpg").write_bytes(out.getvalue())
-    assert not any("unreadable" in note for note in read("cats_vs_dogs", own).notes)
+    assert not any("Unreadable" in note for note in read("cats_vs_dogs", own).notes)
 
 
-def test_who_stops_the_reading_of_pets_does_not_wait_for_every_picture(
+def test_an_interrupt_while_reading_pets_does_not_wait_for_every_image(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queued: list[Any] = []
@@ -212,9 +212,10 @@ def test_who_stops_the_reading_of_pets_does_not_wait_for_every_picture(
         queued.append(task)
         return submit(pool, *task)
 
-    def decode(file: pets.PetFile, _size: tuple[int, int]) -> None:
+    def decode(file: pets.PetFile, _size: tuple[int, int]) -> tuple[bytes, None]:
         decoded.append(file)
         time.sleep(0.05)
+        return b"", None
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", stopping)
     monkeypatch.setattr(pets, "_decode", decode)
@@ -223,22 +224,22 @@ def test_who_stops_the_reading_of_pets_does_not_wait_for_every_picture(
     assert len(decoded) < len(queued)
 
 
-def test_strays_among_the_pets_are_passed_over(tiny: Path, own: Path) -> None:
+def test_other_files_among_the_pets_are_ignored(tiny: Path, own: Path) -> None:
     for stray in ("Thumbs.db", "12500.jpg", "7 (copy).jpg", "._0.jpg", "007.jpg"):
-        (own / "PetImages" / "Cat" / stray).write_bytes(b"not a picture")
+        (own / "PetImages" / "Cat" / stray).write_bytes(b"not an image")
     assert read("cats_vs_dogs", own).notes == read("cats_vs_dogs", tiny).notes
 
 
 @every_set
-def test_a_small_folder_needs_to_say_that_it_is_one(own: Path, name: str) -> None:
+def test_a_partial_set_must_be_declared(own: Path, name: str) -> None:
     (own / SOURCES[name].folder / SUBSET).unlink()
-    with pytest.raises(DataError, match=rf"Expected: .*by a file named {SUBSET}"):
+    with pytest.raises(DataError, match=rf"Expected: .*file named {SUBSET}"):
         read(name, own)
 
 
 @every_set
-def test_a_small_folder_is_noted(tiny: Path, name: str) -> None:
-    assert any("published images are here" in note for note in read(name, tiny).notes)
+def test_a_partial_set_is_noted(tiny: Path, name: str) -> None:
+    assert any("published images are present" in note for note in read(name, tiny).notes)
 
 
 @every_set
@@ -269,7 +270,7 @@ def idx(*shape: int, fill: int = 0) -> bytes:
         ("cifar-10-batches-bin/test_batch.bin", b"\x0b" + bytes(3072), "label 11"),
     ],
 )
-def test_damaged_files_are_told(own: Path, file: str, content: bytes, message: str) -> None:
+def test_damaged_files_are_reported(own: Path, file: str, content: bytes, message: str) -> None:
     (own / file).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read("mnist" if file.startswith("mnist") else "cifar10", own)
@@ -283,14 +284,14 @@ def test_damaged_files_are_told(own: Path, file: str, content: bytes, message: s
         ("cats_vs_dogs", "PetImages/Dog"),
     ],
 )
-def test_a_missing_file_is_told_by_its_path(own: Path, name: str, gone: str) -> None:
+def test_a_missing_file_is_reported_by_its_path(own: Path, name: str, gone: str) -> None:
     path = own / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError, match=gone):
         read(name, own)
 
 
-def test_a_split_without_a_class_is_told(own: Path) -> None:
+def test_a_split_without_a_class_is_reported(own: Path) -> None:
     for number in tiny_data.pet_numbers("Cat"):
         if pet_part("Cat", number) == "validation":
             (own / "PetImages" / "Cat" / f"{number}.jpg").unlink()
@@ -298,13 +299,13 @@ def test_a_split_without_a_class_is_told(own: Path) -> None:
         read("cats_vs_dogs", own)
 
 
-def test_an_unknown_set_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_set_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'dogs'\. Known data sets: mnist, cifar10, cats_vs_dogs"):
         load("dogs", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "told"),
+    ("name", "size", "shown"),
     [
         ("mnist", (32, 28), "32×28"),
         ("cifar10", (28, 28), "28×28"),
@@ -313,9 +314,9 @@ def test_an_unknown_set_is_told_with_the_known_ones(tmp_path: Path) -> None:
     ],
 )
 def test_a_size_that_a_set_cannot_have_is_refused(
-    tiny: Path, name: str, size: tuple[int, int] | None, told: str
+    tiny: Path, name: str, size: tuple[int, int] | None, shown: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"at size {told}. Expected: "):
+    with pytest.raises(UsageError, match=f"at size {shown}. Expected: "):
         load(name, data_dir=tiny, size=size)
 
 
@@ -332,7 +333,7 @@ def test_uploads_are_the_test_split_in_its_order(tiny: Path, name: str) -> None:
 
 def test_uploads_leave_out_the_same_unreadable_files(own: Path) -> None:
     number = next(n for n in tiny_data.pet_numbers("Cat") if pet_part("Cat", n) == "test")
-    (own / "PetImages" / "Cat" / f"{number}.jpg").write_bytes(b"no picture")
+    (own / "PetImages" / "Cat" / f"{number}.jpg").write_bytes(b"not an image")
     uploads = list(uploads_of("cats_vs_dogs", data_dir=own))
     assert len(uploads) == len(read("cats_vs_dogs", own).test.images) == 19
 
@@ -366,7 +367,7 @@ def test_the_data_folder_is_data_dir_else_the_cache(
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_the_real_splits_are_the_ones_written_down(real_dir: Path, name: str) -> None:
+def test_the_real_splits_are_the_documented_ones(real_dir: Path, name: str) -> None:
     data = load(name, data_dir=real_dir)
     counts = " | ".join(f"{len(getattr(data, part).images):,}" for part in PARTS)
     assert f"| `{name}` | {counts} | `{data.content_hash}` |" in DOCS.read_text("utf-8")
@@ -380,6 +381,6 @@ def test_the_real_pets_are_whole_enough(real_dir: Path, caplog: pytest.LogCaptur
     data = load("cats_vs_dogs", data_dir=real_dir, size=(32, 32))
     uploads = uploads_of("cats_vs_dogs", data_dir=real_dir)
     assert [upload.label for upload in uploads] == [data.labels[k] for k in data.test.labels]
-    unreadable = next(note for note in data.notes if "unreadable" in note)
+    unreadable = next(note for note in data.notes if "Unreadable" in note)
     assert "Cat/666.jpg" in unreadable
     assert "Dog/11702.jpg" in unreadable

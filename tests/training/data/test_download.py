@@ -13,16 +13,22 @@ import pytest
 from tests import tiny_data
 from tests.training.data.test_extract import INSIDE, tar_file, tree, zip_file
 from training.data import datasets, sources
-from training.data.download import Archive, Patience, download, fetch
+from training.data import download as downloading
+from training.data.download import Archive, download, fetch
 from training.errors import DataError, UsageError
 
 DATA = bytes(i * i % 251 for i in range(300_000))
-HASTE = Patience(tries=2, timeout=5.0, pause=0.0)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TRIES", 2), ("TIMEOUT", 5.0), ("PAUSE", 0.0)):
+        monkeypatch.setattr(downloading, name, value)
 
 
 @dataclass
 class Publisher:
-    """What the server has, and how it behaves: each list is used up request by request."""
+    """The files of the test server and its behaviour: each list is consumed request by request."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -86,86 +92,92 @@ def test_a_file_arrives_whole_and_leaves_no_part(publisher: Publisher, tmp_path:
     assert path == tmp_path / "file.bin"
 
 
-def test_a_file_that_is_there_is_not_asked_for(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_whole_file_is_not_downloaded_again(publisher: Publisher, tmp_path: Path) -> None:
     archive = publisher.archive()
     (tmp_path / "file.bin").write_bytes(DATA)
     assert download(archive, tmp_path).read_bytes() == DATA
     assert publisher.requests == []
 
 
-def test_a_wrong_file_that_is_there_is_replaced(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_hash_is_replaced(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"wrong")
     assert download(publisher.archive(), tmp_path).read_bytes() == DATA
 
 
-def test_a_cut_download_goes_on_where_it_stopped(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_cut_download_resumes_where_it_stopped(publisher: Publisher, tmp_path: Path) -> None:
     publisher.cuts = [100_000, 50_000]
-    path = download(publisher.archive(), tmp_path, patience=HASTE)
+    path = download(publisher.archive(), tmp_path)
     assert path.read_bytes() == DATA
     assert publisher.ranges() == [None, "bytes=100000-", "bytes=150000-"]
 
 
-def test_tries_that_bring_bytes_are_not_counted(publisher: Publisher, tmp_path: Path) -> None:
+def test_attempts_that_receive_bytes_do_not_count_as_failed(
+    publisher: Publisher, tmp_path: Path
+) -> None:
     publisher.cuts = [10_000] * 20
-    assert download(publisher.archive(), tmp_path, patience=HASTE).read_bytes() == DATA
+    assert download(publisher.archive(), tmp_path).read_bytes() == DATA
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(
+def test_a_later_call_resumes_where_an_earlier_one_failed(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     archive = publisher.archive()
     publisher.cuts = [70_000, 0, 0]
-    with pytest.raises(DataError, match=r"2 tries in a row in vain\. 70,000 bytes are kept"):
-        download(archive, tmp_path, patience=HASTE)
-    assert download(archive, tmp_path, patience=HASTE).read_bytes() == DATA
+    with pytest.raises(DataError, match=r"Cannot fetch file\.bin: .* 70,000 bytes are kept"):
+        download(archive, tmp_path)
+    assert download(archive, tmp_path).read_bytes() == DATA
     assert publisher.ranges()[-1] == "bytes=70000-"
 
 
-def test_a_server_that_cannot_resume_sends_it_all_again(
+def test_a_server_without_ranges_sends_the_whole_file_again(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.resumes = False
     publisher.cuts = [100_000]
-    assert download(publisher.archive(), tmp_path, patience=HASTE).read_bytes() == DATA
+    assert download(publisher.archive(), tmp_path).read_bytes() == DATA
     assert publisher.ranges() == [None, "bytes=100000-"]
 
 
-def test_a_server_that_cannot_resume_and_always_cuts_is_given_up(
+def test_a_server_without_ranges_that_always_cuts_is_given_up(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.resumes = False
     publisher.cuts = [100_000] * 9
-    with pytest.raises(DataError, match=r"2 tries in a row in vain\."):
-        download(publisher.archive(), tmp_path, patience=HASTE)
+    with pytest.raises(DataError, match="Cannot fetch file"):
+        download(publisher.archive(), tmp_path)
     assert len(publisher.requests) == 3
 
 
-def test_a_part_that_is_the_whole_file_is_taken(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_part_that_is_the_whole_file_is_accepted(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").write_bytes(DATA)
     assert download(publisher.archive(), tmp_path).read_bytes() == DATA
     assert publisher.ranges() == [f"bytes={len(DATA)}-"]
 
 
-def test_a_part_that_is_too_long_is_fetched_anew(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_part_that_is_too_long_is_downloaded_again(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").write_bytes(DATA + b"more")
     assert download(publisher.archive(), tmp_path).read_bytes() == DATA
 
 
-def test_a_part_of_another_file_is_fetched_anew(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_part_of_another_file_is_downloaded_again(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").write_bytes(b"of a file that has changed since")
     assert download(publisher.archive(), tmp_path).read_bytes() == DATA
     assert publisher.ranges() == ["bytes=32-", None]
 
 
-def test_another_range_than_asked_for_is_not_joined(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_range_other_than_requested_is_not_appended(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publisher.shift = 5
     publisher.cuts = [100_000, len(DATA), 100_000, len(DATA)]
-    patience = replace(HASTE, tries=5)
-    assert download(publisher.archive(), tmp_path, patience=patience).read_bytes() == DATA
+    monkeypatch.setattr(downloading, "TRIES", 5)
+    assert download(publisher.archive(), tmp_path).read_bytes() == DATA
     assert publisher.ranges() == [None, "bytes=100000-", None, "bytes=100000-", None]
 
 
-def test_wrong_bytes_are_fetched_once_more_then_told(publisher: Publisher, tmp_path: Path) -> None:
+def test_wrong_bytes_are_downloaded_once_more_then_reported(
+    publisher: Publisher, tmp_path: Path
+) -> None:
     archive = publisher.archive()
     publisher.files["file.bin"] = b"wrong" + DATA[5:]
     with pytest.raises(DataError, match=f"Expected: {archive.sha256}"):
@@ -175,19 +187,17 @@ def test_wrong_bytes_are_fetched_once_more_then_told(publisher: Publisher, tmp_p
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_passing_failure_is_tried_again(
-    publisher: Publisher, tmp_path: Path, status: int
-) -> None:
+def test_a_temporary_failure_is_retried(publisher: Publisher, tmp_path: Path, status: int) -> None:
     publisher.statuses = [status]
-    assert download(publisher.archive(), tmp_path, patience=HASTE).read_bytes() == DATA
+    assert download(publisher.archive(), tmp_path).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_lasting_failure_is_told_at_once(
+def test_a_permanent_failure_is_reported_at_once(
     publisher: Publisher, tmp_path: Path, status: int
 ) -> None:
     publisher.statuses = [status]
-    with pytest.raises(DataError, match=rf"Cannot fetch file.bin: http.*answered {status} "):
+    with pytest.raises(DataError, match=rf"Cannot fetch file.bin: {status} Client Error"):
         download(publisher.archive(), tmp_path)
     assert len(publisher.requests) == 1
 
@@ -199,15 +209,15 @@ def test_the_next_address_is_tried(publisher: Publisher, tmp_path: Path) -> None
     assert download(elsewhere, tmp_path).read_bytes() == DATA
 
 
-def test_a_host_that_does_not_answer_is_told(publisher: Publisher, tmp_path: Path) -> None:
+def test_an_unreachable_host_is_reported(publisher: Publisher, tmp_path: Path) -> None:
     archive = replace(publisher.archive(), addresses=("http://127.0.0.1:1/file.bin",))
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:1/file.bin failed .*refused"):
-        download(archive, tmp_path, patience=HASTE)
+    with pytest.raises(DataError, match=r"127\.0\.0\.1.* [Rr]efused"):
+        download(archive, tmp_path)
 
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let the system refuse to write more, as a full disk does."""
+    """Make the system refuse to write more, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -216,7 +226,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_and_the_part_is_kept(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_part_is_kept(publisher: Publisher, tmp_path: Path) -> None:
     archive = publisher.archive()
     with largest_file(100_000), pytest.raises(DataError, match="Expected: a folder with room"):
         download(archive, tmp_path)
@@ -225,7 +235,7 @@ def test_a_full_disk_is_told_and_the_part_is_kept(publisher: Publisher, tmp_path
     assert publisher.ranges()[-1] == "bytes=100000-"
 
 
-def test_a_folder_that_cannot_be_written_is_told(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"Cannot write .*/file/Set: Not a directory"):
         fetch((publisher.archive(),), tmp_path / "file" / "Set")
@@ -248,7 +258,7 @@ def test_plain_files_become_a_folder(
     assert tree(tmp_path / "Set") == {"a.gz": b"a", "b.gz": b"b"}
 
 
-def test_an_archive_that_leads_out_of_its_folder_installs_nothing(
+def test_an_archive_with_a_path_outside_installs_nothing(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     path = zip_file(tmp_path / "set.zip", {"Set/a": b"a", "../evil": b"evil"})
@@ -260,13 +270,13 @@ def test_an_archive_that_leads_out_of_its_folder_installs_nothing(
     }
 
 
-def test_an_archive_without_the_folder_is_told(publisher: Publisher, tmp_path: Path) -> None:
+def test_an_archive_without_the_folder_is_reported(publisher: Publisher, tmp_path: Path) -> None:
     path = zip_file(tmp_path / "set.zip", {"Other/a": b"a"})
     with pytest.raises(DataError, match=r"set\.zip holds nothing under Set/"):
         fetch((publisher.archive("set.zip", path.read_bytes()),), tmp_path / "data" / "Set")
 
 
-def test_a_cut_extraction_is_not_taken_for_the_set(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_cut_extraction_is_not_mistaken_for_the_set(publisher: Publisher, tmp_path: Path) -> None:
     left_over = tmp_path / ".Set.partial" / "Set" / "half.bin"
     left_over.parent.mkdir(parents=True)
     left_over.touch()
@@ -275,7 +285,7 @@ def test_a_cut_extraction_is_not_taken_for_the_set(publisher: Publisher, tmp_pat
     assert not left_over.exists()
 
 
-def test_of_two_that_fetch_at_once_one_waits(publisher: Publisher, tmp_path: Path) -> None:
+def test_concurrent_fetches_download_once(publisher: Publisher, tmp_path: Path) -> None:
     archives = (publisher.archive("a.gz"), publisher.archive("b.gz", DATA[:1000]))
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(fetch, archives, tmp_path / "Set") for _ in range(2)]:
@@ -290,7 +300,7 @@ def test_a_mirror_replaces_the_published_addresses(publisher: Publisher, tmp_pat
     assert publisher.requests == [("/our/copies/a.gz", None)]
 
 
-def test_a_mirror_that_is_no_web_address_is_refused(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_mirror_must_be_a_web_address(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'file:///srv'\. Expected: an http or https address"):
         fetch((publisher.archive(),), tmp_path / "Set", mirror="file:///srv")
 

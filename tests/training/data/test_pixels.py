@@ -14,24 +14,24 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return out.getvalue()
 
 
-def test_a_picture_of_the_size_stays_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, size=(9, 9, 3), dtype=np.uint8)
     assert np.array_equal(pixels.stretch(pixels.encode_png(image), (9, 9)), image)
 
 
-def test_a_grey_picture_is_encoded_without_loss() -> None:
+def test_a_grey_image_is_encoded_without_loss() -> None:
     image = np.random.default_rng(0).integers(0, 256, size=(9, 9, 1), dtype=np.uint8)
     assert np.array_equal(pixels.stretch(pixels.encode_png(image), (9, 9)), image.repeat(3, axis=2))
 
 
-def test_a_picture_is_stretched_with_the_antialiased_bilinear_filter() -> None:
+def test_stretching_uses_the_antialiased_bilinear_filter() -> None:
     stripes = Image.fromarray(np.tile([[0, 255]], (4, 20)).astype(np.uint8))
     greys = pixels.stretch(encoded(stripes), (4, 4))
     assert greys.min() > 110
     assert greys.max() < 145
 
 
-def test_a_picture_is_turned_as_exif_says() -> None:
+def test_an_image_is_rotated_by_its_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is at the right
     image = Image.new("RGB", (16, 16), "black")
@@ -42,13 +42,13 @@ def test_a_picture_is_turned_as_exif_says() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_white(mode: str) -> None:
+def test_transparency_becomes_white(mode: str) -> None:
     clear = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
     data = encoded(clear.convert(mode) if mode != "P" else clear.quantize(4))
     assert pixels.stretch(data, (4, 4)).min() == 255
 
 
-def test_of_an_animation_the_first_frame_counts() -> None:
+def test_the_first_frame_of_an_animation_is_used() -> None:
     first, second = Image.new("RGB", (4, 4), "white"), Image.new("RGB", (4, 4), "black")
     data = encoded(first, "GIF", save_all=True, append_images=[second])
     assert pixels.stretch(data, (4, 4)).min() == 255
@@ -60,5 +60,5 @@ def test_damaged_bytes_are_unreadable(kind: str, damage: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
     cut = {"empty": b"", "text": b"<html>", "head": data[:20], "half": data[: len(data) // 2]}
-    with pytest.raises(UnreadableImage, match="not a readable picture"):
+    with pytest.raises(UnreadableImage, match="not a readable image"):
         pixels.stretch(cut[damage], (8, 8))

@@ -15,7 +15,8 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
 
 
 def graph(*, twice: bool = False, height: str | int = 10) -> onnx.ModelProto:
-    """10×8 images: 4 filters of 3×3, 6 of 2×2 in two groups at stride 2, then two products."""
+    """Build a graph for 10×8 images: 4 filters of 3×3, 6 of 2×2 in two groups at stride 2, then two
+    products."""
     copies = ["floats", "floats"] if twice else ["floats"]
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
@@ -41,25 +42,25 @@ def graph(*, twice: bool = False, height: str | int = 10) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_multiply_accumulates_are_those_counted_by_hand() -> None:
+def test_multiply_accumulates_equal_those_counted_by_hand() -> None:
     first = (8 * 6 * 4) * (3 * 3 * 3)
     second = (4 * 3 * 6) * (2 * 2 * 2)  # each filter sees its group's half of the 4 channels
     products = 72 * 5 + 5 * 2
     assert cost.macs(graph()) == first + second + products
 
 
-def test_what_a_graph_does_twice_costs_twice() -> None:
+def test_repeated_work_costs_twice() -> None:
     assert cost.macs(graph(twice=True)) == 2 * cost.macs(graph())
 
 
-def test_a_product_that_cannot_be_counted_is_told() -> None:
+def test_a_product_that_cannot_be_counted_is_reported() -> None:
     model = graph()
     model.graph.node[-2].op_type = "Einsum"
     with pytest.raises(ExportMismatch, match="The cost of Einsum is unknown"):
         cost.macs(model)
 
 
-def test_a_graph_whose_sizes_are_not_fixed_is_refused() -> None:
+def test_a_graph_without_fixed_sizes_is_refused() -> None:
     with pytest.raises(ExportMismatch, match="Expected fixed sizes"):
         cost.macs(graph(height="H"))
 

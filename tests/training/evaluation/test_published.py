@@ -26,7 +26,7 @@ Some words.
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Versions 1, 2 and 10 of ``shade``, with what training tells of them."""
+    """Publish versions 1, 2 and 10 of ``shade``, with a card."""
     for version in (1, 2, 10):
         folder = publish(
             tmp_path,
@@ -56,7 +56,7 @@ def test_a_version_is_found_by_name_or_by_folder(models: Path, text: str, versio
         ("shade/²", "A version is a positive integer, not '²'"),
     ],
 )
-def test_a_version_that_is_not_there_is_told(models: Path, text: str, message: str) -> None:
+def test_a_missing_version_is_reported(models: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         find(text, models)
 
@@ -69,24 +69,24 @@ def test_the_card_is_read_back(models: Path) -> None:
     assert version.of_classes("F1") == {}
 
 
-def test_a_version_without_a_card_says_nothing(models: Path) -> None:
+def test_a_version_without_a_card_has_no_facts(models: Path) -> None:
     (models / "shade/1/README.md").unlink()
     version = find("shade/1", models)
     assert version.fact("Epochs") == ""
     assert version.of_classes("Recall") == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"no graph"])
-def test_a_file_that_is_no_version_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a graph"])
+def test_a_file_that_is_not_a_version_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(UsageError, match=r"model\.onnx (is not readable|says nothing)"):
+    with pytest.raises(UsageError, match=r"model\.onnx (is not readable|has no metadata)"):
         str(Version(tmp_path))
 
 
-def test_a_file_that_does_not_say_how_it_was_judged_is_refused(models: Path) -> None:
+def test_a_file_without_results_is_refused(models: Path) -> None:
     file = models / "shade/1/model.onnx"
     graph = onnx.load(file)
     onnx.helper.set_model_props(graph, {"name": "shade", "version": "1", "title": "Shade"})
     onnx.save(graph, file)
-    with pytest.raises(UsageError, match="says nothing of: dataset, labels, metrics"):
+    with pytest.raises(UsageError, match="has no metadata for: dataset, labels, metrics"):
         str(find("shade/1", models))

@@ -17,7 +17,7 @@ from training.evaluation.scoring import Score
 
 @contextmanager
 def service(status: int = 200, *, body: bytes | None = None) -> Iterator[tuple[str, list[str]]]:
-    """A server that answers with the body as the label, and what it was asked for."""
+    """Run a server that answers with the body as the label; yield its address and the requests."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -37,7 +37,7 @@ def service(status: int = 200, *, body: bytes | None = None) -> Iterator[tuple[s
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", asked
@@ -48,7 +48,7 @@ def service(status: int = 200, *, body: bytes | None = None) -> Iterator[tuple[s
 
 
 def uploads(*labels: str) -> list[Upload]:
-    """Files that hold "cat", whatever their label says."""
+    """Return files with the content "cat", whatever their label."""
     return [Upload(f"{n}.png", b"cat", "image/png", label) for n, label in enumerate(labels)]
 
 
@@ -60,7 +60,7 @@ def digit() -> Upload:
     return Upload("1.png", target.getvalue(), "image/png", "1")
 
 
-def test_a_score_is_told_as_a_count_and_a_share() -> None:
+def test_a_score_is_shown_as_a_count_and_a_share() -> None:
     assert str(Score(9_924, 10_000)) == "9,924 of 10,000 right (99.24%)"
 
 
@@ -76,7 +76,7 @@ def test_every_file_is_posted_and_its_answer_counted() -> None:
     assert asked == ["/predict/pets image/png"] * 3
 
 
-def test_a_version_is_asked_for() -> None:
+def test_a_version_is_requested() -> None:
     with service() as (url, asked):
         scoring.over_http(f"{url}/", "pets", uploads("cat"), version=3)
     assert asked == ["/predict/pets?version=3 image/png"]
@@ -90,22 +90,22 @@ def test_an_error_of_the_service_stops_the_evaluation() -> None:
         scoring.over_http(url, "pets", uploads("cat"))
 
 
-def test_an_answer_that_is_not_ours_is_told() -> None:
+def test_an_answer_of_another_service_is_reported() -> None:
     with (
         service(body=b'{"results": []}') as (url, _),
-        pytest.raises(ServiceFailed, match="gave no prediction"),
+        pytest.raises(ServiceFailed, match="returned no prediction"),
     ):
         scoring.over_http(url, "pets", uploads("cat"))
 
 
-def test_a_proxy_for_the_internet_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     with service() as (url, _):
         assert scoring.over_http(url, "pets", uploads("cat")).correct == 1
 
 
-def test_a_service_that_is_not_there_is_told() -> None:
+def test_an_unreachable_service_is_reported() -> None:
     with service() as (url, _):
         pass
     with pytest.raises(ServiceFailed, match="No answer from"):
@@ -125,7 +125,7 @@ def test_photographed_digits_are_dark_on_a_large_light_page() -> None:
         assert page.min() < 40
 
 
-def test_photographs_are_the_same_for_one_seed() -> None:
+def test_photographs_are_deterministic() -> None:
     first, second = (list(scoring.photographed([digit()], seed=7)) for _ in range(2))
     assert first == second
 

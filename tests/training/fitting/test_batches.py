@@ -1,5 +1,3 @@
-"""What Keras makes of batches when it trains."""
-
 from typing import Any
 
 import keras
@@ -12,7 +10,7 @@ COUNT = 130
 
 
 class Recorder(keras.Model):  # type: ignore[misc]
-    """Learns nothing, and notes what it is shown."""
+    """A model that records its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +26,7 @@ class Recorder(keras.Model):  # type: ignore[misc]
         return {"loss": 0.0}
 
 
-def test_each_epoch_is_shown_its_own_batches_in_their_order() -> None:
+def test_keras_receives_the_batches_of_each_epoch_in_order() -> None:
     images = np.arange(COUNT, dtype=np.uint8).reshape(COUNT, 1, 1, 1)
     split = Split(images, np.arange(COUNT))
     batches = Batches(split, 16, seed=1)

@@ -30,7 +30,7 @@ def found(
     [{}, {"JOB_COMPLETION_INDEX": "1"}, {"MASTER_ADDR": "a", "MASTER_PORT": "1"}, {"RANK": ""}],
     ids=str,
 )
-def test_nobody_told_of_other_hosts_trains_alone(environment: dict[str, str]) -> None:
+def test_without_other_hosts_it_trains_alone(environment: dict[str, str]) -> None:
     assert found(environment) is None
 
 
@@ -42,28 +42,32 @@ def test_a_launcher_names_the_hosts() -> None:
     assert found(TORCHRUN) == Hosts("train-0:4242", 4, 3)
 
 
-def test_an_indexed_job_says_which_of_them_this_is() -> None:
-    told = {**TORCHRUN, "RANK": "", "JOB_COMPLETION_INDEX": "2"}
-    assert found(told) == Hosts("train-0:4242", 4, 2)
+def test_an_indexed_job_has_the_index_of_this_host() -> None:
+    environment = {**TORCHRUN, "RANK": "", "JOB_COMPLETION_INDEX": "2"}
+    assert found(environment) == Hosts("train-0:4242", 4, 2)
     assert found({"JOB_COMPLETION_INDEX": "1"}, addresses=PAIR) == Hosts("10.0.0.1:4242", 2, 1)
 
 
-def test_one_host_is_a_job_too() -> None:
+def test_one_host_can_be_a_job() -> None:
     assert found({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}) == Hosts("train-0:4242", 1, 0)
 
 
 @pytest.mark.parametrize(
     ("options", "changed", "message"),
     [
-        (["--host-index=0"], {}, "give both"),
+        (["--host-index=0"], {}, "--host-index needs --hosts"),
         (["--hosts", PAIR], {}, "need RANK, or --hosts and --host-index"),
         (["--hosts", PAIR, "--host-index=2"], {}, "--host-index is 2. Expected 0 to 1"),
         (["--hosts", PAIR, "--host-index=one"], {}, "'one'. Expected a whole number from 0"),
-        (["--hosts", "a:1,a:1", "--host-index=0"], {}, "1 hosts in 2 places; expected 2"),
+        (
+            ["--hosts", "a:1,a:1", "--host-index=0"],
+            {},
+            "has 2 addresses, 1 of them different. Expected: 2",
+        ),
         (["--hosts", "a,b", "--host-index=0"], {}, "Expected HOST:PORT, not 'a'"),
         (["--hosts", "a:1,b:70000", "--host-index=0"], {}, "Expected HOST:PORT, not 'b:70000'"),
         (["--hosts", "", "--host-index=0"], {}, "Expected HOST:PORT, not ''"),
-        (["--hosts", PAIR], TORCHRUN, "2 hosts in 2 places; expected 4"),
+        (["--hosts", PAIR], TORCHRUN, "has 2 addresses, 2 of them different. Expected: 4"),
         ([], {**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE is '0'. Expected a whole number from 1"),
         ([], {**TORCHRUN, "WORLD_SIZE": ""}, "need WORLD_SIZE"),
         ([], {**TORCHRUN, "RANK": ""}, "need RANK"),
@@ -76,7 +80,7 @@ def test_one_host_is_a_job_too() -> None:
     ],
     ids=lambda value: "" if isinstance(value, dict) else str(value),
 )
-def test_hosts_that_cannot_be_are_told_and_exit_2(
+def test_invalid_hosts_are_reported_and_exit_2(
     options: list[str],
     changed: dict[str, str],
     message: str,
@@ -94,9 +98,9 @@ def test_hosts_that_cannot_be_are_told_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_that_hosts_cannot_share_is_refused() -> None:
+def test_a_batch_that_hosts_cannot_divide_is_refused() -> None:
     launcher.check_batch(Hosts("a:1", 4, 0), "digits", 128)
-    with pytest.raises(UsageError, match="3 hosts cannot share the batch of 128 images of digits"):
+    with pytest.raises(UsageError, match="3 hosts cannot divide the batch of 128 images of digits"):
         launcher.check_batch(Hosts("a:1", 3, 0), "digits", 128)
 
 
@@ -109,7 +113,7 @@ def test_a_batch_that_hosts_cannot_share_is_refused() -> None:
         ("training: No recipe", "exit 2", SystemExit),
     ],
 )
-def test_a_host_ends_as_its_process_did(
+def test_a_host_ends_as_its_process(
     says: str,
     does: str,
     error: type[BaseException],
@@ -128,7 +132,7 @@ def test_a_host_ends_as_its_process_did(
 
 
 PUBLISHING = """#!/bin/sh
-(trap 'echo ended > {folder}/told; exit 75' TERM
+(trap 'echo ended > {folder}/ended; exit 75' TERM
  echo > {folder}/begun
  while :; do sleep 0.05; done) &
 while ! test -e {folder}/begun; do sleep 0.01; done
@@ -137,7 +141,7 @@ kill -ABRT $$
 """
 
 
-def test_what_the_process_of_a_host_has_started_ends_with_it(
+def test_the_children_of_a_hosts_process_end_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
@@ -146,17 +150,17 @@ def test_what_the_process_of_a_host_has_started_ends_with_it(
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(HostLost):
         launcher.train(Hosts("127.0.0.1:1", 2, 0), Namespace(arguments=[], backend=None), print)
-    assert (tmp_path / "told").read_text() == "ended\n"
+    assert (tmp_path / "ended").read_text() == "ended\n"
 
 
 EXPORT = """#!/bin/sh
-trap 'echo ended > {folder}/told; exit 75' TERM
+trap 'echo ended > {folder}/ended; exit 75' TERM
 echo $$ > {folder}/pid
 while :; do sleep 0.05; done
 """
 
 
-def test_a_signal_lets_the_process_that_publishes_clear_up(
+def test_a_signal_lets_another_command_clean_up(
     tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
@@ -170,19 +174,18 @@ def test_a_signal_lets_the_process_that_publishes_clear_up(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=terminate).start()
-    places = {"runs": tmp_path, "models": tmp_path, "data_dir": tmp_path}
     with pytest.raises(Preempted):
-        launcher.export(Namespace(seed=1, extra=None, **places), "digits")
-    assert (tmp_path / "told").read_text() == "ended\n"
+        launcher.run(["export", "digits"], {})
+    assert (tmp_path / "ended").read_text() == "ended\n"
 
 
-def test_the_process_that_publishes_is_told_of_the_extra_images(
+def test_another_command_gets_its_arguments_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n')
+    python.write_text(f'#!/bin/sh\necho "$@" $KERAS_BACKEND > {tmp_path}/given\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    places = {"runs": "runs", "models": "models", "data_dir": "data", "extra": "sent back"}
-    launcher.export(Namespace(seed=1, **places), "digits")
-    assert "--extra=sent back" in (tmp_path / "told").read_text()
+    launcher.run(["export", "--extra=labelled images"], {"KERAS_BACKEND": "tensorflow"})
+    given = (tmp_path / "given").read_text()
+    assert given == "-m training export --extra=labelled images tensorflow\n"

@@ -12,7 +12,7 @@ from training.modelling.augment import (
 
 
 def ramp() -> np.ndarray:
-    """Pictures whose colours tell the place: red the column, green the row."""
+    """Return images whose colours are the place: red the column, green the row."""
     y, x = np.mgrid[0:32, 0:32].astype(np.float32)
     return np.repeat(np.stack([x, y, x], axis=-1)[None], 64, axis=0)
 
@@ -22,7 +22,7 @@ def crop(seed: int = 1) -> np.ndarray:
     return np.asarray(layer(ramp(), training=True))
 
 
-def test_without_training_the_images_pass_unchanged() -> None:
+def test_images_are_unchanged_outside_training() -> None:
     layer = RandomResizedCrop(seed=1)
     np.testing.assert_array_equal(np.asarray(layer(ramp())), ramp())
 
@@ -36,7 +36,7 @@ def test_a_crop_lies_within_the_image() -> None:
     assert (np.diff(pixels[..., 0], axis=2) >= -1e-3).all()
 
 
-def test_crops_cover_the_share_asked_for_and_differ() -> None:
+def test_crops_cover_the_requested_share_and_differ() -> None:
     pixels = crop()
     width = (pixels[:, 0, -1, 0] - pixels[:, 0, 0, 0]) / 31
     height = (pixels[:, -1, 0, 1] - pixels[:, 0, 0, 1]) / 31
@@ -46,12 +46,12 @@ def test_crops_cover_the_share_asked_for_and_differ() -> None:
     assert len(np.unique(area.round(3))) > 32
 
 
-def test_one_seed_gives_the_same_crops() -> None:
+def test_crops_are_deterministic() -> None:
     np.testing.assert_array_equal(crop(seed=3), crop(seed=3))
     assert not np.array_equal(crop(seed=3), crop(seed=4))
 
 
-def test_a_crop_may_have_a_side_of_its_own_while_training() -> None:
+def test_a_crop_may_have_another_size_in_training() -> None:
     layer = RandomResizedCrop(20, seed=1)
     assert layer(ramp(), training=True).shape == (64, 20, 20, 3)
     assert layer(ramp()).shape == ramp().shape
@@ -89,7 +89,7 @@ def test_an_affine_layer_without_limits_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "limit", [{"degrees": 20.0}, {"scale": 0.2}, {"shear": 0.3}, {"shift": 3.0}], ids=str
 )
-def test_an_affine_layer_moves_all_but_the_middle_and_a_shift_that_too(
+def test_an_affine_layer_moves_all_but_the_middle_unless_it_shifts(
     limit: dict[str, float],
 ) -> None:
     images = np.zeros((64, 33, 33, 1), np.float32)
@@ -119,5 +119,5 @@ def test_a_cutout_greys_one_square_that_lies_within_the_image() -> None:
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_layer_rests_without_training(layer: keras.layers.Layer) -> None:
+def test_a_layer_does_nothing_outside_training(layer: keras.layers.Layer) -> None:
     np.testing.assert_array_equal(np.asarray(layer(ramp())), ramp())

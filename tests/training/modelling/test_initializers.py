@@ -8,7 +8,7 @@ def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.asarray(keras.ops.conv(images, kernel, padding="valid"))
 
 
-def test_identity_filters_pass_the_input_on_and_the_rest_are_random() -> None:
+def test_identity_filters_preserve_the_input_and_the_rest_are_random() -> None:
     keras.utils.set_random_seed(1)
     kernel = np.asarray(Dirac()((3, 3, 4, 6)))
     images = np.random.default_rng(1).normal(size=(2, 5, 5, 4)).astype(np.float32)

@@ -13,7 +13,7 @@ from training.modelling.recipe import Tensor
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
 
 
-def test_a_network_of_any_size_trains_on_smaller_crops_than_it_is_served_at() -> None:
+def test_a_network_of_any_size_trains_on_smaller_crops_than_served() -> None:
     recipe = replace(tiny.RECIPE, any_size=True, augment=lambda: [keras.layers.CenterCrop(6, 6)])
     network = build(recipe, 2)
     model = trainable(recipe, network, steps=1)
@@ -21,7 +21,7 @@ def test_a_network_of_any_size_trains_on_smaller_crops_than_it_is_served_at() ->
     assert served(recipe, network).input_shape == (None, 8, 8, 3)
 
 
-def test_an_epoch_seeds_every_layer_anew_and_tells_its_number() -> None:
+def test_an_epoch_seeds_every_layer_and_sets_its_number() -> None:
     class Counting(keras.layers.Layer):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -54,7 +54,7 @@ def layered(x: Tensor) -> Tensor:
         layers.DepthwiseConv2D(3, activation="silu"),
         layered,
         lambda x: layers.Activation("gelu")(layers.Conv2D(4, 3)(x)),
-        layers.Conv2D(4, 3),  # the nonlinearity behind the next convolution is not its own
+        layers.Conv2D(4, 3),  # the nonlinearity behind the next convolution belongs to that one
     ],
 )
 def test_the_feature_maps_are_those_of_the_first_convolution_and_its_nonlinearity(

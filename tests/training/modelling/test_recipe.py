@@ -1,45 +1,11 @@
 import importlib
 import inspect
-import re
-from collections import Counter
+import sys
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 
-from training.data.sources import SOURCES
-from training.errors import UsageError
-from training.modelling import recipe
-from training.modelling.network import build
-from training.modelling.recipe import Recipe
-
-RECIPES = [recipe.find(name) for name in recipe.names()]
-every_recipe = pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: entry.name)
-
-
-@every_recipe
-def test_a_recipe_is_named_like_its_module(entry: Recipe) -> None:
-    assert entry.name in recipe.names()
-    assert recipe.find(entry.name) is entry
-
-
-@every_recipe
-def test_a_network_gives_a_logit_for_each_class_or_one_score(entry: Recipe) -> None:
-    classes = len(SOURCES[entry.dataset].labels)
-    logits = build(entry, classes)(np.zeros((2, *entry.shape), np.uint8))
-    assert logits.shape == (2, classes if entry.gives_classes else 1)
-    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
-
-
-@every_recipe
-def test_a_recipe_says_how_its_training_went(entry: Recipe) -> None:
-    told, difference = entry.header("Measured"), entry.header("Difference")
-    images, minutes = r"\d+\.\d+ % of the [\d,]+ test images", r"\d+(\.\d+)? minutes"
-    assert re.match(rf"{images}, seed 1, in {minutes} on ", told)
-    command = "reproduce" if difference else "train"
-    assert f"python -m training {command} {entry.name}" in told
-    assert "not measured" not in difference
+from tests.training import tiny
 
 
 def test_a_fingerprint_ignores_docstrings_comments_and_imports(
@@ -62,34 +28,10 @@ def test_a_fingerprint_ignores_docstrings_comments_and_imports(
     assert same == documented == moved != changed
 
 
-def test_each_model_has_one_recommended_recipe() -> None:
-    recommended = Counter(entry.model for entry in RECIPES if entry.recommended)
-    assert recommended == dict.fromkeys({entry.model for entry in RECIPES}, 1)
-
-
-def test_a_model_name_finds_its_recommended_recipe() -> None:
-    for name in {entry.model for entry in RECIPES}:
-        assert recipe.find(name).recommended
-
-
-def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(
-        UsageError, match=r"No recipe or model named 'dogs'\. Known recipes: cats_v"
-    ):
-        recipe.find("dogs")
-
-
-def test_the_cifar10_network_has_the_published_number_of_weights() -> None:
-    sixconv = recipe.find("cifar10_sixconv")
-    assert build(sixconv, 10).count_params() == 276_138
-
-
-def test_the_stem_of_cifar10_whitens_and_stays_as_it_is() -> None:
-    entry = recipe.find("cifar10")
-    network = build(entry, 10)
-    assert entry.prepare is not None
-    entry.prepare(network, np.random.default_rng(1).integers(0, 256, (9, 32, 32, 3), np.uint8))
-    stem = network.get_layer("whitening")
-    (kernel,) = stem.get_weights()
-    np.testing.assert_array_equal(kernel[..., 12:], -kernel[..., :12])
-    assert not stem.trainable_variables
+def test_a_header_entry_is_one_line_up_to_the_next_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "Title.\n\nMeasured: 9 %:\n    a command\nPublished: 8 %,\nloss 1.\nOdd: no.\n\nMore."
+    monkeypatch.setattr(sys.modules[tiny.__name__], "__doc__", page)
+    assert tiny.RECIPE.header("Measured") == "9 %: a command"
+    assert tiny.RECIPE.header("Published") == "8 %, loss 1."
+    assert tiny.RECIPE.header("Odd") == "no."
+    assert tiny.RECIPE.header("Difference") == ""

@@ -21,7 +21,7 @@ DATA = replace(tiny.dataset(), test=tiny.split(10, 1))
 
 
 def evidence(wrong: int) -> model_card.Evidence:
-    """Right with 90 % on all but the first images, wrong with 80 % on those."""
+    """Return answers that are 90 % sure and correct, but 80 % sure and wrong for the first."""
     right = np.eye(2, dtype=np.float32)[DATA.test.labels] * 0.8 + 0.1
     right[:wrong] = 0.2 + 0.6 * (right[:wrong] < 0.5)
     return model_card.Evidence(
@@ -38,19 +38,19 @@ def test_the_confusion_matrix_counts_truth_by_answer() -> None:
     assert counts.tolist() == [[3, 2], [1, 4]]
 
 
-def test_the_card_tells_precision_recall_and_f1_of_each_class() -> None:
+def test_the_card_has_precision_recall_and_f1_of_each_class() -> None:
     lines = card(evidence(3)).splitlines()
     assert "| dark | 5 | 75.00% | 60.00% | 66.67% |" in lines
     assert "| light | 5 | 66.67% | 80.00% | 72.73% |" in lines
 
 
-def test_the_card_tells_how_the_prediction_sets_do_on_test_images() -> None:
+def test_the_card_has_the_statistics_of_the_prediction_sets() -> None:
     lines = card(evidence(3)).splitlines()
     assert "| 90% | 70.00% | 1.00 | 100.00% | 0.00% |" in lines
     assert "| 99% | 100.00% | 2.00 | 0.00% | 0.00% |" in lines
 
 
-def test_the_card_tells_how_sure_its_figure_is_and_what_was_measured() -> None:
+def test_the_card_has_the_confidence_interval_and_the_measurements() -> None:
     text = card(evidence(3), **{"Cost of an image": "5 ms"})
     assert "(7; 95% confidence: 39.68% to 89.22%)" in text
     assert "| Calibration error | 31.00% before temperature scaling, 20.00% after |" in text

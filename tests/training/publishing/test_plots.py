@@ -13,7 +13,7 @@ LABELS = ("dark", "light")
 
 
 def answers(test: Split, wrong: int) -> plots.Answers:
-    """Right and sure on all but the first images, wrong and ever surer on those."""
+    """Return correct answers but for the first ``wrong`` images, wrong and surer with each."""
     right = np.eye(2, dtype=np.float32)[test.labels] * 0.8 + 0.1
     sure = np.linspace(0.55, 0.99, wrong, dtype=np.float32)
     for n in range(wrong):
@@ -47,7 +47,7 @@ def test_the_learning_curves_show_training_and_validation() -> None:
     assert heights(accuracy) == [[0.5, 0.7], [0.5, 0.6]]
 
 
-def test_the_reliability_diagrams_leave_empty_bins_out_and_tell_the_errors() -> None:
+def test_the_reliability_diagrams_skip_empty_bins_and_show_the_errors() -> None:
     test = tiny.split(60, 1)
     sure = answers(test, 0)
     unsure = np.float32(0.5) + (sure - np.float32(0.5)) / np.float32(4)
@@ -64,7 +64,7 @@ def shown(axes: Axes) -> np.ndarray:
     return np.asarray(axes.get_images()[0].get_array())
 
 
-def test_the_edge_kernels_see_the_edges_of_their_direction() -> None:
+def test_the_edge_kernels_detect_edges_of_their_direction() -> None:
     image = np.zeros((1, 8, 8, 3), np.uint8)
     image[:, :, 4:] = 200  # left dark, right light: one vertical edge
     picture, vertical, horizontal = plots.edges(image).axes
@@ -80,7 +80,7 @@ def test_a_kernel_slides_over_the_picture_as_a_convolution_layer_does() -> None:
 
 
 @pytest.mark.parametrize(("channels", "columns"), [(3, 4), (20, 9)])
-def test_the_feature_maps_that_vary_most_stand_beside_their_picture(
+def test_the_feature_maps_that_vary_most_are_shown_beside_their_image(
     channels: int, columns: int
 ) -> None:
     images = tiny.split(2, 1).images
@@ -93,7 +93,7 @@ def test_the_feature_maps_that_vary_most_stand_beside_their_picture(
     np.testing.assert_array_equal(shown(axes[columns + 1]), maps[1, ..., 1])
 
 
-def test_a_saved_picture_is_a_small_png_that_shows_something(tmp_path: Path) -> None:
+def test_a_saved_picture_is_a_small_png_that_is_not_empty(tmp_path: Path) -> None:
     plots.save(plots.edges(tiny.split(4, 1).images), tmp_path / "edges.png")
     with Image.open(tmp_path / "edges.png") as picture:
         assert (picture.format, picture.mode) == ("PNG", "P")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import read_state
 from training.fitting.fit import fit
 from training.fitting.signals import Sigterm
-from training.publishing import model_card, quantize
+from training.publishing import model_card, quantize, versions
 from training.publishing import publish as publishing
 from training.publishing.publish import _surest, publish
 
@@ -37,22 +38,34 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def int8_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is, most likely, for so small a network; no test here depends on the clock."""
-    take(monkeypatch, float32=1.0, int8=1.5)
+    """Fake the clock, with int8 slower."""
+    fake_milliseconds(monkeypatch, float32=1.0, int8=1.5)
 
 
-def take(monkeypatch: pytest.MonkeyPatch, *, float32: float, int8: float) -> None:
-    """Let an image take so many milliseconds."""
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: pictures are half of the time, and the fixture ``published`` has them."""
+    monkeypatch.setattr(model_card, "_pictures", lambda *_: {})
+
+
+def changed(run: Path, folder: Path, **fields: object) -> Path:
+    """Copy a run with other fields in its state."""
+    shutil.copytree(run, folder)
+    runs.write_state(folder, replace(read_state(run), **fields))  # type: ignore[arg-type]
+    return folder
+
+
+def fake_milliseconds(monkeypatch: pytest.MonkeyPatch, *, float32: float, int8: float) -> None:
     times = {"model.onnx": float32, "model.int8.onnx": int8}
     monkeypatch.setattr(cost, "milliseconds", lambda file: times[file.name])
 
 
 @pytest.fixture(scope="module")
 def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With an int8 file."""
+    """Publish a version with an int8 file."""
     models = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
-        take(patch, float32=1.0, int8=0.5)
+        fake_milliseconds(patch, float32=1.0, int8=0.5)
         return publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
 
 
@@ -61,13 +74,13 @@ def properties(folder: Path, file: str = "model.onnx") -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def test_the_metadata_tell_what_serving_needs(published: Path) -> None:
+def test_the_metadata_have_everything_that_serving_needs(published: Path) -> None:
     held = properties(published)
     assert (held["schema"], held["name"], held["version"]) == ("1", "brightness", "1")
     assert (json.loads(held["labels"]), held["fit"]) == (["dark", "light"], "stretch")
 
 
-def test_the_metadata_tell_how_the_file_was_made_and_judged(published: Path) -> None:
+def test_the_metadata_describe_the_training_and_the_results(published: Path) -> None:
     held = properties(published)
     metrics = json.loads(held["metrics"])
     assert metrics["images"] == 300
@@ -95,14 +108,14 @@ def test_the_card_has_the_figures_and_all_its_pictures(published: Path) -> None:
     assert all(f"report/{name}" in card for name in pictures)
 
 
-def test_the_card_tells_what_an_image_costs(published: Path) -> None:
+def test_the_card_has_the_cost_of_an_image(published: Path) -> None:
     card = (published / "README.md").read_text()
     convolution, dense = 6 * 6 * 4 * 3 * 3 * 3, 4 * 2
     assert f"| {(convolution + dense) / 1e6:.1f} million multiply-accumulates, " in card
     assert " ms at one thread" in card
 
 
-def test_the_thresholds_of_the_prediction_sets_travel_in_the_file(published: Path) -> None:
+def test_the_file_holds_the_thresholds_of_the_prediction_sets(published: Path) -> None:
     held = json.loads(properties(published)["conformal"])
     answers = probabilities(published / "model.onnx", tiny.dataset().test.images)
     assert list(held) == ["0.9", "0.95", "0.99"]
@@ -117,21 +130,21 @@ def test_a_second_publication_is_the_next_version(run: Path, tmp_path: Path) -> 
     assert properties(folders[1])["version"] == "2"
 
 
-def test_the_golden_images_are_the_surest_right_answers_of_each_class() -> None:
+def test_the_golden_images_are_the_surest_correct_answers_of_each_class() -> None:
     test = tiny.split(6, 1)  # dark, light, dark, light, dark, light
     sure = np.array([0.9, 0.6, 0.99, 0.7, 0.2, 0.8], np.float32)  # of the true label
     answers = np.where(np.eye(2)[test.labels] > 0, sure[:, None], 1 - sure[:, None])
     assert list(_surest(test, [answers.astype(np.float32)])) == [2, 5, 0, 3, 1]
 
 
-def test_the_golden_images_are_those_that_both_files_answer_right() -> None:
+def test_the_golden_images_are_correct_in_both_files() -> None:
     test = tiny.split(4, 1)  # dark, light, dark, light
     one = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]], np.float32)
     other = np.array([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1], [0.7, 0.3]], np.float32)
     assert list(_surest(test, [one, other])) == [2, 1, 0]
 
 
-def test_the_int8_file_keeps_the_contract_and_tells_what_it_reached_itself(
+def test_the_int8_file_keeps_the_contract_and_has_its_own_results(
     published: Path,
 ) -> None:
     held, other = properties(published, "model.int8.onnx"), properties(published)
@@ -148,7 +161,7 @@ def test_the_int8_file_keeps_the_contract_and_tells_what_it_reached_itself(
     assert json.loads(held["conformal"]) == {f"{each:g}": p for each, p in thresholds.items()}
 
 
-def test_the_card_tells_of_both_files(published: Path) -> None:
+def test_the_card_describes_both_files(published: Path) -> None:
     card = (published / "README.md").read_text()
     assert " multiply-accumulates, 1.00 ms at one thread" in card
     assert "| int8 | `model.int8.onnx`: " in card
@@ -168,7 +181,7 @@ def test_an_int8_file_that_is_not_worth_it_is_not_published(
     least: int,
     reason: str,
 ) -> None:
-    take(monkeypatch, float32=1.0, int8=int8)
+    fake_milliseconds(monkeypatch, float32=1.0, int8=int8)
     monkeypatch.setattr(quantize, "MOST_LOST", least)
     folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
     assert {path.name for path in folder.iterdir()} == {
@@ -190,39 +203,35 @@ def test_a_signal_while_quantising_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_an_older_page_is_not_published_as_the_new_one(run: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_older_recipe_is_not_published(run: Path, tmp_path: Path) -> None:
     edited = replace(tiny.RECIPE, batch_size=16)
-    with pytest.raises(RunMismatch, match="was trained when tiny said something else"):
+    with pytest.raises(RunMismatch, match="The recipe tiny has changed since"):
         publish(edited, tiny.dataset(), run=run, models=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_is_published_with_the_data_that_it_was_trained_on_alone(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_run_is_not_published_with_other_data(run: Path, tmp_path: Path) -> None:
     other = replace(tiny.dataset(), content_hash="other-hash")
     with pytest.raises(RunMismatch, match=r"on data 'some-hash', not 'other-hash'.* --extra"):
         publish(tiny.RECIPE, other, run=run, models=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_metadata_and_the_card_tell_of_extra_images(run: Path, tmp_path: Path) -> None:
+def test_the_metadata_and_the_card_count_extra_images(run: Path, tmp_path: Path) -> None:
     folder = publish(tiny.RECIPE, replace(tiny.dataset(), extra=30), run=run, models=tmp_path)
     assert json.loads(properties(folder)["dataset"])["extra"] == 30
-    told = "brightness: 130 training (30 of them extra), 64 validation, 300 test images"
-    assert told in (folder / "README.md").read_text()
+    row = "brightness: 130 training (30 of them extra), 64 validation, 300 test images"
+    assert row in (folder / "README.md").read_text()
 
 
-def test_a_run_that_has_not_come_to_its_end_is_not_published(tmp_path: Path) -> None:
-    run, models = tmp_path / "run", tmp_path / "models"
-    state = fit(tiny.RECIPE, tiny.dataset(), run=run, epochs=1, precision="float32", verbose=0)
-    runs.write_state(run, replace(state, epochs=3))
-    with pytest.raises(UsageError, match="has done 1 of 3 epochs"):
-        publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
+def test_an_unfinished_run_is_not_published(run: Path, tmp_path: Path) -> None:
+    unfinished, models = changed(run, tmp_path / "run", epochs=5), tmp_path / "models"
+    with pytest.raises(UsageError, match="has done 3 of 5 epochs"):
+        publish(tiny.RECIPE, tiny.dataset(), run=unfinished, models=models)
     assert not models.exists()
 
 
-def test_an_image_knows_the_revision_that_it_was_built_from(
+def test_the_metadata_have_the_revision_of_the_container_image(
     monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SOURCE_REVISION", "v1.2.3")
@@ -230,12 +239,11 @@ def test_an_image_knows_the_revision_that_it_was_built_from(
     assert json.loads(properties(folder)["source"])["revision"] == "v1.2.3"
 
 
-def test_a_run_below_its_gate_publishes_nothing(tmp_path: Path) -> None:
-    strict = replace(tiny.RECIPE, min_accuracy=1.01)
-    run, models = tmp_path / "run", tmp_path / "models"
-    fit(strict, tiny.dataset(), run=run, epochs=1, precision="float32", verbose=0)
+def test_a_run_below_its_gate_publishes_nothing(run: Path, tmp_path: Path) -> None:
+    strict, models = replace(tiny.RECIPE, min_accuracy=1.01), tmp_path / "models"
+    held = changed(run, tmp_path / "run", page=strict.fingerprint())
     with pytest.raises(BelowGate, match=r"below its min_accuracy of 101.00%") as raised:
-        publish(strict, tiny.dataset(), run=run, models=models)
+        publish(strict, tiny.dataset(), run=held, models=models)
     assert raised.value.exit_code == 4
     assert list(models.iterdir()) == []
 
@@ -250,7 +258,7 @@ def test_a_signal_while_publishing_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_at_the_last_moment_does_not_keep_the_version_from_its_run(
+def test_a_signal_during_the_rename_does_not_lose_the_state_of_the_run(
     run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rename(self: Path, target: Path) -> Path:
@@ -261,8 +269,5 @@ def test_a_signal_at_the_last_moment_does_not_keep_the_version_from_its_run(
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(Preempted):
         publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
-    versions = tmp_path / "brightness"
-    assert runs.published(read_state(run), versions) == versions / "1"
-    assert runs.published(read_state(run), tmp_path / "elsewhere") is None
-    (versions / "1" / "model.onnx").write_bytes(b"of another run")
-    assert runs.published(read_state(run), versions) is None
+    published = versions.holding(tmp_path, "brightness", read_state(run).published)
+    assert published == tmp_path / "brightness" / "1"

@@ -20,7 +20,7 @@ FLOAT32 = Judgement(Score(9_500, 10_000), 0.01, np.zeros((0, 2), np.float32), {}
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
     network = served(tiny.RECIPE, build(tiny.RECIPE, 2))
-    return to_onnx.to_onnx(to_onnx.with_probabilities(network, 1.5), {"name": "brightness"})
+    return to_onnx.convert(to_onnx.with_probabilities(network, 1.5))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def int8(graph: onnx.ModelProto) -> onnx.ModelProto:
     return quantize(graph, tiny.dataset().train.images)
 
 
-def test_the_ends_of_the_graph_stay_as_the_contract_says(
+def test_the_input_and_output_follow_the_contract(
     graph: onnx.ModelProto, int8: onnx.ModelProto
 ) -> None:
     assert list(int8.graph.input) == list(graph.graph.input)
@@ -52,7 +52,7 @@ def test_logits_temperature_and_softmax_stay_float32(int8: onnx.ModelProto) -> N
     assert "DequantizeLinear" not in chain
 
 
-def test_it_answers_nearly_as_the_float32_graph_does(
+def test_int8_answers_nearly_as_the_float32_graph_does(
     graph: onnx.ModelProto, int8: onnx.ModelProto, tmp_path: Path
 ) -> None:
     onnx.save(graph, tmp_path / "float32.onnx")
@@ -63,7 +63,7 @@ def test_it_answers_nearly_as_the_float32_graph_does(
     assert 0 < difference < 0.05
 
 
-def test_it_is_made_the_same_each_time_in_silence_and_leaves_no_file(
+def test_quantising_is_deterministic_silent_and_leaves_no_file(
     graph: onnx.ModelProto,
     int8: onnx.ModelProto,
     tmp_path: Path,
@@ -91,10 +91,10 @@ def test_it_is_made_the_same_each_time_in_silence_and_leaves_no_file(
         (9_500, 2.9, "it is not 10% faster (9,500 of 10,000 right (95.00%), "),
     ],
 )
-def test_int8_is_refused_where_it_loses_accuracy_or_gains_no_time(
+def test_int8_is_refused_if_it_loses_accuracy_or_gains_no_time(
     correct: int, milliseconds: float, reason: str
 ) -> None:
     judged = replace(FLOAT32, score=Score(correct, 10_000), milliseconds=milliseconds)
-    told = refusal(FLOAT32, judged)
-    assert told.startswith(reason)
-    assert bool(told) == bool(reason)
+    refused = refusal(FLOAT32, judged)
+    assert refused.startswith(reason)
+    assert bool(refused) == bool(reason)

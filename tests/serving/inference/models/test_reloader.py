@@ -470,16 +470,16 @@ def test_a_version_is_freed_after_its_last_request(app: Flask, folder: Path) -> 
     client = Client(app)
     assert ask(client) == 2  # type: ignore[arg-type]
     retired = weakref.ref(service.repository.get("shade", 2))
-    service.predictor.batcher.running = 1  # a long inference takes the only lane
+    service.pipeline.batcher.running = 1  # a long inference takes the only lane
     late = threading.Thread(target=lambda: seen.append(ask(client)))  # type: ignore[arg-type]
     seen: list[int] = []
     late.start()
-    until(lambda: bool(service.predictor.batcher._waiting))
+    until(lambda: bool(service.pipeline.batcher._waiting))
     shutil.rmtree(folder / "shade" / "2")
     service.reloader.look()
     gc.collect()
     assert retired() is not None
-    batcher = service.predictor.batcher
+    batcher = service.pipeline.batcher
     batcher.running = 0
     service.loop.run(turn(service))
     late.join()
@@ -515,7 +515,7 @@ def test_probes_and_predictions_are_answered_while_a_version_is_loaded(
 
 
 async def turn(service: Service) -> None:
-    service.predictor.batcher._turn(asyncio.get_running_loop())
+    service.pipeline.batcher._turn(asyncio.get_running_loop())
 
 
 def test_a_start_with_nothing_sound_is_told(folder: Path) -> None:

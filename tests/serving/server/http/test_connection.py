@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.api.context import Answer
+from serving.api.exchange import Answer
 from serving.errors import ServingError
 from serving.server.http import connection as http
 from serving.server.http.connection import Connection
@@ -59,7 +59,7 @@ async def echo(request: Request) -> Answer:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
     monkeypatch.setattr(http, "PATIENCE", 0.5)
     monkeypatch.setattr(http, "WRITE_SECONDS", 0.5)
-    made = Listening(echo, keep_alive=1.0, at_once=told)
+    made = Listening(lambda request: told(request) or echo(request), keep_alive=1.0)
     made.loop = loop = asyncio.new_event_loop()
     listening = loop.run_until_complete(
         loop.create_server(lambda: Connection(made, loop), "127.0.0.1", 0)
@@ -281,7 +281,7 @@ def test_fields_after_a_body_are_not_of_its_header(server: Listening) -> None:
     assert seen == [{"host": "h", "transfer-encoding": "chunked"}]
 
 
-def test_fields_of_one_name_are_joined(server: Listening) -> None:
+def test_header_fields_of_one_name_are_joined(server: Listening) -> None:
     async def respond(request: Request) -> Answer:
         return Answer(200, request.headers["a"].encode())
 

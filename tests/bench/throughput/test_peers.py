@@ -1,4 +1,4 @@
-"""What we compare with answers as we do, or the comparison would be of different work."""
+"""The peers answer as we do; otherwise the comparison would be of different work."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def peer(name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def by_asgi(app: Any, name: str, body: bytes) -> tuple[int, bytes]:
-    """One request of an ASGI application."""
+    """Send one request to an ASGI application."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def by_wsgi(app: Flask, name: str, body: bytes) -> tuple[int, bytes]:
         pytest.param("flask_app.py", by_wsgi, id="Flask"),
     ],
 )
-def test_a_peer_answers_the_labels_that_we_do(
+def test_a_peer_answers_the_same_labels(
     ours: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
     script: str,

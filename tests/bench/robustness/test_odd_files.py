@@ -1,4 +1,4 @@
-"""The shipped models, served for real: what must be refused is refused, what is odd is read."""
+"""The shipped models behind a real service: odd files are read, broken ones are refused."""
 
 import io
 import json
@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from bench.rig.service import newest, only
 from tests.serving.running import Running, running
-from tests.tables import ROOT
 
 MEGA = 1024 * 1024
-DIGITS = sorted((ROOT / "models/digits/3/golden").glob("*.png"))
-PETS = sorted((ROOT / "models/cats_vs_dogs/1/golden").glob("*-[0-3].png"))
-SEVEN = (ROOT / "models/digits/3/golden/7-7.png").read_bytes()
+DIGITS = sorted((newest("digits") / "golden").glob("*.png"))
+PETS = sorted((newest("cats_vs_dogs") / "golden").glob("*-[0-3].png"))
+(SEVEN,) = (path.read_bytes() for path in DIGITS if path.stem.startswith("7-"))
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
-    with running(ROOT / "models", log_level="warning") as started:
+    served = [newest("digits"), newest("cats_vs_dogs")]
+    with only(served) as models, running(models, log_level="warning") as started:
         yield started
 
 
@@ -36,7 +37,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A sound PNG of 30,000 x 30,000 black pixels in about 100 kB."""
+    """Return a sound PNG of 30,000 x 30,000 black pixels in about 100 kB."""
     packer = zlib.compressobj(9)
     row = bytes(1 + 30_000 // 8)
     pixels = b"".join(packer.compress(row * 100) for _ in range(300)) + packer.flush()
@@ -82,7 +83,7 @@ REFUSED: dict[str, tuple[str, str, str, Callable[[], bytes], int, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_what_must_be_refused_gets_its_error_and_the_service_goes_on(
+def test_a_broken_request_is_refused_and_the_service_continues(
     service: Running, case: tuple[str, str, str, Callable[[], bytes], int, str]
 ) -> None:
     method, path, kind, body, status, code = case
@@ -98,7 +99,7 @@ def labels(service: Running, model: str, data: bytes) -> str:
 
 def rotated(picture: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    exif[0x0112] = 6  # rotate clockwise by 90 degrees
     return saved(picture.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
 
 
@@ -117,14 +118,14 @@ def animated(picture: Image.Image) -> bytes:
 
 
 def photograph(picture: Image.Image) -> bytes:
-    """Twelve megapixels, the picture as large as fits."""
+    """Return a JPEG of twelve megapixels that the picture fills."""
     page = Image.new(picture.mode, (4000, 3000))
     page.paste(picture.resize((3000, 3000), Image.Resampling.BICUBIC), (500, 0))
     return saved(page, "JPEG", quality=85)
 
 
 ODD = {
-    "turned JPEG": rotated,
+    "rotated JPEG": rotated,
     "palette": lambda picture: saved(picture.convert("P"), "PNG"),
     "CMYK JPEG": lambda picture: saved(picture.convert("CMYK"), "JPEG", quality=95),
     "animated GIF": animated,

@@ -1,0 +1,4 @@
+"""The command ``convserve``, which starts either half.
+
+May start serving and training, each by its name; imports neither, and neither imports it.
+"""

@@ -1,0 +1,109 @@
+"""The benchmarks run and print their tables; the figures are not asserted."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.rig.service import ROOT
+from bench.throughput import ab, precision, serving
+from tests.bench.needs import needs
+from tests.tiny_data import write_tiny_data
+
+
+@needs("wrk")
+def test_the_comparison_writes_its_tables_and_its_plot(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PAUSE": 0,
+        "WARM_SECONDS": 1,
+        "OPEN_SHARES": (0.5,),
+        "BATCHES": (1,),
+    }.items():
+        monkeypatch.setattr(serving, name, value)
+    assert serving.main(["--quick", "--models", "digits", "--page", str(page)]) == 0
+    for server in ("Convserve", "FastAPI, uvicorn", "Flask, gunicorn"):
+        assert re.search(rf"^\| {server} \| [\d.,]+ · [\d.,]+ \|$", page.read_text(), re.MULTILINE)
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs("wrk")
+def test_the_flask_application_under_gunicorn_takes_turns_with_the_service(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PAUSE": 0, "WARM_SECONDS": 1, "BATCHES": (1,)}.items():
+        monkeypatch.setattr(serving, name, value)
+    command = ["--quick", "--decision", "--models", "digits", "--page", str(page)]
+    assert serving.main(command) == 0
+    row = r"^\| its Flask application, gunicorn's threads \| [\d.,]+ · [\d.,]+ \|$"
+    assert re.search(row, page.read_text(), re.MULTILINE)
+
+
+@needs("wrk")
+def test_two_checkouts_are_compared_in_turn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ab, "PAUSE", 0)
+    monkeypatch.setattr(ab, "WARM_SECONDS", 1)
+    few = ["--rounds=2", "--seconds=1", "--models", "digits", "--clients", "8"]
+    assert ab.main(["--other", str(ROOT), *few]) == 0
+    row = r"^\| `digits`, 8 clients \| [\d.,]+ \| [\d.,]+ \| [\d.]+ \| [\d.]+ \([\d.]+–[\d.]+\) \|$"
+    assert re.search(row, capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_folder_without_the_service_is_not_compared(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        ab.main(["--other", str(tmp_path)])
+
+
+def test_the_precisions_take_turns(page: Path) -> None:
+    assert precision.main(["--rounds=1", "--seconds=0.05", "--page", str(page)]) in (0, 1)
+    text = page.read_text()
+    assert re.search(r"^\| `digits`: float32's time ÷ int8's .* \| yes \|$", text, re.MULTILINE)
+
+
+def test_the_benchmark_of_training_prints_a_row_for_each_network(tmp_path: Path) -> None:
+    data = str(write_tiny_data(tmp_path))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.throughput.training"),
+            *("--epochs=1", "--steps=1", "--target=0.01"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "DATA_DIR": data},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("cifar10", "cifar10_sixconv"):
+        assert re.search(rf"^\| `{name}` \| \d+ ms \| \d+ ms \| [\d.]+ ", done.stdout, re.MULTILINE)
+        assert re.search(rf"^\| `{name}` \| 1 \| \d+ s \| [\d.]+ s \| ", done.stdout, re.MULTILINE)
+
+
+def test_the_benchmark_of_training_measures_one_network_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.throughput import training
+
+    monkeypatch.setenv("DATA_DIR", str(write_tiny_data(tmp_path)))
+    for name, cells in {"train": 7, "compare_batches": 4}.items():
+        row = ["1"] * (cells - 1)
+        monkeypatch.setattr(training, name, lambda entry, *_, row=row: [f"`{entry.name}`", *row])
+    training.main(["--recipe=cifar10_sixconv"])
+    rows = re.findall(r"^\| `(\w+)`", capsys.readouterr().out, re.MULTILINE)
+    assert rows == ["cifar10_sixconv"] * 2
+
+
+def test_an_existing_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.throughput import training
+
+    monkeypatch.setenv("DATA_DIR", str(write_tiny_data(tmp_path)))
+    (tmp_path / "runs/cifar10-seed1").mkdir(parents=True)
+    for arguments in (["--runs", str(tmp_path / "runs")], ["--help"]):
+        with pytest.raises(SystemExit):
+            training.main(arguments)
