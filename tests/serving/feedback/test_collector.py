@@ -16,7 +16,7 @@ from serving.feedback.collector import CONFUSED, RETIRED, FeedbackCollector
 from serving.feedback.labels import SCALE, Sum
 from serving.inference.models.model import Model
 from serving.monitoring import exposition
-from tests.serving.monitoring.test_metrics import labels, value
+from tests.serving.monitoring.test_metrics import labels, sentences, value
 from tests.serving.samples import publish
 
 
@@ -171,3 +171,7 @@ def test_a_scrape_does_not_wait_for_a_database_that_hangs(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "TIMEOUT", 60)
     assert up() == 1
     assert up() == 1
+
+
+def test_every_series_has_a_sentence_of_help() -> None:
+    sentences(page([]), count=12)

@@ -1,6 +1,7 @@
 """Every series is counted once, and one page merges several workers."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,18 @@ def labels(page: str, name: str, label: str) -> set[str]:
         for sample in family.samples
         if sample.name == name
     }
+
+
+def sentences(page: str, *, count: int) -> None:
+    """Check that each of ``count`` families has a sentence of help."""
+    texts = re.findall(r"^# HELP \w+ (.*)$", page, re.MULTILINE)
+    assert len(texts) == count
+    for text in texts:
+        assert re.fullmatch(r"(1,?|[A-Z][a-z]+) [a-z(].*[a-z]\.", text), text
+
+
+def test_every_series_has_a_sentence_of_help(client: FlaskClient) -> None:
+    sentences(client.get("/metrics").text, count=24)
 
 
 def test_a_request_is_counted_once_in_every_series(client: FlaskClient) -> None:
