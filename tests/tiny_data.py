@@ -37,7 +37,8 @@ def write_mnist(folder: Path) -> None:
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = np.array(array.shape, dtype=">u4").tobytes()
-    path.write_bytes(gzip.compress(bytes((0, 0, 8, array.ndim)) + shape + array.tobytes()))
+    data = bytes((0, 0, 8, array.ndim)) + shape + array.tobytes()
+    path.write_bytes(gzip.compress(data, mtime=0))
 
 
 def write_cifar10(folder: Path) -> None:

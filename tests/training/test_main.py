@@ -217,7 +217,10 @@ def test_a_version_that_is_less_accurate_than_the_one_before_is_reported(
 
 @pytest.mark.parametrize(
     ("place", "code", "message"),
-    [("models", 1, "models cannot be written."), ("data-dir", 3, "mnist cannot be read: Permi")],
+    [
+        ("models", 1, "models cannot be written: Permi"),
+        ("data-dir", 3, "mnist cannot be read: Permi"),
+    ],
 )
 def test_a_folder_without_permission_is_reported(
     place: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

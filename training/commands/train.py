@@ -167,11 +167,10 @@ def _check_publishing(models: Path) -> None:
             "run `export` on a host that has it."
         )
     try:
-        there = next(path for path in (models, *models.absolute().parents) if path.exists())
-        writable = there.is_dir() and os.access(there, os.W_OK)
-    except OSError:  # within an unreadable folder
-        writable = False
-    if not writable:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise PublishFailed(f"{models} cannot be written: {exc.strerror}.") from exc
+    if not os.access(models, os.W_OK):
         raise PublishFailed(f"{models} cannot be written. Expected: a writable folder.")
 
 

@@ -87,11 +87,8 @@ def download(archive: Archive, folder: Path) -> Path:
     for _ in range(2):  # the published file changed under a resumed part, or bytes were damaged
         try:
             with _writing(part):
-                pooch.retrieve(
-                    *(archive.addresses[0], archive.sha256, archive.file, folder),
-                    downloader=receive,
-                )
-            return folder / archive.file
+                known = (archive.addresses[0], archive.sha256, archive.file, folder)
+                return Path(pooch.retrieve(*known, downloader=receive))
         except ValueError as exc:  # of pooch: another SHA-256
             logger.warning("%s: another SHA-256 than published: %s", archive.file, exc)
     raise DataError(

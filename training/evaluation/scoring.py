@@ -49,7 +49,7 @@ class Score:
         return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
     def __str__(self) -> str:
-        return f"{self.correct:,} of {self.images:,} right ({self.accuracy:.2%})"
+        return f"{self.correct:,} of {self.images:,} correct ({self.accuracy:.2%})"
 
 
 def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -147,7 +147,7 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
         finally:
             _end_group(process)
             errors.wait()
-    if code == -signal.SIGABRT and errors.name_a_lost_host():
+    if code == -signal.SIGABRT and errors.lost_host:
         raise HostLost
     _exit_with(code)
 
@@ -213,8 +213,9 @@ class _Errors:
         """Read to the end, once the process has ended."""
         self._thread.join(GRACE)
 
-    def name_a_lost_host(self) -> bool:
-        """Return True if JAX aborted the process because of a lost host, not by an own fault."""
+    @property
+    def lost_host(self) -> bool:
+        """True if JAX aborted the process because of a lost host, not because of a fault."""
         return any(word.encode() in line for line in self._last for word in LOST)
 
     def _read(self, lines: IO[bytes]) -> None:

@@ -88,7 +88,7 @@ def card(
         [
             f"# {properties['title']}: `{properties['name']}` version {properties['version']}",
             "",
-            f"**{metrics['accuracy']:.2%}** of {metrics['images']:,} test images right "
+            f"**{metrics['accuracy']:.2%}** of {metrics['images']:,} test images correct "
             f"({metrics['correct']:,}; 95% confidence: {low:.2%} to {high:.2%}), calibration error "
             f"{metrics['calibration_error']:.2%}: of this exported file, under onnxruntime.",
             "",
@@ -100,7 +100,7 @@ def card(
             "| --- | ---: | ---: | ---: | ---: |",
             *_class_rows(counts, data.labels),
             "",
-            "| Coverage asked for | On test images | Labels in a set | Sets of one | Empty sets |",
+            "| Requested coverage | On test images | Labels in a set | Sets of one | Empty sets |",
             "| ---: | ---: | ---: | ---: | ---: |",
             *_set_rows(properties["conformal"], evidence.answers, data.test),
             "",
@@ -144,11 +144,11 @@ def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]
 
 def _set_rows(conformal: Mapping[str, float], answers: Answers, split: Split) -> list[str]:
     judged = {
-        float(asked): sets(answers, split.labels, threshold)
-        for asked, threshold in conformal.items()
+        float(requested): sets(answers, split.labels, threshold)
+        for requested, threshold in conformal.items()
     }
     return [
-        f"| {asked:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
+        f"| {requested:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
         f"| {each.empty:.2%} |"
-        for asked, each in judged.items()
+        for requested, each in judged.items()
     ]

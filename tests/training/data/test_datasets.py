@@ -251,7 +251,7 @@ def test_reading_writes_nothing(own: Path, name: str) -> None:
 
 def idx(*shape: int, fill: int = 0) -> bytes:
     header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">u4").tobytes()
-    return gzip.compress(header + bytes([fill]) * int(np.prod(shape)))
+    return gzip.compress(header + bytes([fill]) * int(np.prod(shape)), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def idx(*shape: int, fill: int = 0) -> bytes:
         ("mnist/t10k-images-idx3-ubyte.gz", b"<html>", "damaged"),
         ("mnist/t10k-images-idx3-ubyte.gz", idx(9, 28, 28)[:-9], "damaged"),
         ("mnist/t10k-images-idx3-ubyte.gz", idx(5), "starts with 00 00 08 01"),
-        ("mnist/t10k-images-idx3-ubyte.gz", gzip.compress(b""), "starts with nothing"),
+        ("mnist/t10k-images-idx3-ubyte.gz", gzip.compress(b"", mtime=0), "starts with nothing"),
         ("mnist/t10k-images-idx3-ubyte.gz", idx(100, 28, 27), "are 28x27. Expected: 28x28"),
         ("mnist/t10k-images-idx3-ubyte.gz", idx(99, 28, 28), "99 images and 100 labels"),
         ("mnist/t10k-labels-idx1-ubyte.gz", idx(100, fill=10), "label 10. Expected: 0 to 9"),
@@ -269,6 +269,7 @@ def idx(*shape: int, fill: int = 0) -> bytes:
         ("cifar-10-batches-bin/test_batch.bin", bytes(3074), "3,074 bytes. Expected: whole"),
         ("cifar-10-batches-bin/test_batch.bin", b"\x0b" + bytes(3072), "label 11"),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else value,
 )
 def test_damaged_files_are_reported(own: Path, file: str, content: bytes, message: str) -> None:
     (own / file).write_bytes(content)

@@ -61,7 +61,7 @@ def digit() -> Upload:
 
 
 def test_a_score_is_shown_as_a_count_and_a_share() -> None:
-    assert str(Score(9_924, 10_000)) == "9,924 of 10,000 right (99.24%)"
+    assert str(Score(9_924, 10_000)) == "9,924 of 10,000 correct (99.24%)"
 
 
 def test_the_best_class_is_compared_with_the_label() -> None:

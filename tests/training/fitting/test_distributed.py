@@ -136,7 +136,7 @@ def commands(folder: Path, *options: str) -> list[list[str]]:
     """Return the commands of two hosts, with host 0's folders in ``folder``."""
     places = [f"--{name}={folder / name}" for name in ("data-dir", "models", "runs")]
     addresses = f"--hosts=127.0.0.1:{free_port()},127.0.0.1:{free_port()}"
-    train = [sys.executable, "-m", "training", "train", "digits_adadelta", addresses, *places]
+    train = [sys.executable, "-m", "training", "train", "digits_conv5", addresses, *places]
     return [[*train, f"--host-index={index}", *options] for index in range(2)]
 
 
@@ -158,7 +158,7 @@ def test_a_lost_host_ends_the_job_and_the_same_command_resumes(
     tmp_path: Path, loss: signal.Signals
 ) -> None:
     write_tiny_data(tmp_path / "data-dir")
-    run = tmp_path / "runs/digits_adadelta-seed1"
+    run = tmp_path / "runs/digits_conv5-seed1"
     both = commands(tmp_path, "--epochs=5000", "--no-publish")
     with started(*both, log=tmp_path) as processes:
         wait_for_epoch(run, 1, processes)
@@ -175,16 +175,18 @@ def test_a_lost_host_ends_the_job_and_the_same_command_resumes(
         assert [process.wait(timeout=120) for process in processes] == [75, 75]
     logs = [(tmp_path / f"host-{index}.log").read_text() for index in range(2)]
     assert all("Stopped by SIGTERM. The same command resumes" in log for log in logs)
-    assert f"resuming digits_adadelta after epoch {reached}" in logs[0]
+    assert f"resuming digits_conv5 after epoch {reached}" in logs[0]
 
 
 @pytest.mark.slow
 def test_host_0_publishes_at_the_end(tmp_path: Path) -> None:
     mnist = write_tiny_data(tmp_path / "data-dir") / "mnist"
-    images, labels = squares(26, side=28, channels=1, seed=9)  # 260: enough to compare an export
-    write_idx(mnist / "t10k-images-idx3-ubyte.gz", images[..., 0])
-    write_idx(mnist / "t10k-labels-idx1-ubyte.gz", labels)
-    with started(*commands(tmp_path, "--epochs=40"), log=tmp_path) as processes:
+    # 260 test images: enough to compare an export; 1,000 of training: few epochs reach the gate
+    for stem, each, seed in (("t10k", 26, 9), ("train", 125, 5)):
+        images, labels = squares(each, side=28, channels=1, seed=seed)
+        write_idx(mnist / f"{stem}-images-idx3-ubyte.gz", images[..., 0])
+        write_idx(mnist / f"{stem}-labels-idx1-ubyte.gz", labels)
+    with started(*commands(tmp_path, "--epochs=6"), log=tmp_path) as processes:
         codes = [process.wait(timeout=600) for process in processes]
     assert codes == [0, 0], (tmp_path / "host-0.log").read_text()
     assert (tmp_path / "models/digits/1/model.onnx").exists()

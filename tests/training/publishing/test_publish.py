@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.training import tiny
@@ -17,7 +18,7 @@ from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import read_state
 from training.fitting.fit import fit
 from training.fitting.signals import Sigterm
-from training.publishing import model_card, quantize, versions
+from training.publishing import model_card, quantize, to_onnx, versions
 from training.publishing import publish as publishing
 from training.publishing.publish import _surest, publish
 
@@ -122,6 +123,21 @@ def test_the_file_holds_the_thresholds_of_the_prediction_sets(published: Path) -
     assert held["0.9"] >= held["0.95"] >= held["0.99"] == 0  # 64 images cannot promise 99 %
     sets = calibration.sets(answers, tiny.dataset().test.labels, held["0.9"])
     assert sets.coverage == pytest.approx(0.9, abs=0.1)
+
+
+def test_the_file_is_compared_once_in_its_published_form(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    compare = to_onnx.compare
+
+    def counted(model: object, file: Path, images: NDArray[np.uint8]) -> float:
+        compared.append(versions.digest(file))
+        return compare(model, file, images)
+
+    monkeypatch.setattr(to_onnx, "compare", counted)
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
+    assert compared == [versions.digest(folder / "model.onnx")]
 
 
 def test_a_second_publication_is_the_next_version(run: Path, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_quantising_is_deterministic_silent_and_leaves_no_file(
     [
         (9_490, 2.0, ""),
         (9_600, 2.0, ""),
-        (9_489, 2.0, "it is 0.11 points less accurate (9,489 of 10,000 right (94.89%), "),
-        (9_500, 2.9, "it is not 10% faster (9,500 of 10,000 right (95.00%), "),
+        (9_489, 2.0, "it is 0.11 points less accurate (9,489 of 10,000 correct (94.89%), "),
+        (9_500, 2.9, "it is not 10% faster (9,500 of 10,000 correct (95.00%), "),
     ],
 )
 def test_int8_is_refused_if_it_loses_accuracy_or_gains_no_time(
