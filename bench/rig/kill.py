@@ -27,8 +27,10 @@ def kill(server: Server, rng: random.Random) -> Kill | None:
         return None
     victim, before = rng.choice(workers), owners(workers, server.port)
     at = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
-    return Kill(at, victim, before)
+    with suppress(ProcessLookupError):
+        os.kill(victim, signal.SIGKILL)
+        return Kill(at, victim, before)
+    return None
 
 
 def wait_for_workers(server: Server, seconds: float = 30) -> None:

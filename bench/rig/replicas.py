@@ -4,6 +4,7 @@ Knows the settings that replicas share; knows nothing of their requests.
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,17 +22,18 @@ def addresses() -> dict[str, int]:
 @contextmanager
 def replicas(models: Path, database: str, ports: Mapping[str, int]) -> Iterator[dict[str, Server]]:
     """Start one ready replica for each name and port; the same ports serve after a restart."""
+    starts = [
+        convserve(
+            models,
+            workers=WORKERS,
+            bind=f"127.0.0.1:{port}",
+            replica=name,
+            feedback_keys=KEY,
+            feedback_url=database,
+        )
+        for name, port in ports.items()
+    ]
     with ExitStack() as running:
-        yield {
-            name: running.enter_context(
-                convserve(
-                    models,
-                    workers=WORKERS,
-                    bind=f"127.0.0.1:{port}",
-                    replica=name,
-                    feedback_keys=KEY,
-                    feedback_url=database,
-                )
-            )
-            for name, port in ports.items()
-        }
+        with ThreadPoolExecutor() as threads:  # at the same time
+            servers = list(threads.map(running.enter_context, starts))
+        yield dict(zip(ports, servers, strict=True))

@@ -66,8 +66,12 @@ class Server:
             connection.close()
 
     def workers(self) -> list[int]:
-        """Return the process ids of the children."""
-        return observe(self.process.pid, lambda it: [each.pid for each in it.children()], [])
+        """Return the process ids of the living children."""
+
+        def living(it: Any) -> list[int]:
+            return [each.pid for each in it.children() if each.status() != "zombie"]
+
+        return observe(self.process.pid, living, [])
 
     def processes(self) -> list[int]:
         """Return the process ids of the server, its children and theirs."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bench.clients import bodies
+from bench.clients.bad_clients import KINDS, BadClients
 from bench.clients.probes import Probe
 from bench.clients.traffic import (
     PNG,
@@ -109,3 +110,11 @@ def test_the_mixture_holds_every_model_and_every_refusal() -> None:
     assert {call.expected for call in wrong()} <= {call.expected for call in calls}
     for name in bodies.NAMES:
         assert any(call.path == f"/predict/{name}" for call in calls)
+
+
+def test_bad_clients_connect_again_and_leave_at_once(server: Server) -> None:
+    bad = BadClients(server.port, dict.fromkeys(KINDS, 1))
+    bad.start()
+    until(lambda: len(bad.ended) > 3, 30, "No connection has ended.")
+    bad.stop()
+    assert not bad.is_alive()

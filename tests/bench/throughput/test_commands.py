@@ -66,27 +66,33 @@ def test_the_precisions_take_turns(page: Path) -> None:
     assert re.search(r"^\| `digits`: float32's time ÷ int8's .* \| yes \|$", text, re.MULTILINE)
 
 
-def test_the_benchmark_of_training_prints_a_row_for_each_network(tmp_path: Path) -> None:
-    data = str(write_tiny_data(tmp_path))
+def test_the_benchmark_of_training_prints_its_tables(tmp_path: Path) -> None:
+    few = ("--recipe=cifar10_sixconv", "--epochs=1", "--steps=1", "--target=0.01")
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench.throughput.training"),
-            *("--epochs=1", "--steps=1", "--target=0.01"),
-        ],
+        [sys.executable, "-m", "bench.throughput.training", *few],
         cwd=ROOT,
-        env={**os.environ, "DATA_DIR": data},
+        env={**os.environ, "DATA_DIR": str(write_tiny_data(tmp_path))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("cifar10", "cifar10_sixconv"):
-        assert re.search(rf"^\| `{name}` \| \d+ ms \| \d+ ms \| [\d.]+ ", done.stdout, re.MULTILINE)
-        assert re.search(rf"^\| `{name}` \| 1 \| \d+ s \| [\d.]+ s \| ", done.stdout, re.MULTILINE)
+    name, text = "cifar10_sixconv", done.stdout
+    assert re.search(rf"^\| `{name}` \| \d+ ms \| \d+ ms \| [\d.]+ ", text, re.MULTILINE)
+    assert re.search(rf"^\| `{name}` \| 1 \| \d+ s \| [\d.]+ s \| ", text, re.MULTILINE)
 
 
-def test_the_benchmark_of_training_measures_one_network_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [([], ["cifar10", "cifar10_sixconv"]), (["--recipe=cifar10_sixconv"], ["cifar10_sixconv"])],
+    ids=["all", "one"],
+)
+def test_the_benchmark_of_training_measures_each_network_or_one(
+    arguments: list[str],
+    names: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from bench.throughput import training
 
@@ -94,9 +100,9 @@ def test_the_benchmark_of_training_measures_one_network_alone(
     for name, cells in {"train": 7, "compare_batches": 4}.items():
         row = ["1"] * (cells - 1)
         monkeypatch.setattr(training, name, lambda entry, *_, row=row: [f"`{entry.name}`", *row])
-    training.main(["--recipe=cifar10_sixconv"])
+    training.main(arguments)
     rows = re.findall(r"^\| `(\w+)`", capsys.readouterr().out, re.MULTILINE)
-    assert rows == ["cifar10_sixconv"] * 2
+    assert rows == names * 2
 
 
 def test_an_existing_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
