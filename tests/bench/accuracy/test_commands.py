@@ -15,7 +15,7 @@ def test_labels_are_counted_exactly_while_workers_are_killed(
     accuracy_page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback, "SETTLED", 1.0)
-    few = ["--posts=200", "--clients=4", "--every=0.3"]
+    few = ["--posts=300", "--clients=4", "--every=0.25"]
     assert feedback.main([*few, "--page", str(accuracy_page)]) == 0
     assert re.search(r"^\| .* \| yes \|$", accuracy_page.read_text(), re.MULTILINE)
 
