@@ -22,7 +22,7 @@ from multipart import (
     parse_options_header,
 )
 
-from serving.api.exchange import Exchange
+from serving.api.exchange import Exchange, positive
 from serving.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -76,7 +76,10 @@ class Intake:
         Raises:
             ServingError: any error of the tree.
         """
-        deadline = exchange.deadline(self._timeout_ms)
+        asked, milliseconds = exchange.header("x-request-timeout-ms"), self._timeout_ms
+        if asked is not None:  # a client can only shorten the deadline
+            milliseconds = min(milliseconds, positive("The header X-Request-Timeout-Ms", asked))
+        deadline = exchange.began + milliseconds / 1000
         data = await exchange.read(deadline)
         encoding = exchange.header("content-encoding")
         if encoding is not None:

@@ -68,19 +68,7 @@ class Exchange:
         sent = header("x-request-id")
         self.id = sent if sent and _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
         self._metrics = metrics
-        metrics.in_flight(1)
-
-    def deadline(self, longest_ms: int) -> float:
-        """Return the latest time for the answer, a ``time.monotonic()``. A client can only shorten
-        ``longest_ms``.
-
-        Raises:
-            BadRequest: the header X-Request-Timeout-Ms is not a positive integer.
-        """
-        asked = self.header("x-request-timeout-ms")
-        if asked is not None:
-            longest_ms = min(longest_ms, positive("The header X-Request-Timeout-Ms", asked))
-        return self.began + longest_ms / 1000
+        metrics.begin()
 
     def fail(self, exc: Exception) -> Answer:
         """Count an exception and return its answer. An exception outside the tree is a bug: it is
@@ -97,10 +85,9 @@ class Exchange:
     def finish(self, *, route: str, status: int) -> None:
         """Count and log the answer."""
         seconds = time.monotonic() - self.began
-        self._metrics.in_flight(-1)
-        self._metrics.request(route=route, method=self.method, status=status)
-        if self.model is not None:
-            self._metrics.stages(*self.model, {"whole": seconds})
+        self._metrics.finish(
+            route=route, method=self.method, status=status, model=self.model, seconds=seconds
+        )
         level = logging.DEBUG if self.path in QUIET and status < 400 else logging.INFO
         if logger.isEnabledFor(level):
             fields: dict[str, object] = {

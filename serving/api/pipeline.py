@@ -4,6 +4,7 @@ Knows pixels, models, the batcher and prediction ids; knows no server, no framew
 It runs in the worker's event loop and moves long work to threads.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,18 +17,16 @@ from serving.api.body import Intake
 from serving.api.exchange import Exchange, is_positive
 from serving.api.tensors import Wanted
 from serving.errors import ServingError
+from serving.feedback.service import FeedbackService
 from serving.inference.batcher import Batcher
-from serving.inference.images.decoder import Decoder, Image, Observe, check
-from serving.inference.models.model import Model, best
+from serving.inference.images.decoder import Decoder, Image, Spent
+from serving.inference.models.model import ROUNDING, Model
 from serving.inference.models.reloader import Reloader
-from serving.inference.models.repository import Repository
 from serving.inference.shadow import Shadow
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
 Asked = TypeVar("Asked", bound=Wanted)
-# An id for each image of one inference, from its best label and that label's probability.
-Ids = Callable[[Model, Sequence[Image], Sequence[tuple[str, float]]], Sequence[str]]
 
 
 class Prediction(NamedTuple):
@@ -49,19 +48,14 @@ class Pipeline:
         intake: Intake,
         batcher: Batcher,
         metrics: Metrics,
-        ids: Ids,
+        feedback: FeedbackService,
     ) -> None:
-        self._reloader, self._metrics, self._ids = reloader, metrics, ids
+        self.reloader, self._metrics, self._feedback = reloader, metrics, feedback
         self.intake, self.admission, self.batcher = intake, intake.admission, batcher
         self.decoder = Decoder(settings.max_pixels, processors=settings.processors)
         self._shadow = Shadow(
             lambda: reloader.repository, self.admission, metrics, self.decoder.read
         )
-
-    @property
-    def repository(self) -> Repository:
-        """The versions that are served now. Take it once where two look-ups must agree."""
-        return self._reloader.repository
 
     @property
     def in_threads(self) -> int:
@@ -85,7 +79,12 @@ class Pipeline:
         wanted: int | str | None = version or label
         if version is not None and is_positive(version):
             wanted = int(version)
-        return self.repository.get(name, wanted, request_id=request_id)
+        return self.reloader.repository.get(name, wanted, request_id=request_id)
+
+    def shadow(self, model: Model, exchange: Exchange) -> Model | None:
+        """Return the version that also predicts the images of a request, if any."""
+        repository = self.reloader.repository
+        return repository.shadow(model, exchange.id) if repository.routing else None
 
     async def predict(
         self, exchange: Exchange, model: Model, parse: Callable[..., Asked]
@@ -101,7 +100,7 @@ class Pipeline:
             exchange.model = model.name, model.version
             shadow = None
             if exchange.names.keys() == {"name"}:
-                shadow = self.repository.shadow(model, exchange.id)
+                shadow = self.shadow(model, exchange)
             predictions = await self.infer(
                 model,
                 asked.images,
@@ -132,30 +131,30 @@ class Pipeline:
         Raises:
             ServingError: the queue is full, the deadline has passed, or an image is unreadable.
         """
-        spent: defaultdict[str, float] = defaultdict(float)
-
-        def observe(stage: str, seconds: float) -> None:
-            spent[stage] += seconds
-
+        spent: Spent = defaultdict(float)
+        answers: list[tuple[str, float]] = []
         with self.admission.images(len(images)):
             try:
                 decoded = await self.decoder.decode(
-                    images, model.spec, deadline=deadline, observe=observe
+                    images,
+                    model.spec,
+                    deadline=deadline,
+                    spent=spent,
+                    tolerant=tolerant and len(images) > 1,
                 )
-                if len(images) == 1 or not tolerant:
-                    check(decoded)
                 pairs = zip(images, decoded, strict=True)
                 sound = [(i, each) for i, each in pairs if not isinstance(each, ServingError)]
-                rows = await self._rows(model, [pixels for _, pixels in sound], deadline, observe)
+                rows = await self._rows(model, [pixels for _, pixels in sound], deadline, spent)
+                answers = [best(model, row) for row in rows]
             finally:
-                self._metrics.stages(model.name, model.version, spent)
-        answers = [best(model, row) for row in rows]
-        self._metrics.images(model.name, model.version, answers)
+                self._metrics.images(model.name, model.version, answers, spent)
         if shadow is not None:
             self._offer(model, shadow, [label for label, _ in answers], sound)
         names: Sequence[str] = [""] * len(rows)
         if ids:
-            names = self._ids(model, [image for image, _ in sound], answers)
+            names = self._feedback.signer.sign(model.name, model.version, answers)
+            if self._feedback.images.share:
+                self._feedback.keep(model, [image for image, _ in sound], names)
         found = (
             Prediction(row, label, confidence, name)
             for row, (label, confidence), name in zip(rows, answers, names, strict=True)
@@ -163,12 +162,12 @@ class Pipeline:
         return [each if isinstance(each, ServingError) else next(found) for each in decoded]
 
     async def _rows(
-        self, model: Model, pixels: Sequence[NDArray[np.uint8]], deadline: float, observe: Observe
+        self, model: Model, pixels: Sequence[NDArray[np.uint8]], deadline: float, spent: Spent
     ) -> list[list[float]]:
         if not pixels:
             return []
         stacked = np.stack(pixels)
-        found = await self.batcher.predict(model, stacked, deadline=deadline, observe=observe)
+        found = await self.batcher.predict(model, stacked, deadline=deadline, spent=spent)
         rows: list[list[float]] = found.tolist()
         return rows
 
@@ -184,3 +183,15 @@ class Pipeline:
         if shadow.spec == model.spec or len(files) == len(sound):
             pixels = [each for _, each in sound]
             self._shadow.offer(model, shadow, labels, pixels=pixels, files=files)
+
+
+def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
+    """Return the label of the highest probability in a row, and that probability.
+
+    Raises:
+        FloatingPointError: if that is not a probability, or another value in the row is not finite.
+    """
+    highest = max(row)
+    if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
+        raise FloatingPointError(f"{model} returned an invalid probability.")
+    return model.labels[row.index(highest)], highest

@@ -91,7 +91,7 @@ class Predict:
             threshold = None if asked.coverage is None else _threshold(model, asked.coverage)
             shadow = None
             if asked.version is None:
-                shadow = pipeline.repository.shadow(model, exchange.id)
+                shadow = pipeline.shadow(model, exchange)
             predictions = await pipeline.infer(
                 model, given.uploads, deadline=deadline, shadow=shadow, tolerant=True
             )
@@ -113,7 +113,7 @@ class Predict:
         return error.body
 
     def _model(self, name: str | None, version: int | str | None, exchange: Exchange) -> Model:
-        repository = self._pipeline.repository
+        repository = self._pipeline.reloader.repository
         if name is None:
             raise BadRequest(
                 "No model is named. Expected /predict/<name>, ?model= or a form field 'model'."

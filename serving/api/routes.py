@@ -4,8 +4,7 @@ Knows the handlers and the shapes of each protocol; knows no server and no frame
 """
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +110,7 @@ def _openinference(pipeline: Pipeline, ready: Callable[[], object]) -> Iterator[
 
     def metadata(exchange: Exchange) -> Mapping[str, Any]:
         model = pipeline.model(**exchange.names)
-        return openinference.metadata(model, pipeline.repository.versions(model.name))
+        return openinference.metadata(model, pipeline.reloader.repository.versions(model.name))
 
     def model_ready(exchange: Exchange) -> Mapping[str, Any]:
         model = pipeline.model(**exchange.names)
@@ -143,7 +142,7 @@ def _tfserving(pipeline: Pipeline) -> Iterator[Route]:
     def status(exchange: Exchange) -> Mapping[str, Any]:
         if exchange.names.keys() != {"name"}:
             return tfserving.status([pipeline.model(**exchange.names)])
-        served, name = pipeline.repository, exchange.names["name"]
+        served, name = pipeline.reloader.repository, exchange.names["name"]
         return tfserving.status(served.get(name, each) for each in served.versions(name))
 
     def metadata(exchange: Exchange) -> Mapping[str, Any]:
@@ -167,34 +166,3 @@ def _immediate(path: str, make: Callable[[Exchange], Mapping[str, Any]]) -> Rout
 
 def _json(body: Mapping[str, Any]) -> Answer:
     return Answer(200, encoded(body))
-
-
-class Finder:
-    """The table, indexed by method and path."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._exact: dict[tuple[str, str], Route] = {}
-        self._named: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
-        for route in routes:
-            if "<" not in route.path:
-                self._exact[route.method, route.path] = route
-                continue
-            key = route.method, _first(route.path)
-            pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", route.path)
-            self._named.setdefault(key, []).append((re.compile(pattern), route))
-
-    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """Return the route and the variable parts of the path; None for an unknown path or method.
-        HEAD has the route of GET."""
-        if method == "HEAD":
-            method = "GET"
-        if (exact := self._exact.get((method, path))) is not None:
-            return exact, {}
-        for pattern, route in self._named.get((method, _first(path)), ()):
-            if found := pattern.fullmatch(path):
-                return route, found.groupdict()
-        return None
-
-
-def _first(path: str) -> str:
-    return path[: path.find("/", 1)]

@@ -82,7 +82,7 @@ def _service(settings: Settings, slot: int | None, loop: Loop) -> Service:
     key = None if folder is None else run_dir.key(folder)
     feedback = labels.create(settings, metrics, serves, slot=slot or 0, run_key=key)
     batcher = Batcher(lanes=settings.lanes)
-    pipeline = Pipeline(settings, reloader, intake(BODIES), batcher, metrics, feedback.ids)
+    pipeline = Pipeline(settings, reloader, intake(BODIES), batcher, metrics, feedback)
     return Service(
         settings=settings,
         reloader=reloader,

@@ -27,17 +27,11 @@ class FeedbackService:
     writer: Writer
     images: ImageStore
 
-    def ids(
-        self, model: Model, images: Sequence[Image], answers: Sequence[tuple[str, float]]
-    ) -> list[str]:
-        """Return an id for each image, and keep a share of the files under their ids. ``answers``
-        are the labels of the images and their probabilities."""
-        ids = self.signer.sign(model.name, model.version, answers)
-        if self.images.share:
-            for text, image in zip(ids, images, strict=True):
-                if isinstance(image, bytes):
-                    self.images.offer(model.name, self.signer.read(text).key, image)
-        return ids
+    def keep(self, model: Model, images: Sequence[Image], ids: Sequence[str]) -> None:
+        """Keep a share of the image files under their ids."""
+        for text, image in zip(ids, images, strict=True):
+            if isinstance(image, bytes):
+                self.images.offer(model.name, self.signer.read(text).key, image)
 
 
 def create(

@@ -16,7 +16,7 @@ class Admission:
         """Bound the bodies of all requests together by ``max_bytes``."""
         self.max_requests, self.max_images = max_requests, max_images
         self.max_bytes = max_bytes
-        self.on_idle: Callable[[], object] = lambda: None  # called when the last request ends
+        self.on_idle: Callable[[], object] | None = None  # called when the last request ends
         self._requests = self._bytes = self._images = 0
 
     @contextmanager
@@ -63,7 +63,7 @@ class Admission:
         finally:
             self._requests -= 1
             self._bytes -= size
-            if not self._requests:
+            if self.on_idle is not None and not self._requests:
                 self.on_idle()
 
     @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DeadlineExceeded
-from serving.inference.images.decoder import Observe
+from serving.inference.images.decoder import Spent
 from serving.inference.models.model import Model
 
 IN_LOOP = 0.02  # seconds for which an inference may hold the loop, and delay a probe
@@ -36,7 +36,7 @@ class Pending:
 
     images: NDArray[np.uint8]
     answer: "asyncio.Future[Rows]"
-    observe: Observe
+    spent: Spent
     since: float  # when it joined the queue, or its last inference ended
     taken: int = 0  # images
     answered: int = 0  # images
@@ -72,12 +72,12 @@ class Batcher:
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
 
     async def predict(
-        self, model: Model, images: NDArray[np.uint8], *, deadline: float, observe: Observe
+        self, model: Model, images: NDArray[np.uint8], *, deadline: float, spent: Spent
     ) -> Rows:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C).
 
         ``deadline`` is a ``time.monotonic()``; an inference that started in time is finished.
-        ``observe`` gets the seconds spent in "queue" and in "inference", for each inference.
+        Add the seconds to ``spent["queue"]`` and ``spent["inference"]``.
 
         Raises:
             DeadlineExceeded: if not all images are answered in time.
@@ -85,7 +85,7 @@ class Batcher:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         if now >= deadline:
             raise DeadlineExceeded("The deadline passed before the inference started.")
-        pending = Pending(images, loop.create_future(), observe, now)
+        pending = Pending(images, loop.create_future(), spent, now)
         alone = not self._waiting and not self.running and self.active_requests() <= 1
         self._waiting.setdefault(model, deque()).append(pending)
         if alone:
@@ -115,7 +115,7 @@ class Batcher:
         images = np.concatenate([pending.images[part] for pending, part in batch])
         started = time.monotonic()
         for pending, _ in batch:
-            pending.observe("queue", started - pending.since)
+            pending.spent["queue"] += started - pending.since
         if not model.on_device and model.seconds * len(images) <= IN_LOOP:
             _answer(model, batch, started, lambda: model.predict(images))
         else:
@@ -174,7 +174,7 @@ def _answer(model: Model, batch: Batch, started: float, infer: Callable[[], Rows
     model.seconds = min(model.seconds, (ended - started) / len(rows))
     for pending, part in batch:
         stop = start + part.stop - part.start
-        pending.observe("inference", ended - started)
+        pending.spent["inference"] += ended - started
         pending.since = ended
         pending.resolve(part, rows[start:stop])
         start = stop

@@ -7,6 +7,7 @@ folders, the decoder and the batcher; knows nothing of HTTP.
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ class Golden:
                 model,
                 pixels[None],
                 deadline=time.monotonic() + TIMEOUT,
-                observe=lambda *_: None,  # a replay is not a request
+                spent=defaultdict(float),  # a replay is not a request
             )
             right = model.labels[int(rows[0].argmax())] == golden_label(path)
             result = "right" if right else "wrong"

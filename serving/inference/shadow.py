@@ -66,7 +66,6 @@ class Shadow:
         self._images = self._bytes = 0
         self._running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        admission.on_idle = self._schedule
 
     def offer(
         self,
@@ -97,18 +96,20 @@ class Shadow:
             self._count(answered, dropped=count)
         else:
             self._waiting.append(answered)
+            self._admission.on_idle = self._schedule
             self._images += count
             self._bytes += size
 
     def _schedule(self) -> None:
         """Run after this iteration of the loop, which writes the answer of the last request."""
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._run_next)
+        asyncio.get_running_loop().call_soon(self._run_next)
 
     def _run_next(self) -> None:
         if self._running or not self._waiting or not self._admission.idle:
             return
         answered = self._waiting.popleft()
+        if not self._waiting:
+            self._admission.on_idle = None
         self._images -= len(answered.labels)
         self._bytes -= answered.size
         self._running = True

@@ -171,26 +171,41 @@ class Metrics:
             for cached in (self._stage_of, self._image_of, self._confidence_of):
                 cached.cache_clear()
 
-    def request(self, *, route: str, method: str, status: int) -> None:
-        """Count a response."""
+    def begin(self) -> None:
+        """Note that a request has begun."""
+        self._in_flight.inc()
+
+    def finish(
+        self,
+        *,
+        route: str,
+        method: str,
+        status: int,
+        model: tuple[str, int] | None,
+        seconds: float,
+    ) -> None:
+        """Count a response; ``model`` is the name and version that answered, if one did."""
+        self._in_flight.dec()
         known = method if method in METHODS else "other"
         self._requests_of(route, known, status).inc()
-
-    def in_flight(self, change: int) -> None:
-        """Note that a request has begun (1) or ended (-1)."""
-        self._in_flight.inc(change)
+        if model is not None:
+            self._stage_of("whole", *model).observe(seconds)
 
     def error(self, code: str) -> None:
         """Count an error, of a request or of one of its images."""
         self._errors_of(code).inc()
 
-    def stages(self, name: str, version: int, spent: Mapping[str, float]) -> None:
-        """Observe the seconds that a request spent in each stage."""
+    def images(
+        self,
+        name: str,
+        version: int,
+        answers: Iterable[tuple[str, float]],
+        spent: Mapping[str, float],
+    ) -> None:
+        """Count predicted images by their best labels, and observe the probabilities of these and
+        the seconds of each stage of the request."""
         for stage, seconds in spent.items():
             self._stage_of(stage, name, version).observe(seconds)
-
-    def images(self, name: str, version: int, answers: Iterable[tuple[str, float]]) -> None:
-        """Count predicted images: the best label of each, and its probability."""
         labels: dict[str, int] = {}
         observe = self._confidence_of(name, version).observe
         for label, confidence in answers:

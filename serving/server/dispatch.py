@@ -5,8 +5,9 @@ handlers run in the event loop; what the table does not know runs on Flask in a 
 """
 
 import asyncio
+import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -15,7 +16,7 @@ from wsgiref.types import WSGIApplication
 from werkzeug.test import run_wsgi_app
 
 from serving.api.exchange import Answer, Exchange, ReadBody, encoded, no_body
-from serving.api.routes import Finder, Route
+from serving.api.routes import Route
 from serving.app.service import Service
 from serving.errors import InternalError, Overloaded, ServingError
 from serving.inference.admission import Admission
@@ -23,6 +24,37 @@ from serving.server.http.message import Request
 from serving.server.http.pool import Pool
 
 CLIENT_CLOSED = 499  # nginx's status for a client that closed before its answer
+
+
+class Finder:
+    """The table, indexed by method and path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[tuple[str, str], Route] = {}
+        self._named: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
+        for route in routes:
+            if "<" not in route.path:
+                self._exact[route.method, route.path] = route
+                continue
+            key = route.method, _first(route.path)
+            pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", route.path)
+            self._named.setdefault(key, []).append((re.compile(pattern), route))
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """Return the route and the variable parts of the path; None for an unknown path or method.
+        HEAD has the route of GET."""
+        if method == "HEAD":
+            method = "GET"
+        if (exact := self._exact.get((method, path))) is not None:
+            return exact, {}
+        for pattern, route in self._named.get((method, _first(path)), ()):
+            if found := pattern.fullmatch(path):
+                return route, found.groupdict()
+        return None
+
+
+def _first(path: str) -> str:
+    return path[: path.find("/", 1)]
 
 
 class Dispatcher:

@@ -9,7 +9,8 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -29,7 +30,7 @@ BUDGET = 0.003  # seconds of decoding, of all requests, in one iteration of the 
 Upload = bytes | ServingError  # an image file, or the reason why there is none
 Image = Upload | NDArray[np.uint8]  # or pixels (H, W, C)
 Decoded = NDArray[np.uint8] | ServingError
-Observe = Callable[[str, float], None]  # record the seconds of a stage of a request
+Spent = defaultdict[str, float]  # the seconds of a request, by stage
 
 
 class Decoder:
@@ -55,14 +56,21 @@ class Decoder:
         self._scheduled = False
 
     async def decode(
-        self, given: Sequence[Image], spec: pixels.PixelSpec, *, deadline: float, observe: Observe
+        self,
+        given: Sequence[Image],
+        spec: pixels.PixelSpec,
+        *,
+        deadline: float,
+        spent: Spent,
+        tolerant: bool = True,
     ) -> list[Decoded]:
         """Return the pixels of each image, or the error that it raised, in order.
 
-        ``observe`` gets the seconds spent in "decode", for each image.
+        Add the seconds to ``spent["decode"]``.
 
         Raises:
             DeadlineExceeded: if ``deadline``, a ``time.monotonic()``, passes before the last image.
+            ServingError: the first error, unless ``tolerant``; the message names its image.
         """
         decoded: list[Decoded] = []
         arrival = next(self._arrivals)
@@ -73,8 +81,10 @@ class Decoder:
             if started >= deadline:
                 raise DeadlineExceeded("The deadline passed before all images were decoded.")
             if isinstance(image, bytes):
-                image = await self._decode_file(image, spec, started, deadline, observe)
+                image = await self._decode_file(image, spec, started, deadline, spent)
             decoded.append(image)
+        if not tolerant:
+            _check(decoded)
         return decoded
 
     async def _wait_for_budget(self, arrival: int, deadline: float) -> None:
@@ -124,7 +134,7 @@ class Decoder:
         spec: pixels.PixelSpec,
         started: float,
         deadline: float,
-        observe: Observe,
+        spent: Spent,
     ) -> Decoded:
         try:
             plain = pixels.read_plain(file, spec)
@@ -141,7 +151,7 @@ class Decoder:
             return exc
         finally:
             seconds = time.monotonic() - started
-            observe("decode", seconds)
+            spent["decode"] += seconds
             self._spent += seconds
             self._done += 1
             self._schedule()
@@ -206,8 +216,7 @@ class Memory:
                 self._changed.notify()
 
 
-def check(decoded: Sequence[Decoded]) -> None:
-    """Raise the first error; if there are several images, the message says which one failed."""
+def _check(decoded: Sequence[Decoded]) -> None:
     for place, each in enumerate(decoded, 1):
         if isinstance(each, ServingError):
             where = f"Image {place} of {len(decoded)}: " if len(decoded) > 1 else ""

@@ -235,15 +235,3 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_are_metrics, 'numbers, {"accuracy": 0.9, …}'),
     "baseline": (_is_baseline, 'numbers, {"classes": {"cat": 0.5, …}, "confidence": [0.1, …]}'),
 }
-
-
-def best(model: Model, row: Sequence[float]) -> tuple[str, float]:
-    """Return the label of the highest probability in a row, and that probability.
-
-    Raises:
-        FloatingPointError: if that is not a probability, or another value in the row is not finite.
-    """
-    highest = max(row)
-    if not (0 <= highest <= 1 + ROUNDING and math.isfinite(sum(row))):
-        raise FloatingPointError(f"{model} returned an invalid probability.")
-    return model.labels[row.index(highest)], highest

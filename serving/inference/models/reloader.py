@@ -31,15 +31,11 @@ class Reloader:
         """Start with no version; ``refresh`` loads them."""
         self._settings, self._metrics, self.workers = settings, metrics, workers
         self._snapshot = Snapshot(Repository({}, parse(workers.routing)))
+        self.repository = self._snapshot.repository  # served now; a request reads it once
         self._seen: Published | None = None
         self._requested = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reloader")
         metrics.refusals = self._refusals
-
-    @property
-    def repository(self) -> Repository:
-        """The versions served now; a request reads it once."""
-        return self._snapshot.repository
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -76,6 +72,7 @@ class Reloader:
         before = self._snapshot
         after = update(before, published, self._load, retry=retry)
         self._snapshot, self._seen = after, published
+        self.repository = after.repository
         self._report(before, after, retry=retry)
         if FILE not in after.refused:
             self.workers.accept_routing(published.routing)

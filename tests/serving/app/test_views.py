@@ -21,12 +21,12 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 from serving.api import body as uploads
+from serving.api.pipeline import best
 from serving.app import create_app
 from serving.app.service import Service
 from serving.errors import RequestTooLarge
 from serving.inference.batcher import MAX_BATCH
 from serving.inference.images import pixels
-from serving.inference.models.model import best
 from serving.settings import Settings
 from tests.serving.monitoring.test_metrics import value
 from tests.serving.samples import assert_error, multipart, png, publish

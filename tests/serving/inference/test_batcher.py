@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,8 +59,17 @@ def model(tmp_path: Path) -> Iterator[Recorded]:
     made.gate.set()
 
 
-def ignore(_: str, __: float) -> None:
-    """Drop a measurement."""
+class Log(defaultdict[str, float]):
+    """The seconds of each stage, with a list of what was added in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(float)
+        self.added: list[tuple[str, float]] = []
+
+    def __setitem__(self, stage: str, seconds: float) -> None:
+        if stage in self or seconds:
+            self.added.append((stage, seconds - self.get(stage, 0.0)))
+        super().__setitem__(stage, seconds)
 
 
 def soon(seconds: float = 60) -> float:
@@ -85,10 +95,7 @@ def test_waiting_requests_share_an_inference_and_each_gets_its_own_rows(
 
     async def ask() -> list[NDArray[np.float32]]:
         return await asyncio.gather(
-            *(
-                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
-                for each in values
-            )
+            *(batcher.predict(model, grey(each), deadline=soon(), spent=Log()) for each in values)
         )
 
     answers = asyncio.run(ask())
@@ -104,10 +111,7 @@ def test_requests_that_share_several_inferences_get_their_own_rows(
 
     async def ask() -> list[NDArray[np.float32]]:
         return await asyncio.gather(
-            *(
-                batcher.predict(model, grey(each), deadline=soon(), observe=ignore)
-                for each in values
-            )
+            *(batcher.predict(model, grey(each), deadline=soon(), spent=Log()) for each in values)
         )
 
     answers = asyncio.run(ask())
@@ -121,7 +125,7 @@ def test_a_large_request_is_answered_in_order(model: Recorded, seconds: float, l
     batcher = Batcher(lanes=lanes)
     model.pace = seconds
     values = np.arange(2 * MAX_BATCH + 3, dtype=np.uint8)
-    ask = batcher.predict(model, grey(values), deadline=soon(), observe=ignore)
+    ask = batcher.predict(model, grey(values), deadline=soon(), spent=Log())
     answers = asyncio.run(asyncio.wait_for(ask, 60))
     assert answers.dtype == np.float32
     assert np.allclose(answers[:, 1] * 255, values, atol=1e-3)
@@ -134,7 +138,7 @@ def test_a_small_request_does_not_wait_for_a_whole_large_one(
     ended: list[str] = []
 
     async def ask(name: str, images: int) -> None:
-        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), observe=ignore)
+        await batcher.predict(model, np.repeat(BLACK, images, 0), deadline=soon(), spent=Log())
         ended.append(name)
 
     async def both() -> None:
@@ -150,11 +154,13 @@ def test_models_alternate(batcher: Batcher, model: Recorded, tmp_path: Path) -> 
     turns: list[Model] = []
 
     async def ask(asked: Recorded, images: int) -> None:
-        def observe(stage: str, _: float) -> None:
-            if stage == "inference":
-                turns.append(asked)
+        class Turns(Log):
+            def __setitem__(self, stage: str, seconds: float) -> None:
+                super().__setitem__(stage, seconds)
+                if stage == "inference" and seconds:
+                    turns.append(asked)
 
-        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), observe=observe)
+        await batcher.predict(asked, np.repeat(BLACK, images, 0), deadline=soon(), spent=Turns())
 
     async def both() -> None:
         await asyncio.gather(ask(model, 3 * MAX_BATCH), ask(other, 3 * MAX_BATCH))
@@ -169,7 +175,7 @@ def test_the_loop_does_not_wait_for_a_device(
 ) -> None:
     model.on_device = on_device
     model.threads.clear()
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
     assert (model.threads == {threading.current_thread()}) is not on_device
 
 
@@ -177,11 +183,11 @@ def test_the_fastest_inference_counts_as_the_time_of_an_image(
     batcher: Batcher, tmp_path: Path
 ) -> None:
     model = Model(publish(tmp_path) / "model.onnx", name="shade", version=1)
-    measured: dict[str, float] = {}
+    measured = Log()
 
     def after(seconds: float) -> float:
         model.seconds = seconds
-        ask = batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__)
+        ask = batcher.predict(model, BLACK, deadline=soon(), spent=measured)
         asyncio.run(ask)
         return model.seconds
 
@@ -194,15 +200,13 @@ def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None
     model.gate.clear()
 
     async def ask() -> None:
-        first = asyncio.ensure_future(
-            batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
-        )
+        first = asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
         await asyncio.sleep(0.01)
         with pytest.raises(DeadlineExceeded, match="waited in the queue"):
-            await batcher.predict(model, BLACK, deadline=soon(0.01), observe=ignore)
+            await batcher.predict(model, BLACK, deadline=soon(0.01), spent=Log())
         model.gate.set()
         await first
-        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
+        await batcher.predict(model, BLACK, deadline=soon(), spent=Log())
 
     asyncio.run(ask())
     assert model.batches == [1, 1]  # none for the request past its deadline
@@ -210,13 +214,13 @@ def test_waiting_ends_at_the_deadline(batcher: Batcher, model: Recorded) -> None
 
 def test_no_inference_starts_after_the_deadline(batcher: Batcher, model: Recorded) -> None:
     with pytest.raises(DeadlineExceeded, match="passed before the inference started"):
-        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), observe=ignore))
+        asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), spent=Log()))
 
 
 def test_a_cancelled_request_needs_no_inference(batcher: Batcher, model: Recorded) -> None:
     async def ask() -> None:
         asked = [
-            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
             for _ in range(2)
         ]
         await asyncio.sleep(0)
@@ -236,15 +240,15 @@ def test_a_failed_inference_fails_every_request(
     monkeypatch.setattr(model, "predict", fail)
 
     async def ask() -> list[object]:
-        asked = (batcher.predict(model, BLACK, deadline=soon(), observe=ignore) for _ in range(3))
+        asked = (batcher.predict(model, BLACK, deadline=soon(), spent=Log()) for _ in range(3))
         return await asyncio.gather(*asked, return_exceptions=True)
 
     assert [str(each) for each in asyncio.run(ask())] == ["broken"] * 3
 
 
 def test_the_wait_and_the_inference_are_measured(batcher: Batcher, model: Recorded) -> None:
-    measured: dict[str, float] = {}
-    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=measured.__setitem__))
+    measured = Log()
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), spent=measured))
     assert measured.keys() == {"queue", "inference"}
     assert measured["inference"] > 0
 
@@ -269,7 +273,7 @@ def test_only_a_request_alone_is_answered_before_the_loop_polls_its_sockets(
 
     async def ask() -> None:
         asyncio.get_running_loop().call_soon(order.append, "loop")
-        await batcher.predict(model, BLACK, deadline=soon(), observe=ignore)
+        await batcher.predict(model, BLACK, deadline=soon(), spent=Log())
         order.append("answer")
 
     asyncio.run(ask())
@@ -287,7 +291,7 @@ def test_as_many_long_inferences_run_at_once_as_there_are_lanes(
 
     async def ask() -> None:
         asked = [
-            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+            asyncio.ensure_future(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
             for _ in range(4)
         ]
         for _ in range(10):
@@ -315,7 +319,7 @@ def test_an_inference_runs_in_the_loop_up_to_the_bound(
     model.pace = pace
     model.threads.clear()
     batch = np.repeat(BLACK, images, 0)
-    asyncio.run(batcher.predict(model, batch, deadline=soon(), observe=ignore))
+    asyncio.run(batcher.predict(model, batch, deadline=soon(), spent=Log()))
     assert model.batches == [images]
     assert (model.threads == {threading.current_thread()}) is in_loop
 
@@ -324,17 +328,14 @@ def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> No
     """A request of three inferences waits in the queue three times."""
     batcher = Batcher(lanes=1)
     model.pace = IN_THREAD
-    seconds: dict[str, list[float]] = {"queue": [], "inference": []}
-
-    def observe(stage: str, spent: float) -> None:
-        seconds[stage].append(spent)
+    spent = Log()
 
     async def ask() -> float:
         started = time.monotonic()
-        await batcher.predict(model, np.repeat(BLACK, 3, 0), deadline=soon(), observe=observe)
+        await batcher.predict(model, np.repeat(BLACK, 3, 0), deadline=soon(), spent=spent)
         return time.monotonic() - started
 
     total = asyncio.run(ask())
-    assert [len(each) for each in seconds.values()] == [3, 3]
-    assert all(each >= 0 for each in (*seconds["queue"], *seconds["inference"]))
-    assert sum(map(sum, seconds.values())) <= total
+    assert [stage for stage, _ in spent.added] == ["queue", "inference"] * 3
+    assert all(seconds >= 0 for _, seconds in spent.added)
+    assert sum(spent.values()) <= total

@@ -94,7 +94,7 @@ WORKER = """
 import sys
 from serving.monitoring.metrics import Metrics
 metrics = Metrics(slot=int(sys.argv[1]))
-metrics.images("shade", 1, [("dark", 0.9)])
+metrics.images("shade", 1, [("dark", 0.9)], {})
 print(metrics.page().decode())
 """
 
@@ -132,7 +132,7 @@ class Worker:
     def count(self, version: int, images: int) -> None:
         values.ValueClass = self._class
         for _ in range(images):
-            self.metrics.images("shade", version, [("dark", 0.9)])
+            self.metrics.images("shade", version, [("dark", 0.9)], {})
 
     def retire(self, version: int) -> None:
         self.metrics.retire_version("shade", version)

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
 
 async def decoded(by: Decoder, file: bytes, seconds: float = SECONDS) -> Decoded:
     deadline = time.monotonic() + seconds
-    (found,) = await by.decode([file], SPEC, deadline=deadline, observe=lambda *_: None)
+    (found,) = await by.decode([file], SPEC, deadline=deadline, spent=defaultdict(float))
     return found
 
 
@@ -220,7 +221,7 @@ def test_a_started_request_continues_before_others_start(crowded: Decoder) -> No
 
     async def one(name: str, images: int) -> None:
         await crowded.decode(
-            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, observe=lambda *_: None
+            [SMALL] * images, SPEC, deadline=time.monotonic() + SECONDS, spent=defaultdict(float)
         )
         order.append(name)
 
