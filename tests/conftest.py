@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_dir() -> Path:
-    """The folder of the real archives; without it the test is skipped."""
+    """Return the folder of the real archives; skip the test without it."""
     if not os.environ.get("DATA_DIR"):
         pytest.skip("needs the real archives: DATA_DIR is not set")
     return Path(os.environ["DATA_DIR"])

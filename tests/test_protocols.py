@@ -1,4 +1,4 @@
-"""What docs/protocols.md shows is what the service answers."""
+"""The commands in docs/protocols.md print what the page shows."""
 
 import contextlib
 import io
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.rig.service import only
 from tests.serving.running import Running, running
 from tests.tables import ROOT
 
@@ -20,12 +21,14 @@ ADDRESS = "localhost:8000"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
-    with running(ROOT / "models", workers=1, log_level="warning") as started:
+    """Serve the version that the page names, whatever was published since."""
+    named = re.findall(r"models/digits/\d+", PAGE)[0]
+    with only([ROOT / named]) as models, running(models, workers=1, log_level="warning") as started:
         yield started
 
 
 def rounded(text: str) -> str:
-    """Without the last digits of a probability, which depend on the processor, and ids."""
+    """Round probabilities, whose last digits depend on the processor, and drop the ids."""
     text = re.sub(r'"ids": ?\["[\w-]{40,}"\]', '"ids": []', text)
     return re.sub(r"\d\.\d{4,}(e-\d+)?", lambda found: f"{float(found[0]):.3f}", text)
 
@@ -52,10 +55,10 @@ def test_the_client_prints_the_documented_output(
     assert shown
     code, printed = shown.groups()
     monkeypatch.chdir(ROOT)
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         exec(code.replace(ADDRESS, f"127.0.0.1:{service.port}"), {})
-    assert rounded(told.getvalue()) == rounded(printed)
+    assert rounded(output.getvalue()) == rounded(printed)
 
 
 def test_there_is_a_command_for_each_protocol() -> None:

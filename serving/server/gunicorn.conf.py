@@ -54,7 +54,7 @@ def on_starting(arbiter: Arbiter) -> None:
 
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:
-    """Number the worker; it continues the metrics of the last holder of its number."""
+    """Assign a number to the worker; it continues the metrics of the last holder."""
     take_slot(worker)
 
 

@@ -28,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database of labels is made where the service runs."""
+    """Create the database of labels in the folder of the test."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -54,9 +54,9 @@ def label(client: FlaskClient | Client, body: Any) -> TestResponse:
 
 def test_a_label_is_recorded_once(client: FlaskClient | Client) -> None:
     given = {"id": predicted(client), "label": "light"}
-    told = {"model": "shade", "version": 2, "predicted": "light", "label": "light"}
-    assert label(client, given).json == {"status": "recorded", "correct": True, **told}
-    assert label(client, given).json == {"status": "duplicate", "correct": True, **told}
+    found = {"model": "shade", "version": 2, "predicted": "light", "label": "light"}
+    assert label(client, given).json == {"status": "recorded", "correct": True, **found}
+    assert label(client, given).json == {"status": "duplicate", "correct": True, **found}
     page = client.get("/metrics").text
     shade = {"model": "shade", "version": "2"}
     assert value(page, "convserve_feedback_total", correct="true", **shade) == 1
@@ -112,8 +112,8 @@ def test_a_list_is_answered_item_by_item(client: FlaskClient | Client) -> None:
     )
     assert answer.status_code == 200
     assert answer.json
-    told = [each.get("status") or each["error"]["code"] for each in answer.json["results"]]
-    assert told == [
+    found = [each.get("status") or each["error"]["code"] for each in answer.json["results"]]
+    assert found == [
         *("recorded", "duplicate", "conflicting_feedback", "forged_id"),
         *("malformed_id", "unknown_label", "bad_request", "recorded"),
     ]

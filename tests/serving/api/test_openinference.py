@@ -192,8 +192,8 @@ def test_the_answer_may_be_binary(client: FlaskClient, wish: dict[str, Any]) -> 
 
 def judged(client: FlaskClient, ids: list[str], labels: list[str]) -> list[str]:
     """Return the answers to labels of predictions."""
-    told = [{"id": each, "label": label} for each, label in zip(ids, labels, strict=True)]
-    answer = client.post("/feedback", json=told)
+    sent = [{"id": each, "label": label} for each, label in zip(ids, labels, strict=True)]
+    answer = client.post("/feedback", json=sent)
     assert answer.json is not None
     return [each["status"] for each in answer.json["results"]]
 
@@ -484,9 +484,9 @@ def test_answers_have_the_described_shape(client: FlaskClient, schema: str, path
     described = json.loads(client.get("/openapi.json").text)
     body = {"inputs": [files(DARK)], "id": "1"}
     answer = client.post(path, json=body) if path == INFER else client.get(path)
-    told = {"components": described["components"]}
-    jsonschema.validate(answer.json, {"$ref": f"#/components/schemas/{schema}", **told})
-    jsonschema.validate(body, {"$ref": "#/components/schemas/V2Request", **told})
+    sent = {"components": described["components"]}
+    jsonschema.validate(answer.json, {"$ref": f"#/components/schemas/{schema}", **sent})
+    jsonschema.validate(body, {"$ref": "#/components/schemas/V2Request", **sent})
 
 
 SPEC, LIMITS = PixelSpec(2, 2, 1, "stretch"), Limits(body_bytes=10_000, images=3)

@@ -66,8 +66,8 @@ def test_a_column_may_be_named(client: FlaskClient) -> None:
 def test_each_image_has_an_id_that_can_be_labelled(client: FlaskClient, images: list[Any]) -> None:
     answer = predict(client, instances=images)
     assert answer.json is not None
-    told = [{"id": each, "label": "dark"} for each in answer.json["ids"]]
-    judged = client.post("/feedback", json=told).json
+    labels = [{"id": each, "label": "dark"} for each in answer.json["ids"]]
+    judged = client.post("/feedback", json=labels).json
     assert judged is not None
     assert [each["status"] for each in judged["results"]] == ["recorded", "recorded"]
 
@@ -102,10 +102,10 @@ def test_the_state_of_versions_is_reported(client: FlaskClient) -> None:
 
 
 def test_the_signature_is_reported(client: FlaskClient) -> None:
-    told = client.get("/v1/models/shade/metadata").json
-    assert told is not None
-    assert told["model_spec"] == {"name": "shade", "signature_name": "", "version": "2"}
-    signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    metadata = client.get("/v1/models/shade/metadata").json
+    assert metadata is not None
+    assert metadata["model_spec"] == {"name": "shade", "signature_name": "", "version": "2"}
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
     image = signature["inputs"]["image"]
     assert image["dtype"] == "DT_UINT8"
     assert [each["size"] for each in image["tensor_shape"]["dim"]] == ["-1", "8", "6", "1"]
@@ -193,9 +193,9 @@ def test_answers_have_the_described_shape(client: FlaskClient, schema: str, path
     described = json.loads(client.get("/openapi.json").text)
     body = {"instances": [DARK]}
     answer = client.post(path, json=body) if path == PREDICT else client.get(path)
-    told = {"components": described["components"]}
-    jsonschema.validate(answer.json, {"$ref": f"#/components/schemas/{schema}", **told})
-    jsonschema.validate(body, {"$ref": "#/components/schemas/V1Request", **told})
+    components = {"components": described["components"]}
+    jsonschema.validate(answer.json, {"$ref": f"#/components/schemas/{schema}", **components})
+    jsonschema.validate(body, {"$ref": "#/components/schemas/V1Request", **components})
 
 
 SPEC, LIMITS = PixelSpec(2, 2, 1, "stretch"), Limits(body_bytes=10_000, images=3)
@@ -252,6 +252,6 @@ def test_a_label_has_a_state_and_a_signature(routed: FlaskClient) -> None:
     of_label = routed.get("/v1/models/shade/labels/next").json
     assert of_label == {"model_version_status": [state("2")]}
     assert routed.get("/v1/models/shade/labels/next/metadata").status_code == 200
-    told = sentence(routed.get("/v1/models/shade/labels/old"), 404)
-    assert "no version 'old'" in told
-    assert "Known labels: next" in told
+    message = sentence(routed.get("/v1/models/shade/labels/old"), 404)
+    assert "no version 'old'" in message
+    assert "Known labels: next" in message

@@ -86,14 +86,14 @@ def test_the_best_classes_are_returned(client: InferenceServerClient, binary: bo
     wanted = InferRequestedOutput("probabilities", binary_data=binary, class_count=1)
     found = client.infer("shade", [image(FILES, "BYTES")], outputs=[wanted])
     texts = np.asarray(found.as_numpy("probabilities"), dtype=object).ravel().tolist()
-    told = [text.decode() if isinstance(text, bytes) else text for text in texts]
-    assert told == ["0.960784:0:dark", "0.941176:1:light"]
+    found = [text.decode() if isinstance(text, bytes) else text for text in texts]
+    assert found == ["0.960784:0:dark", "0.941176:1:light"]
 
 
 def test_id_and_version_are_repeated(client: InferenceServerClient) -> None:
     result = client.infer("shade", [image(PIXELS)], model_version="1", request_id="42")
-    told = result.get_response()
-    assert (told["id"], told["model_name"], told["model_version"]) == ("42", "shade", "1")
+    found = result.get_response()
+    assert (found["id"], found["model_name"], found["model_version"]) == ("42", "shade", "1")
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
@@ -140,7 +140,7 @@ def test_an_error_has_the_words_of_the_service(
     status: str,
     message: str,
 ) -> None:
-    with pytest.raises(InferenceServerException) as told:
+    with pytest.raises(InferenceServerException) as found:
         client.infer(model, [tensor], model_version=version)
-    assert told.value.status() == status
-    assert message in told.value.message()
+    assert found.value.status() == status
+    assert message in found.value.message()

@@ -52,10 +52,10 @@ def labels(answer: Any) -> list[str]:
 
 
 def test_a_file_is_answered_in_the_documented_shape(client: FlaskClient) -> None:
-    told = post(client, "/predict/shade", LIGHT).json
-    assert told
-    assert re.fullmatch("[A-Za-z0-9_-]{60,100}", told["predictions"][0].pop("id"))
-    assert told == {
+    found = post(client, "/predict/shade", LIGHT).json
+    assert found
+    assert re.fullmatch("[A-Za-z0-9_-]{60,100}", found["predictions"][0].pop("id"))
+    assert found == {
         "model": "shade",
         "version": 2,
         "predictions": [
@@ -147,7 +147,7 @@ def test_two_models_in_one_request_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("path", "named", "told"),
+    ("path", "named", "found"),
     [
         ("/predict", ["shade", "tint"], "more than one field 'model'"),
         ("/predict?model=shade&model=tint", [], "A parameter is given more than once."),
@@ -155,10 +155,10 @@ def test_two_models_in_one_request_are_refused(
     ],
 )
 def test_a_repeated_parameter_is_refused(
-    client: FlaskClient, path: str, named: list[str], told: str
+    client: FlaskClient, path: str, named: list[str], found: str
 ) -> None:
     answer = client.post(path, data={**form(DARK), "model": named})
-    assert told in assert_error(answer, 400, "bad_request")
+    assert found in assert_error(answer, 400, "bad_request")
 
 
 def test_the_version_can_be_chosen(client: FlaskClient) -> None:

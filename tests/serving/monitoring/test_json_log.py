@@ -46,7 +46,7 @@ def test_lines_of_two_processes_in_one_pipe_stay_whole() -> None:
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The reading end of a log that nobody reads yet."""
+    """Return the reading end of a log that nobody reads yet."""
     out, into = os.pipe()
     monkeypatch.setattr(json_log, "OUT", into)
     yield out

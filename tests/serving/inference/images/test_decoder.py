@@ -168,7 +168,7 @@ def test_the_loop_polls_its_sockets_between_the_images_of_several_requests(
 
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
-    """A decoder of one image in each iteration of the loop."""
+    """Return a decoder of one image in each iteration of the loop."""
     monkeypatch.setattr(decoder, "BUDGET", 0.0)
     return Decoder(1_000_000)
 
