@@ -338,3 +338,11 @@ def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> No
     assert [len(each) for each in seconds.values()] == [3, 3]
     assert all(each >= 0 for each in (*seconds["queue"], *seconds["inference"]))
     assert sum(map(sum, seconds.values())) <= total
+
+
+def test_a_request_alone_may_run_in_a_thread(batcher: Batcher, model: Recorded) -> None:
+    batcher.active_requests = lambda: 1
+    model.pace = 2 * IN_LOOP
+    model.threads.clear()
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), observe=ignore))
+    assert threading.current_thread() not in model.threads
