@@ -339,3 +339,11 @@ def test_each_stage_counts_from_the_end_of_the_one_before(model: Recorded) -> No
     assert [stage for stage, _ in spent.added] == ["queue", "inference"] * 3
     assert all(seconds >= 0 for _, seconds in spent.added)
     assert sum(spent.values()) <= total
+
+
+def test_a_request_alone_may_run_in_a_thread(batcher: Batcher, model: Recorded) -> None:
+    batcher.active_requests = lambda: 1
+    model.pace = 2 * IN_LOOP
+    model.threads.clear()
+    asyncio.run(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
+    assert threading.current_thread() not in model.threads

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from serving.errors import ImageTooLarge, InvalidImage
-from serving.inference.images.pixels import FORMATS, PixelSpec, read
+from serving.inference.images.pixels import FORMATS, PixelSpec, read, read_plain
 from tests.serving.running import ROOT
 
 LIMIT = 25_000_000
@@ -88,6 +88,16 @@ def test_pixels_have_the_shape_of_the_model(spec: PixelSpec, shape: tuple[int, .
 def test_an_image_of_the_right_size_is_unchanged() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     assert np.array_equal(pixels(encoded(Image.fromarray(noise))), noise)
+
+
+@pytest.mark.parametrize(
+    ("fit", "ground", "plain"), [("digit", 0, True), ("digit", 255, False), ("stretch", 255, True)]
+)
+def test_only_a_digit_on_black_needs_nothing_but_inflating(
+    fit: str, ground: int, plain: bool
+) -> None:
+    found = read_plain(encoded(Image.new("L", (28, 28), ground)), PixelSpec(28, 28, 1, fit))
+    assert (found is not None) is plain
 
 
 def test_stretch_is_the_antialiased_bilinear_resize() -> None:
