@@ -1,11 +1,9 @@
-"""The command line of the training half.
-
-Keras is imported by the commands that need it, so that a wrong option is reported at once.
+"""Train, publish, evaluate and compare image classifiers.
 
 Exit codes: 0 done, 1 an internal failure or a failure of the machine, 2 wrong usage, 3 bad data,
 4 below the recipe's accuracy gate, 75 stopped by SIGTERM or by the loss of another host, 130
 stopped by Ctrl-C. After 75 and 130 the same command resumes.
-"""
+"""  # the description in --help
 
 import argparse
 import importlib.util
@@ -17,7 +15,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
-from training import recipes
+from training import recipes  # no import of Keras here, so that a wrong option is reported at once
 from training.commands import train
 from training.commands.options import parser
 from training.data.datasets import test_uploads

@@ -43,13 +43,14 @@ def joined(hosts: Hosts) -> Iterator[None]:
     # JAX would catch the SIGTERM that must end this process.
     jax.config.update("jax_enable_preemption_service", False)
     log.info("host %d of %d, host 0 is %s", hosts.index, hosts.count, hosts.coordinator)
+    local = hosts.coordinator.startswith(("127.", "localhost:", "[::1]:"))
     try:
         # keras.distribution.initialize does the same, but has none of the three timeouts
         jax.distributed.initialize(
             hosts.coordinator,
             hosts.count,
             hosts.index,
-            coordinator_bind_address=_loopback(hosts.coordinator),
+            coordinator_bind_address=hosts.coordinator if local else None,  # None: all interfaces
             initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
@@ -64,11 +65,6 @@ def joined(hosts: Hosts) -> Iterator[None]:
         if not any(word in str(exc) for word in LOST):
             raise
         raise HostLost from exc
-
-
-def _loopback(coordinator: str) -> str | None:
-    """Return the address for host 0 to bind if all hosts are this machine, else None: all."""
-    return coordinator if coordinator.startswith(("127.", "localhost:", "[::1]:")) else None
 
 
 def follow_first(run: Path, facts: Mapping[str, Any]) -> None:

@@ -57,20 +57,17 @@ def trainable(recipe: Recipe, network: keras.Model, *, steps: int) -> keras.Mode
     image = _image(recipe)
     model = keras.Model(image, network(_augmented(recipe, image)))
     optimizer = recipe.optimizer(steps)
+    loss = SmoothedCrossEntropy(recipe.label_smoothing)
     model.compile(
         optimizer,
-        loss=_loss(recipe),
+        loss=loss if recipe.gives_classes else keras.losses.MeanSquaredError(),
         # weighted: padding in a batch of several hosts has weight 0
         weighted_metrics=["accuracy"] if recipe.gives_classes else [],
-        jit_compile=_compiles(),
+        # XLA; with TensorFlow on a CPU it is 14 times slower
+        jit_compile=keras.backend.backend() == "jax" or on_gpu(),
     )
     optimizer.build(model.trainable_variables)  # a checkpoint needs its slots
     return model
-
-
-def _compiles() -> bool:
-    """Return True if XLA is faster: on TensorFlow and a CPU it is 14 times slower."""
-    return keras.backend.backend() == "jax" or on_gpu()
 
 
 def cores() -> int:
@@ -83,12 +80,6 @@ def cores() -> int:
 def on_gpu() -> bool:
     """Return True if Keras computes on a GPU. (JAX raises if asked for GPUs on a host without.)"""
     return any(device.startswith("gpu") for device in keras.distribution.list_devices())
-
-
-def _loss(recipe: Recipe) -> keras.losses.Loss:
-    if recipe.loss == "mean_squared_error":
-        return keras.losses.MeanSquaredError()
-    return SmoothedCrossEntropy(recipe.label_smoothing)
 
 
 def _image(recipe: Recipe) -> Tensor:

@@ -71,6 +71,7 @@ def test_the_pets_are_trained_as_published(name: str) -> None:
 def test_a_network_trains_for_one_step(name: str) -> None:
     entry = recipes.find(name)
     model = trainable(entry, build(entry, 10), steps=1)
+    model.run_eagerly = True  # tracing takes longer than one step
     before = [np.array(weight) for weight in model.trainable_weights]
     images = np.random.default_rng(1).integers(0, 256, (4, *entry.shape), np.uint8)
     loss = model.train_on_batch(images, np.arange(4))[0]

@@ -17,6 +17,7 @@ def test_a_network_of_any_size_trains_on_smaller_crops_than_served() -> None:
     recipe = replace(tiny.RECIPE, any_size=True, augment=lambda: [keras.layers.CenterCrop(6, 6)])
     network = build(recipe, 2)
     model = trainable(recipe, network, steps=1)
+    model.run_eagerly = True  # tracing takes longer than one step
     model.train_on_batch(IMAGES, np.zeros(4))
     assert served(recipe, network).input_shape == (None, 8, 8, 3)
 
