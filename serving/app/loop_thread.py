@@ -5,8 +5,10 @@ Knows asyncio; knows nothing of the coroutines.
 """
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -22,7 +24,11 @@ class Loop:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine, block the calling thread, and return the result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+        # In an empty context: the loop and its timers would keep Flask's request in memory.
+        return contextvars.Context().run(self._submit, coroutine).result()
+
+    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

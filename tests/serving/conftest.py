@@ -1,5 +1,8 @@
 """Three fixtures carry the suite: ``models``, ``app``, ``client``."""
 
+import gc
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.serving.front import Client
 from tests.serving.samples import publish
 
 KEY = "the key of the tests that signs their ids"
+TESTS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Free the sessions of applications that are gone now and then: Python's collector does not see
+    the memory that onnxruntime holds."""
+    yield
+    if not next(TESTS) % 25:
+        gc.collect()
+
+
 @pytest.fixture
 def app(models: Path) -> Flask:
     return create_app(
@@ -47,7 +60,7 @@ def app(models: Path) -> Flask:
 
 @pytest.fixture(params=["Flask", "front"])
 def client(app: Flask, request: pytest.FixtureRequest) -> FlaskClient | Client:
-    """Flask alone, and what stands before it: no behaviour differs."""
+    """Return a client of Flask and one of the engine: their behaviour is the same."""
     return app.test_client() if request.param == "Flask" else Client(app)
 
 

@@ -48,6 +48,7 @@ def test_lines_of_two_processes_in_one_pipe_stay_whole() -> None:
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Return the reading end of a log that nobody reads yet."""
     out, into = os.pipe()
+    json_log._lines.clear()  # of other tests
     monkeypatch.setattr(json_log, "OUT", into)
     yield out
     json_log._lines.clear()
