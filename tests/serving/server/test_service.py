@@ -207,6 +207,7 @@ def test_connections_in_the_accept_queue_are_answered_when_the_service_stops(
     with running(models, workers=1) as service, contextlib.ExitStack() as opened:
         (worker,) = service.workers()
         os.kill(worker, signal.SIGSTOP)
+        until(lambda: stopped(worker))
         clients = [opened.enter_context(service.open()) for _ in range(32)]
         for client in clients:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -214,6 +215,13 @@ def test_connections_in_the_accept_queue_are_answered_when_the_service_stops(
         until(lambda: pending(worker, signal.SIGTERM))
         os.kill(worker, signal.SIGCONT)
         assert [answer_of(client)[0] for client in clients] == [200] * 32
+
+
+def stopped(pid: int) -> bool:
+    """Return True if all threads of a process are stopped; one that runs could handle a signal."""
+    return all(
+        "State:\tT" in each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/status")
+    )
 
 
 def pending(pid: int, number: signal.Signals) -> bool:

@@ -320,10 +320,17 @@ def test_an_unread_body_is_bounded(parser: Parser) -> None:
     assert read + request.buffered == 900_000 - BUFFERED - 1
 
 
-def test_a_large_body_before_a_pipelined_request_makes_the_parser_full(parser: Parser) -> None:
-    parser.feed(POST + b"Content-Length: %d\r\n\r\n" % (BUFFERED + 1) + bytes(BUFFERED + 1) + GET)
-    parser.resume()
-    assert full(parser)
+@pytest.mark.parametrize(
+    ("size", "expected"), [(2, False), (BUFFERED, False), (BUFFERED + 1, True)]
+)
+def test_a_body_before_a_pipelined_request_has_its_own_bound(
+    parser: Parser, size: int, expected: bool
+) -> None:
+    parser.feed(POST + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
+    parser.full = False
+    parser.feed(GET)
+    assert len(parser.ready) == 2
+    assert full(parser) is expected
 
 
 def test_the_number_of_pipelined_requests_is_bounded(parser: Parser) -> None:
