@@ -37,7 +37,7 @@ _home: asyncio.AbstractEventLoop | None = None
 
 def write(level: int, fields: Mapping[str, object]) -> None:
     """Write a request's line; the lines of one iteration of an event loop are written together."""
-    _put(_line(level, "serving.app.exchange", "request", fields))
+    _put(_line(level, "serving.api.exchange", "request", fields))
 
 
 class Handler(logging.Handler):
