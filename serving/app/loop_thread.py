@@ -21,11 +21,20 @@ class Loop:
         """Use ``loop``, which runs elsewhere, or start one when it is first needed."""
         self._loop = loop
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine, block the calling thread, and return the result."""
         # In an empty context: the loop and its timers would keep Flask's request in memory.
         return contextvars.Context().run(self._submit, coroutine).result()
+
+    def close(self) -> None:
+        """Cancel all tasks, and stop and close the loop, if it was started here."""
+        if self._thread is not None and self._loop is not None:
+            self.run(_cancel_all())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._running())
@@ -34,5 +43,14 @@ class Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, daemon=True).start()
+                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
             return self._loop
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # transports that are closing close their sockets

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.workers import base  # type: ignore[import-untyped]
-from pythonjsonlogger.json import JsonFormatter
 
 from serving.monitoring import json_log
 from serving.server import sockets
@@ -45,15 +44,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.cfg = cfg
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
-        handler = json_log.Handler()
-        handler.setFormatter(
-            JsonFormatter(
-                ["asctime", "levelname", "name", "message", "process"],
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                datefmt="%Y-%m-%dT%H:%M:%S%z",
-            )
-        )
-        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+        logging.basicConfig(level=logging.WARNING, handlers=[json_log.Handler()], force=True)
         level = Settings.from_environ(os.environ).log_level
         logging.getLogger("serving").setLevel(level.upper())
 

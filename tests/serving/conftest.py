@@ -1,5 +1,6 @@
 """Three fixtures carry the suite: ``models``, ``app``, ``client``."""
 
+import asyncio
 import gc
 import itertools
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from serving.app import SERVICE, create_app
+from serving.app.loop_thread import Loop
 from serving.app.service import Service
 from serving.settings import Settings
 from tests.serving.front import Client
@@ -37,10 +39,21 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """Free the sessions of applications that are gone now and then: Python's collector does not see
-    the memory that onnxruntime holds."""
+def _closed_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the event loops of a test's applications, which hold descriptors, and free their
+    sessions now and then: Python's collector does not see the memory of onnxruntime."""
+    made: list[Loop] = []
+
+    def recorded(loop: asyncio.AbstractEventLoop | None = None) -> Loop:
+        made.append(Loop(loop))
+        return made[-1]
+
+    monkeypatch.setattr("serving.app.Loop", recorded)
     yield
+    while Client.made:
+        Client.made.pop().close()
+    for each in made:
+        each.close()
     if not next(TESTS) % 25:
         gc.collect()
 

@@ -3,7 +3,7 @@
 import asyncio
 import http.client
 import socket
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from flask import Flask
@@ -18,7 +18,10 @@ from serving.server.http.connection import Connection
 class Client:
     """Sends to the dispatcher what Flask's test client sends to Flask."""
 
+    made: ClassVar[list["Client"]] = []  # closed after each test
+
     def __init__(self, app: Flask) -> None:
+        self.made.append(self)
         service = app.extensions[SERVICE]
         self._loop = service.loop
         self.pool = Dispatcher(app, service).pool(keep_alive=60.0)
@@ -60,6 +63,15 @@ class Client:
             theirs, _ = listener.accept()
         self._loop.run(self._accept(theirs))
         return ours
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._loop.run(self._abort())
+
+    async def _abort(self) -> None:
+        for each in list(self.pool.connections):
+            each.abort()
+        await asyncio.sleep(0)
 
     async def _accept(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
