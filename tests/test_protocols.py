@@ -21,9 +21,13 @@ ADDRESS = "localhost:8000"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
-    """Serve the version that the page names, whatever was published since."""
-    named = re.findall(r"models/digits/\d+", PAGE)[0]
-    with only([ROOT / named]) as models, running(models, workers=1, log_level="warning") as started:
+    """Serve the versions up to the one that the page names, whatever was published since."""
+    named = int(re.findall(r"models/digits/(\d+)", PAGE)[0])
+    folders = [each for each in (ROOT / "models/digits").iterdir() if each.name.isdigit()]
+    with (
+        only([each for each in folders if int(each.name) <= named]) as models,
+        running(models, workers=1, log_level="warning") as started,
+    ):
         yield started
 
 
