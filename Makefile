@@ -39,6 +39,11 @@ test: .venv/dev/.made ## Run the tests on all cores; with DATA_DIR set, those on
 test-system: .venv/dev/.made ## Run the tests that need other programs (see .ci/run)
 	.venv/dev/bin/python -m pytest -m system $(ARGS)
 
+.PHONY: mutants
+mutants: .venv/dev/.made ## Report which changed lines of core modules no test notices (hours)
+	.venv/dev/bin/mutmut run $(ARGS)
+	.venv/dev/bin/mutmut results
+
 .PHONY: lint
 lint: .venv/dev/.made ## Check style and types
 	.venv/dev/bin/ruff check .

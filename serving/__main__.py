@@ -87,7 +87,9 @@ def _export(options: argparse.Namespace, chosen: settings.Settings) -> int:
 
     wanted = {name: getattr(options, name) for name in ("out", "images", "model", "since")}
     try:
-        print(f"serving: {export.export(chosen, **wanted)}", file=sys.stderr)
+        exported = export.export(chosen, **wanted)
+        sys.stdout.flush()  # here, where a closed pipe can be reported
+        print(f"serving: {exported}", file=sys.stderr)
     except BrokenPipeError:  # the reader closed the pipe; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN
