@@ -40,7 +40,7 @@ def newest(model: str) -> int:
 def models() -> str:
     """Return the table of every published version: its task, its accuracy, its recipe."""
     lines = [
-        "| Model | Version | Task | Test accuracy | in int8 | Recipe | File | in int8 |",
+        "| Model | Version | Task | Test accuracy | Accuracy, int8 | Recipe | Size | Size, int8 |",
         "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: |",
     ]
     for file in sorted((ROOT / "models").glob("*/*/model.onnx")):
