@@ -52,10 +52,14 @@ class Settings:
         most=256,
     )
     requests: int = _setting(
-        256, "Maximum number of fully received requests per worker; beyond it, 503."
+        256,
+        "Maximum number of fully received requests per worker, of predictions and of feedback each;"
+        " beyond it, 503.",
     )
     threads: int = _setting(
-        4, "Threads per worker for model descriptions and quality, beside its event loop."
+        4,
+        "Threads per worker for model descriptions and quality, beside its event loop; beyond 16"
+        " requests per thread, 503.",
     )
     intra_threads: int = _setting(1, "Threads per inference.")
     device: str = _setting(
@@ -94,8 +98,8 @@ class Settings:
     )
     max_body_bytes: int = _setting(
         32 * 1024 * 1024,
-        "Largest request body, in bytes; a worker holds at most eight times as many bytes of"
-        " bodies; beyond it, 503.",
+        "Largest request body, in bytes. For the bodies of predictions a worker holds at most eight"
+        " times as many bytes, for those of feedback once as many; beyond it, 503.",
     )
     max_images: int = _setting(64, "Maximum number of images per request.", most=65535)
     max_pixels: int = _setting(

@@ -62,6 +62,7 @@ class Metrics:
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
+        # The library appends ``_total`` to the name of a counter.
         requests = counter(
             "convserve_requests",
             "Responses by route, method and status.",

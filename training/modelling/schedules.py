@@ -11,7 +11,8 @@ from keras import ops
 
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """A straight rise from ``start`` of the peak, over the first ``rise`` share of the steps, then
-    a straight fall to ``end`` of it (Smith and Topin, *Super-convergence*, 2018)."""
+    a straight fall to ``end`` of it (Smith and Topin, *Super-convergence*, 2018). ``peak`` is the
+    highest learning rate."""
 
     def __init__(
         self, peak: float, steps: int, *, rise: float = 0.2, start: float = 0.2, end: float = 0.0
