@@ -1,7 +1,6 @@
 """What the workers of one run share: small files in a common folder.
 
-Knows the folder and JSON; knows nothing of the meaning of the states. The master removes the state
-of a worker that has ended.
+Knows nothing of the meaning of the states. The master removes that of a worker that has ended.
 """
 
 import fcntl
@@ -72,7 +71,7 @@ class Workers:
                 agreed = file.read()
                 file.write("" if agreed else proposal)
             with suppress(FileNotFoundError):  # another worker removes them, too
-                for old in sorted(self._folder.glob("agreed-*"), key=_age)[AGREEMENTS:]:
+                for old in sorted(self._folder.glob("agreed-*"), key=os.path.getmtime)[:-AGREEMENTS]:
                     old.unlink()
         except OSError:  # a full disk must not stop a reload
             logger.exception("The other workers could not be asked.")
@@ -94,10 +93,6 @@ class Workers:
 def forget(folder: Path, slot: int) -> None:
     """Remove the state of a worker that has ended."""
     (folder / _name(slot)).unlink(missing_ok=True)
-
-
-def _age(path: Path) -> int:
-    return -path.stat().st_mtime_ns
 
 
 def _name(slot: int | str) -> str:
