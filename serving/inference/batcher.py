@@ -72,11 +72,9 @@ class Batcher:
     ) -> Rows:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C).
 
-        ``deadline`` is a ``time.monotonic()``; an inference that started in time is finished.
-        Add the seconds to ``spent["queue"]`` and ``spent["inference"]``.
-
-        Raises:
-            DeadlineExceeded: if not all images are answered in time.
+        Raise DeadlineExceeded if not all are answered by ``deadline``, a ``time.monotonic()``; an
+        inference that started in time is finished. Add the seconds to ``spent["queue"]`` and
+        ``spent["inference"]``.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
         if now >= deadline:

@@ -82,13 +82,11 @@ class Shadow:
         for start in range(0, len(labels), step):
             part = slice(start, start + step)
             versions = model.name, model.version, shadow.version
-            self._queue(Answered(*versions, labels[part], images[part]))
-
-    def _queue(self, answered: Answered) -> None:
-        count, size = len(answered.labels), answered.size
-        if self._images + count > WAITING or self._bytes + size > BYTES:
-            self._count(answered, dropped=count)
-        else:
+            answered = Answered(*versions, labels[part], images[part])
+            count, size = len(answered.labels), answered.size
+            if self._images + count > WAITING or self._bytes + size > BYTES:
+                self._count(answered, dropped=count)
+                continue
             self._waiting.append(answered)
             self._admission.on_idle = self._schedule
             self._images += count

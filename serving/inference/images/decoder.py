@@ -38,9 +38,7 @@ class Decoder:
 
     def __init__(self, max_pixels: int, *, processors: int = 1) -> None:
         """Bound an image by ``max_pixels``, and the images in threads by 8 bytes for each of these.
-
-        ``processors`` is the number that this worker has to itself.
-        """
+        ``processors`` is the number that this worker has to itself."""
         self._max_pixels = max_pixels
         self._jpeg_bytes, self._bytes = JPEG_BYTES, BYTES
         if processors > 1:
@@ -186,10 +184,7 @@ class Memory:
     @contextmanager
     def hold(self, size: int, deadline: float) -> Iterator[None]:
         """Hold ``size`` bytes, at most all of them; wait, first in first out, until they are free.
-
-        Raises:
-            DeadlineExceeded: if they are not free by ``deadline``.
-        """
+        Raise DeadlineExceeded if they are not by ``deadline``."""
         size = min(size, self._most)
         left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         with self._turn, self._changed:

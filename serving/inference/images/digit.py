@@ -128,8 +128,8 @@ def _bounds(mask: _Mask) -> _Box:
 def _strokes(mask: _Mask) -> _Mask:
     """Return the parts of ``mask`` that are larger than specks, with a margin for soft edges.
 
-    The grid is one integer, a bit for each cell, so that a part grows over all its neighbours by a
-    few shifts: a tenth of the time of a flood fill over cells.
+    The grid is one integer, a bit for each cell: a part grows over all its neighbours by a few
+    shifts, in a tenth of the time of a flood fill over cells.
     """
     factor = -(-max(mask.shape) // _CELLS)
     cells = np.pad(np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(factor)) > 0, 2)

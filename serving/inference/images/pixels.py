@@ -121,12 +121,8 @@ def decode_memory(image: Image.Image) -> int:
 
 
 def decode(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
-    """Return the pixels of an opened image, shaped as ``read`` returns them.
-
-    Raises:
-        InvalidImage: if the file is damaged.
-        ImageTooLarge: if there is not enough memory.
-    """
+    """Return the pixels of an opened image, shaped as ``read`` returns them. Raise InvalidImage if
+    the file is damaged, ImageTooLarge if there is not enough memory."""
     _silence_pillow()
     try:
         _load_upright(image)
@@ -203,10 +199,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
-    """Composite on white and convert to the colours of ``spec``.
-
-    White ink on a transparent ground would vanish: if a ``digit`` is blank on white, use black.
-    """
+    """Composite on white and convert to the colours of ``spec``. White ink on a transparent ground
+    would vanish: if a ``digit`` is blank on white, use black."""
     mode = "L" if spec.channels == 1 else "RGB"
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)

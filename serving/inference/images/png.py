@@ -38,11 +38,8 @@ def _header(shape: tuple[int, int, int]) -> bytes:
 
 
 def _only_pixels(data: bytes) -> bool:
-    """Return True if the file has no chunk beside its pixels and every checksum is right.
-
-    A transparent colour or an orientation would need more work; pyspng makes libspng ignore the
-    checksums.
-    """
+    """Return True if the file has no chunk beside its pixels, such as a transparent colour or an
+    orientation, and every checksum is right: pyspng makes libspng ignore them."""
     place = 8
     while place + _AROUND <= len(data):
         size, kind = _CHUNK.unpack_from(data, place)

@@ -66,11 +66,8 @@ class Model:
         settings: Settings | None = None,
         optimised: bool = False,
     ) -> None:
-        """Load ``path`` and check every rule; ``optimised`` as for ``session``.
-
-        Raises:
-            ModelError: if the file cannot be loaded or breaks a rule; the message says which.
-        """
+        """Load ``path`` and check every rule; ``optimised`` as for ``session``. Raise ModelError if
+        the file cannot be loaded or breaks a rule; the message says which."""
         self.name = name
         self.version = version
         self._pid = os.getpid()
@@ -117,10 +114,8 @@ class Model:
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C)."""
         if os.getpid() != self._pid:
-            raise RuntimeError(
-                f"The session of {self} was made in process {self._pid} and is used in"
-                f" {os.getpid()}. Load models after the fork."
-            )
+            made = f"The session of {self} was made in process {self._pid}"
+            raise RuntimeError(f"{made} and is used in {os.getpid()}. Load models after the fork.")
         size = next((each for each in self._sizes if each >= len(batch)), len(batch))
         padded = batch if size == len(batch) else np.resize(batch, (size, *batch.shape[1:]))
         (probabilities,) = self._session.run(["probabilities"], {"image": padded})
