@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -67,8 +67,8 @@ class Metrics:
         )
         errors = counter("convserve_errors", "Errors by code.", ("code",))
         # Looking a child up by its labels costs more than counting.
-        self._requests_of = lru_cache(maxsize=None)(requests.labels)
-        self._errors_of = lru_cache(maxsize=None)(errors.labels)
+        self._requests_of = cache(requests.labels)
+        self._errors_of = cache(errors.labels)
         self._in_flight = gauge(
             "convserve_requests_in_flight", "Requests in progress.", multiprocess_mode="livesum"
         )
@@ -119,9 +119,9 @@ class Metrics:
             " the worker was busy, or failed.",
             (*model, "shadow", "result"),
         )
-        self._stage_of = lru_cache(maxsize=None)(self._stage.labels)
-        self._image_of = lru_cache(maxsize=None)(self._images.labels)
-        self._confidence_of = lru_cache(maxsize=None)(self._confidence.labels)
+        self._stage_of = cache(self._stage.labels)
+        self._image_of = cache(self._images.labels)
+        self._confidence_of = cache(self._confidence.labels)
 
     def add_version(
         self, name: str, version: int, *, provider: str, precision: str, labels: Iterable[str]
