@@ -1,9 +1,7 @@
-"""Compute, for each scrape, the series of labels from the sums in the database, and the baselines
-that the models' files state.
+"""Compute for each scrape the series of labels, from the database, and those of the baselines.
 
-Knows prometheus-client; knows nothing of HTTP. A replica counts what it wrote itself, so replicas
-add up. While the database is unreachable its series are absent: a rate does not take that for a
-fall.
+A replica counts what it wrote itself, so replicas add up. While the database is unreachable its
+series are absent: a rate does not take that for a fall. Knows nothing of HTTP.
 """
 
 import logging
@@ -55,9 +53,8 @@ class FeedbackCollector:
             "1 if ids are signed with a key that ends with this run.",
             value=self._ephemeral,
         )
-        build = GaugeMetricFamily(
-            "convserve_build_info", "1, with the version of the service.", labels=("version",)
-        )
+        about = "1, with the version of the service."
+        build = GaugeMetricFamily("convserve_build_info", about, labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
         served = list(self._serves())
@@ -70,11 +67,8 @@ class FeedbackCollector:
         except Exception:  # the other series stay
             logger.exception("bug")
         yield from families
-        yield GaugeMetricFamily(
-            "convserve_feedback_store_up",
-            "1 if the database of labels answers.",
-            value=bool(families),
-        )
+        about = "1 if the database of labels answers."
+        yield GaugeMetricFamily("convserve_feedback_store_up", about, value=bool(families))
 
     def _fetch(self) -> Sequence[Sum]:
         """Return the sums, without waiting long for an unreachable database."""
@@ -108,18 +102,16 @@ class _Tally:
 
 def _by_version(sums: Sequence[Sum], served: Iterable[Model]) -> Mapping[Version, _Tally]:
     """Return the tallies of the served versions and of the newest retired ones."""
-    tallies: defaultdict[Version, _Tally] = defaultdict(_Tally)
-    for model in served:
-        tallies[model.name, str(model.version)] = _Tally(model.labels)
+    tallies = {(model.name, str(model.version)): _Tally(model.labels) for model in served}
     retired: defaultdict[str, set[int]] = defaultdict(set)
     for each in sums:
         if (each.model, str(each.version)) not in tallies:
             retired[each.model].add(each.version)
-    kept = {(name, v) for name, versions in retired.items() for v in sorted(versions)[-RETIRED:]}
+    for name, versions in retired.items():
+        tallies |= {(name, str(version)): _Tally() for version in sorted(versions)[-RETIRED:]}
     for each in sums:
-        version = each.model, str(each.version)
-        if version in tallies or (each.model, each.version) in kept:
-            tallies[version].add(each)
+        if tally := tallies.get((each.model, str(each.version))):
+            tally.add(each)
     return tallies
 
 

@@ -1,9 +1,8 @@
 """The database of labels: one label per prediction, and the sums of what each replica wrote.
 
-Knows SQLAlchemy, SQLite and PostgreSQL; knows nothing of HTTP, ids or Prometheus.
-
 A label and the sums that it changes are written in one transaction. A counter read from the sums is
-therefore exact whatever is killed, and continues after a restart.
+therefore exact whatever is killed, and continues after a restart. Knows nothing of HTTP, ids or
+Prometheus.
 """
 
 import logging
@@ -69,11 +68,8 @@ class Database:
     """
 
     def __init__(self, url: str, *, replica: str, worker: int) -> None:
-        """Prepare the engine; connect on first use.
-
-        Raises:
-            SettingsError: if the URL is malformed.
-        """
+        """Prepare the engine, which connects on first use; raise SettingsError if the URL is
+        malformed."""
         self._replica, self._worker = replica, worker
         self._engine = _engine(url)
         self._insert = postgresql.insert if self._engine.name == "postgresql" else sqlite.insert
@@ -105,13 +101,10 @@ class Database:
         self._engine.dispose()
 
     def write(self, labels: Sequence[Label]) -> list[str | None]:
-        """Write labels in one transaction; return for each the label stored before, or None.
-
-        If the database fails, nothing was written, unless it failed in the very commit: writing
-        again is idempotent.
-        """
-        # The first label of an id counts. One order everywhere, so that transactions cannot
-        # deadlock.
+        """Write labels in one transaction; return for each the label stored before, or None. If
+        the database fails, nothing was written, unless it failed in the very commit: writing again
+        is idempotent."""
+        # The first label of an id counts; one order everywhere: transactions cannot deadlock.
         first: dict[str, Label] = {}
         for each in labels:
             first.setdefault(each.id, each)
@@ -120,11 +113,9 @@ class Database:
             values = [{**vars(each), "replica": self._replica} for each in rows]
             insert = self._insert(_labels).values(values).on_conflict_do_nothing()
             new = set(connection.scalars(insert.returning(_labels.c.id)))
-            pairs = sa.select(_labels.c.id, _labels.c.label)
             old = sorted(first.keys() - new)
-            stored = dict(
-                connection.execute(pairs.where(_labels.c.id.in_(old))).all() if old else ()
-            )
+            pairs = sa.select(_labels.c.id, _labels.c.label).where(_labels.c.id.in_(old))
+            stored = dict(connection.execute(pairs).all() if old else ())
             if new:
                 self._add(connection, [each for each in rows if each.id in new])
         before: list[str | None] = []

@@ -1,12 +1,9 @@
-"""``python -m serving export-feedback``: write the labels as a table, and copy their kept images.
-
-Knows CSV, the database and the folder of kept images; knows nothing of HTTP.
-"""
+"""``python -m serving export-feedback``: write the labels as CSV, and copy their kept images."""
 
 import csv
 import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,17 +27,16 @@ def export(
     ``images/<model>/<label>/``; return the counts in words.
 
     Raises:
-        FeedbackUnavailable: if the database is unreachable.
+        FeedbackUnavailable, SettingsError: if the database is unreachable, or does not exist.
         OSError: if a file cannot be written.
-        SettingsError: if the database does not exist.
     """
     database = Database(settings.feedback_url, replica=settings.replica_name, worker=0)
     if database.missing:
         raise SettingsError(f"CONVSERVE_FEEDBACK_URL is {database.name!r}. No such file exists.")
     count = copied = 0
-    with ExitStack() as stack:
-        file = stack.enter_context(out.open("w", newline="", encoding="utf-8")) if out else None
-        table = csv.writer(file or sys.stdout)
+    opened = out.open("w", newline="", encoding="utf-8") if out else nullcontext(sys.stdout)
+    with opened as file:
+        table = csv.writer(file)
         table.writerow(each.name for each in fields(Label))
         for label in database.all(model=model, since=since.timestamp() if since else 0.0):
             written = {

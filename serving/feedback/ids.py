@@ -1,7 +1,7 @@
 """Sign prediction ids: all that any replica needs to judge a label that arrives days later.
 
-Knows bytes, keys and the clock; knows nothing of HTTP, models or databases. An id is signed, not
-encrypted: anyone can read the prediction in it, but only the holder of a key can make one.
+An id is signed, not encrypted: anyone can read the prediction in it, but only the holder of a key
+can make one. Knows nothing of HTTP, models or databases.
 
     format 1 | key 4 | seconds 4 | random 12 | place 2 | model version 4 | confidence 2
     | length 1 | model | length 1 | label | the first 16 bytes of HMAC-SHA256

@@ -1,8 +1,8 @@
 """Keep a share of the predicted images in files, for when they are labelled. Off by default.
 
-Knows files and their first bytes; knows nothing of HTTP or models. A thread writes the images; an
-image is skipped while too many wait. The folder is bounded in bytes and days, plus what each worker
-writes between two clean-ups: at most a sixteenth. Files that are not named by an id are left alone.
+A thread writes the images; an image is skipped while too many wait. The folder is bounded in bytes
+and days, plus what each worker writes between two clean-ups: at most a sixteenth. Files that no id
+names are left alone.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""The true labels of predictions, and their sums.
-
-Knows no database and no protocol.
-"""
+"""The true labels of predictions, and their sums."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,7 @@
 """``GET /models/<name>/quality``: report how right a model is, to people.
 
-Knows the labels of the database and the counts of this replica; knows no server. Figures that need
-labels use the newest labels of all replicas; those that need none, the predictions of this replica
-since it started.
+Figures that need labels use the newest labels of all replicas; those that need none, the
+predictions of this replica since it started.
 """
 
 import time
@@ -24,9 +23,7 @@ def quality(
     written: Mapping[int, int],
 ) -> dict[str, Any]:
     """Return the JSON of a model: each version that is served, or that has any of the ``labels``.
-
-    ``predictions`` are this replica's, by version; ``written`` is the number of labels that it
-    wrote for them.
+    By version, ``predictions`` are this replica's; ``written`` counts the labels it wrote for them.
     """
     models = {model.version: model for model in served}
     by_version: dict[int, list[Label]] = {version: [] for version in models}
@@ -37,15 +34,13 @@ def quality(
         about: Mapping[str, Any] = models[version].about if version in models else {}
         metrics = about.get("metrics", {})
         names = ("accuracy", "calibration_error")
-        counts = predictions.get(version, PredictionCounts())
+        counts = predictions.get(version, PredictionCounts()), written.get(version, 0)
         versions.append(
             {
                 "version": version,
                 "baseline": {name: metrics[name] for name in names if name in metrics},
                 "labels": _of_labels(by_version[version]),
-                "since_start": _since_start(
-                    counts, written.get(version, 0), about.get("baseline", {})
-                ),
+                "since_start": _since_start(*counts, about.get("baseline", {})),
             }
         )
     return {"versions": versions}

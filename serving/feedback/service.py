@@ -1,7 +1,4 @@
-"""The feedback parts of one worker: they sign predictions, record labels and report both.
-
-Knows the settings of feedback and assembles the parts; knows no protocol.
-"""
+"""The feedback parts of one worker: they sign predictions, record labels and report both."""
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence

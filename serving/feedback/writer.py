@@ -1,7 +1,6 @@
 """Write the labels of many requests in shared transactions (group commit).
 
-One writer per worker, in its event loop; the database is called in a thread. Knows the database;
-knows nothing of HTTP or ids.
+One writer per worker, in its event loop; the database is called in a thread. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -93,11 +92,10 @@ class Writer:
         self._began = None
         start = 0
         for count, result in group:
-            if result.done():  # its request has passed the deadline
-                pass
-            elif (exc := done.exception()) is not None:
-                result.set_exception(exc)
-            else:
-                result.set_result(done.result()[start : start + count])
+            if not result.done():  # otherwise its request has passed the deadline
+                if (exc := done.exception()) is not None:
+                    result.set_exception(exc)
+                else:
+                    result.set_result(done.result()[start : start + count])
             start += count
         self._write_group(loop)

@@ -1,6 +1,6 @@
 """Admission control of one worker: bounds on requests, on images and on the bytes of bodies.
 
-Runs in the worker's event loop. Knows numbers alone; the order of work is the batcher's.
+Runs in the worker's event loop. The order of work is the batcher's.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,14 +21,9 @@ class Admission:
 
     @contextmanager
     def receiving(self) -> Iterator[Callable[[int], None]]:
-        """Hold the bytes of a body while it is received.
-
-        Yield a function that adds the bytes of each part. A slow client gets no place before
-        ``request``.
-
-        Raises:
-            Overloaded: if the bodies of all requests have too many bytes.
-        """
+        """Yield a function that holds the bytes of each received part of a body, until the end of
+        the block; it raises Overloaded if the bodies of all requests have too many bytes. A slow
+        client gets no place before ``request``."""
         held = 0
 
         def received(size: int) -> None:
@@ -51,10 +46,7 @@ class Admission:
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
         """Hold a place for a request, and the bytes of its received body, until it is answered.
-
-        Raises:
-            Overloaded: if all places are taken, or the bodies have too many bytes.
-        """
+        Raise Overloaded if all places are taken, or the bodies have too many bytes."""
         self.check()
         self._hold(size)
         self._requests += 1
@@ -68,13 +60,9 @@ class Admission:
 
     @contextmanager
     def images(self, count: int) -> Iterator[None]:
-        """Hold places for ``count`` images, from before they are decoded until the answer.
-
-        A request larger than the bound is admitted while no other image is held, or it never would.
-
-        Raises:
-            Overloaded: if the queue is full.
-        """
+        """Hold places for ``count`` images, from before they are decoded until the answer; raise
+        Overloaded if the queue is full. A request larger than the bound is admitted while no other
+        image is held, or it never would."""
         if self._images and self._images + count > self.max_images:
             raise Overloaded(
                 f"The queue holds {self._images} of {self.max_images} images and has no room for"

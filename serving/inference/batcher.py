@@ -1,11 +1,8 @@
 """Micro-batching: the images of waiting requests are joined into one inference.
 
-One batcher per worker, in its event loop. Knows models only by what they predict and how long that
-takes; knows nothing of image files or of HTTP.
-
-A short inference runs in the loop itself: a handover to a thread would cost more than it saves, and
-requests that arrive meanwhile join the next one. A long inference runs in a thread, and so does one
-on a device: while the device computes, the loop can decode.
+One batcher per worker, in its event loop. Knows nothing of image files or of HTTP. A short
+inference runs in the loop itself: a handover to a thread would cost more than it saves. A long one
+runs in a thread, and so does one on a device: while the device computes, the loop can decode.
 """
 
 import asyncio
@@ -14,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +72,9 @@ class Batcher:
     ) -> Rows:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C).
 
-        ``deadline`` is a ``time.monotonic()``; an inference that started in time is finished.
-        Add the seconds to ``spent["queue"]`` and ``spent["inference"]``.
-
-        Raises:
-            DeadlineExceeded: if not all images are answered in time.
+        Raise DeadlineExceeded if not all are answered by ``deadline``, a ``time.monotonic()``; an
+        inference that started in time is finished. Add the seconds to ``spent["queue"]`` and
+        ``spent["inference"]``.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
         if now >= deadline:
@@ -119,9 +113,15 @@ class Batcher:
         if not model.on_device and model.seconds * len(images) <= IN_LOOP:
             _answer(model, batch, started, lambda: model.predict(images))
         else:
+
+            def finish(done: "asyncio.Future[Rows]") -> None:
+                self.running -= 1
+                _answer(model, batch, started, done.result)
+                self._schedule(loop)
+
             self.running += 1
             running = loop.run_in_executor(self._threads, model.predict, images)
-            running.add_done_callback(partial(self._finish, loop, model, batch, started))
+            running.add_done_callback(finish)
         self._schedule(loop)
 
     def _next_batch(self) -> tuple[Model, Batch] | None:
@@ -146,19 +146,6 @@ class Batcher:
             if batch:
                 return model, batch
         return None
-
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        model: Model,
-        batch: Batch,
-        started: float,
-        done: "asyncio.Future[Rows]",
-    ) -> None:
-        """Answer the requests of an inference that ran in a thread."""
-        self.running -= 1
-        _answer(model, batch, started, done.result)
-        self._schedule(loop)
 
 
 def _answer(model: Model, batch: Batch, started: float, infer: Callable[[], Rows]) -> None:

@@ -1,7 +1,6 @@
 """Golden replay: predict every golden image of every served version once a minute, as requests do.
 
-Finds what no load balancer sees: a replica that answers quickly and wrongly. Knows the repository's
-folders, the decoder and the batcher; knows nothing of HTTP.
+Finds what no load balancer sees: a replica that answers quickly and wrongly.
 """
 
 import asyncio

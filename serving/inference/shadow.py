@@ -1,8 +1,7 @@
 """Shadow traffic: a second version predicts what was answered; agreement is counted.
 
-The queue lives in the worker's event loop and is bounded; images beyond the bound are dropped and
-counted. Inferences run one after another in a thread, and start only while no request is active.
-No failure here reaches a request.
+The queue of a worker is bounded: images beyond it are dropped and counted. Inferences run one
+after another in a thread, and start only while no request is active. No failure reaches a request.
 """
 
 import asyncio
@@ -32,10 +31,8 @@ BYTES = 16 * 1024 * 1024  # of these images, as pixels or as files
 
 @dataclass(frozen=True)
 class Answered:
-    """Images of one inference and the labels of their answers.
-
-    Names its versions instead of holding them, so that a retired one can be freed.
-    """
+    """Images of one inference and the labels of their answers. Names its versions instead of
+    holding them, so that a retired one can be freed."""
 
     name: str
     version: int
@@ -76,32 +73,27 @@ class Shadow:
         pixels: Sequence[NDArray[np.uint8]],
         files: Sequence[bytes],
     ) -> None:
-        """Queue the images of a request, with the labels that ``model`` answered.
-
-        If ``shadow`` expects other pixels, the files are decoded again.
-        """
+        """Queue the images of a request, with the labels that ``model`` answered: the pixels, or
+        the files if ``shadow`` expects other pixels."""
         images: Sequence[NDArray[np.uint8] | bytes] = files
         if shadow.spec == model.spec:
             images = [each.copy() for each in pixels]  # a view would keep the whole body
         step = batch_limit(shadow)
         for start in range(0, len(labels), step):
             part = slice(start, start + step)
-            self._queue(
-                Answered(model.name, model.version, shadow.version, labels[part], images[part])
-            )
-
-    def _queue(self, answered: Answered) -> None:
-        count, size = len(answered.labels), answered.size
-        if self._images + count > WAITING or self._bytes + size > BYTES:
-            self._count(answered, dropped=count)
-        else:
+            versions = model.name, model.version, shadow.version
+            answered = Answered(*versions, labels[part], images[part])
+            count, size = len(answered.labels), answered.size
+            if self._images + count > WAITING or self._bytes + size > BYTES:
+                self._count(answered, dropped=count)
+                continue
             self._waiting.append(answered)
             self._admission.on_idle = self._schedule
             self._images += count
             self._bytes += size
 
     def _schedule(self) -> None:
-        """Run after this iteration of the loop, which writes the answer of the last request."""
+        # After this iteration of the loop, which writes the answer of the last request.
         asyncio.get_running_loop().call_soon(self._run_next)
 
     def _run_next(self) -> None:
@@ -132,8 +124,6 @@ class Shadow:
         self._running = False
         self._run_next()
         count = len(answered.labels)
-        if done.cancelled():
-            return
         if (exc := done.exception()) is not None:
             logger.warning("A shadow failed.", exc_info=exc, extra={"model": answered.name})
             self._count(answered, failed=count)

@@ -1,7 +1,7 @@
 """Write the page that Prometheus scrapes, in its text format 0.0.4.
 
-The output is that of prometheus-client's ``generate_latest``, in a sixth of the time: every line
-but for its number is the same in each scrape, and is cached. Knows metric families, not series.
+The output is that of prometheus-client's ``generate_latest``, in a sixth of the time: what is the
+same in each scrape, all but the numbers, is cached.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,7 @@ CACHED = 2**15  # series; a version with ten labels has some two hundred
 
 
 def page(families: Iterable[Metric]) -> bytes:
-    """Return counters, gauges and histograms as lines, without the ``_created`` samples, which only
-    OpenMetrics has."""
+    """Return the lines of all families, without ``_created``, which only OpenMetrics has."""
     return "".join(line for family in families for line in _lines(family)).encode()
 
 

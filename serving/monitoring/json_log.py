@@ -1,9 +1,8 @@
 """Write the log: one JSON object per line on standard output.
 
-Knows the logging module and pipes; knows nothing of requests. A request's line bypasses the
-logging module, which takes longer than the request. Several processes share one pipe: each write
-holds whole lines and at most what the kernel writes atomically. A reader that stalls blocks no
-worker: lines are buffered, and beyond a bound dropped and counted.
+A request's line bypasses the logging module, which takes longer than the request. Several processes
+share one pipe: each write holds whole lines and at most what the kernel writes atomically. A reader
+that stalls blocks no worker: lines are buffered, and beyond a bound dropped and counted.
 """
 
 import asyncio

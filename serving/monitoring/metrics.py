@@ -1,8 +1,7 @@
 """Every Prometheus series of a worker, and the page that merges the series of all workers.
 
-Knows prometheus-client; knows nothing of Flask or onnxruntime. The counts of a worker lie in files
-named by its slot, not its process id, so that a replaced worker continues them. The series of a
-retired version are dropped after ``KEPT`` more versions were retired.
+The counts of a worker lie in files named by its slot, not its process id, so that a replaced worker
+continues them. Knows nothing of Flask or onnxruntime.
 """
 
 import os
@@ -10,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -23,8 +22,8 @@ from serving.monitoring.multiprocess import SharedCounts, Version
 from serving.monitoring.prediction_counts import PredictionCounts, by_version
 from serving.monitoring.run_dir import DIRECTORY
 
-# Retired versions that keep their series: a scrape must see their last counts, and a version that
-# returns soon continues them. With ten labels a version has 104 series.
+# Versions, the last retired, that keep their series: a scrape must see their last counts, and a
+# version that returns soon continues them. With ten labels a version has 104 series.
 KEPT = 16
 
 STAGES = ("decode", "queue", "inference", "whole")
@@ -44,8 +43,7 @@ class Metrics:
     """The series of one worker, each changed by one method."""
 
     def __init__(self, *, slot: int | None = None, since: float | None = None) -> None:
-        """Create the series: in the files of ``slot``, which count ``since`` then, or in memory if
-        there is no slot."""
+        """Create the series, in the files of ``slot`` or in memory; they count from ``since``."""
         self.registry = CollectorRegistry()
         self.since = time.time() if since is None else since
         self.refusals: Callable[[], Iterable[str]] = tuple  # the paths refused at the moment
@@ -70,8 +68,8 @@ class Metrics:
         )
         errors = counter("convserve_errors", "Errors by code.", ("code",))
         # Looking a child up by its labels costs more than counting.
-        self._requests_of = lru_cache(maxsize=None)(requests.labels)
-        self._errors_of = lru_cache(maxsize=None)(errors.labels)
+        self._requests_of = cache(requests.labels)
+        self._errors_of = cache(errors.labels)
         self._in_flight = gauge(
             "convserve_requests_in_flight", "Requests in progress.", multiprocess_mode="livesum"
         )
@@ -122,9 +120,9 @@ class Metrics:
             " the worker was busy, or failed.",
             (*model, "shadow", "result"),
         )
-        self._stage_of = lru_cache(maxsize=None)(self._stage.labels)
-        self._image_of = lru_cache(maxsize=None)(self._images.labels)
-        self._confidence_of = lru_cache(maxsize=None)(self._confidence.labels)
+        self._stage_of = cache(self._stage.labels)
+        self._image_of = cache(self._images.labels)
+        self._confidence_of = cache(self._confidence.labels)
 
     def add_version(
         self, name: str, version: int, *, provider: str, precision: str, labels: Iterable[str]
@@ -132,7 +130,8 @@ class Metrics:
         """Start the series of a served version at zero: a rate needs to see the first count."""
         with self._shared.lock() if self._shared else nullcontext():
             if (name, version) in self._retired:
-                self._forget_dropped([(name, version)])
+                if self._shared and not self._shared.holds((name, version)):
+                    self._forget(name, version)  # another worker has dropped it for all
                 self._retired.pop((name, version), None)
             self._loaded.labels(name, str(version), provider, precision).set(1)
             for stage in STAGES:
@@ -154,36 +153,26 @@ class Metrics:
         """Drop the counts of the versions that were retired first; called after each change."""
         if self._shared:
             self._shared.sweep(KEPT)
-            self._forget_dropped(list(self._retired))
+            dropped = [each for each in self._retired if not self._shared.holds(each)]
         else:
-            self._forget(list(self._retired)[:-KEPT])
+            dropped = list(self._retired)[:-KEPT]
+        for version in dropped:
+            self._forget(*version)
 
-    def _forget_dropped(self, versions: Iterable[Version]) -> None:
-        """Forget those of the versions that any worker has dropped for all."""
-        self._forget([each for each in versions if self._shared and not self._shared.holds(each)])
-
-    def _forget(self, versions: Iterable[Version]) -> None:
-        counted = (self._images, self._stage, self._shadow, self._confidence, self._golden)
-        for name, version in versions:
-            del self._retired[name, version]
-            for metric in counted:
-                _remove(metric, model=name, version=str(version))
-            _remove(self._shadow, model=name, shadow=str(version))
-            for cached in (self._stage_of, self._image_of, self._confidence_of):
-                cached.cache_clear()
+    def _forget(self, name: str, version: int) -> None:
+        del self._retired[name, version]
+        for metric in (self._images, self._stage, self._shadow, self._confidence, self._golden):
+            _remove(metric, model=name, version=str(version))
+        _remove(self._shadow, model=name, shadow=str(version))
+        for cached in (self._stage_of, self._image_of, self._confidence_of):
+            cached.cache_clear()
 
     def begin(self) -> None:
         """Note that a request has begun."""
         self._in_flight.inc()
 
     def finish(
-        self,
-        *,
-        route: str,
-        method: str,
-        status: int,
-        model: tuple[str, int] | None,
-        seconds: float,
+        self, *, route: str, method: str, status: int, model: Version | None, seconds: float
     ) -> None:
         """Count a response; ``model`` is the name and version that answered, if one did."""
         self._in_flight.dec()
@@ -203,8 +192,7 @@ class Metrics:
         answers: Iterable[tuple[str, float]],
         spent: Mapping[str, float],
     ) -> None:
-        """Count predicted images by their best labels, and observe the probabilities of these and
-        the seconds of each stage of the request."""
+        """Count images by their best labels; observe the probabilities of these, and the stages."""
         for stage, seconds in spent.items():
             self._stage_of(stage, name, version).observe(seconds)
         labels: dict[str, int] = {}

@@ -1,9 +1,8 @@
 """Store the values of several workers' series in files, by slot and version.
 
-Knows prometheus-client's file format; knows no series. Series without a version lie in the folder
-of the run, in files of the worker's slot. Those of a version lie in ``versions/<name>/<version>/``,
-one file per slot, and are dropped for all workers at once by renaming that folder. If each worker
-dropped its part alone, the sum would fall to the parts left, which ``rate()`` counts as new.
+Series without a version lie in the folder of the run, one file per slot. Those of a version lie in
+``versions/<name>/<version>/`` and are dropped for all workers at once by renaming that folder: if
+each dropped its part alone, the sum would fall to the parts left, which ``rate()`` counts as new.
 """
 
 import fcntl
@@ -132,8 +131,7 @@ class SharedCounts:
         return self._run / VERSIONS / version[0] / str(version[1])
 
     def _folder_of(self, labels: Mapping[str, str]) -> Path:
-        """Return the folder of a series. A shadow's series belong to the higher of its two versions
-        and are dropped with it."""
+        """Return the folder of a series; a shadow's is that of the higher of its two versions."""
         if "version" not in labels:
             return self._run
         version = max(int(labels["version"]), int(labels.get("shadow", 0)))

@@ -1,7 +1,4 @@
-"""Read back, from the series, what was predicted since the service started.
-
-Knows the names of these series and prometheus-client's samples; knows no registry.
-"""
+"""Read back, from the series, what was predicted since the service started."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

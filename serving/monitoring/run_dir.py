@@ -1,7 +1,4 @@
-"""The folder of one run, in memory, in which its processes share counts and states.
-
-Knows folders and locks; knows nothing of the files that others write there.
-"""
+"""The folder of one run, in memory, in which its processes share counts and states."""
 
 import fcntl
 import os

@@ -1,6 +1,6 @@
 """Decode the images of a request: a small one in the worker's event loop, a large one in a thread.
 
-Knows images and deadlines; knows nothing of models but the pixels that they expect.
+Knows of models only the pixels that they expect.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from serving.errors import DeadlineExceeded, ServingError
 from serving.inference.images import pixels
 
 SMALL = 1_000_000  # pixels of an image decoded in the loop: some 10 ms for a photograph
-# Bytes of a file decoded in the loop. The slowest files of these sizes take some 20 ms: 16,000
-# comments in a JPEG, or eight colour profiles in a PNG, each of which inflates to a megabyte.
+# Bytes of a file decoded in the loop. The slowest take some 20 ms: 16,000 comments in a JPEG, or
+# eight colour profiles in a PNG, each of which inflates to a megabyte.
 JPEG_BYTES, BYTES = 64 * 1024, 8 * 1024
 SPARE_BYTES = 4 * 1024  # instead of both where a worker has several processors: a handover is cheap
 BUDGET = 0.003  # seconds of decoding, of all requests, in one iteration of the loop
@@ -38,9 +38,7 @@ class Decoder:
 
     def __init__(self, max_pixels: int, *, processors: int = 1) -> None:
         """Bound an image by ``max_pixels``, and the images in threads by 8 bytes for each of these.
-
-        ``processors`` is the number that this worker has to itself.
-        """
+        ``processors`` is the number that this worker has to itself."""
         self._max_pixels = max_pixels
         self._jpeg_bytes, self._bytes = JPEG_BYTES, BYTES
         if processors > 1:
@@ -84,27 +82,27 @@ class Decoder:
                 image = await self._decode_file(image, spec, started, deadline, spent)
             decoded.append(image)
         if not tolerant:
-            _check(decoded)
+            for place, each in enumerate(decoded, 1):
+                if isinstance(each, ServingError):
+                    where = f"Image {place} of {len(decoded)}: " if len(decoded) > 1 else ""
+                    raise type(each)(f"{where}{each}") from each
         return decoded
 
     async def _wait_for_budget(self, arrival: int, deadline: float) -> None:
-        """Wait, first in first out, until this iteration of the loop has budget left.
-
-        Return at the deadline, too.
-        """
+        """Wait, first in first out, until this iteration of the loop has budget left, or until the
+        deadline."""
         loop = asyncio.get_running_loop()
         self._queued += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    woken = loop.create_future()
-                    heapq.heappush(self._waiting, (arrival, woken))
-                    self._schedule()
-                    await woken
-                    if self._spent <= BUDGET:
-                        return
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    while True:
+                        woken = loop.create_future()
+                        heapq.heappush(self._waiting, (arrival, woken))
+                        self._schedule()
+                        await woken
+                        if self._spent <= BUDGET:
+                            return
         finally:
             self._queued -= 1
 
@@ -115,10 +113,8 @@ class Decoder:
             asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
-        """Wake as many requests as images were decoded in the last iteration, and one more.
-
-        Waking all would make the cost of an iteration grow with the queue.
-        """
+        """Wake as many requests as images were decoded in the last iteration, and one more: waking
+        all would make the cost of an iteration grow with the queue."""
         self._scheduled, self._spent, count, self._done = False, 0.0, self._done + 1, 0
         while self._waiting and count:
             _, woken = heapq.heappop(self._waiting)
@@ -129,12 +125,7 @@ class Decoder:
             self._schedule()
 
     async def _decode_file(
-        self,
-        file: bytes,
-        spec: pixels.PixelSpec,
-        started: float,
-        deadline: float,
-        spent: Spent,
+        self, file: bytes, spec: pixels.PixelSpec, started: float, deadline: float, spent: Spent
     ) -> Decoded:
         try:
             plain = pixels.read_plain(file, spec)
@@ -160,19 +151,14 @@ class Decoder:
         self, file: bytes, spec: pixels.PixelSpec, deadline: float
     ) -> NDArray[np.uint8]:
         loop = asyncio.get_running_loop()
-        decoding = loop.run_in_executor(self._threads, self.read, file, spec, deadline)
         self.in_threads += 1
-        decoding.add_done_callback(self._left_thread)
         try:
             async with asyncio.timeout_at(deadline):
-                return await decoding
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "The deadline passed before a large image was decoded."
-            ) from None
-
-    def _left_thread(self, _: object) -> None:
-        self.in_threads -= 1
+                return await loop.run_in_executor(self._threads, self.read, file, spec, deadline)
+        except TimeoutError as exc:
+            raise DeadlineExceeded("The deadline passed before a large image was decoded.") from exc
+        finally:
+            self.in_threads -= 1
 
     def read(
         self, file: bytes, spec: pixels.PixelSpec, deadline: float = math.inf
@@ -181,7 +167,7 @@ class Decoder:
 
         Raises:
             InvalidImage, ImageTooLarge: as ``pixels.read`` does.
-            DeadlineExceeded: if there is no memory by ``deadline``, a ``time.monotonic()``.
+            DeadlineExceeded: if there is no memory by ``deadline``.
         """
         image = pixels.open_image(file, max_pixels=self._max_pixels)
         with self._memory.hold(pixels.decode_memory(image), deadline):
@@ -198,10 +184,7 @@ class Memory:
     @contextmanager
     def hold(self, size: int, deadline: float) -> Iterator[None]:
         """Hold ``size`` bytes, at most all of them; wait, first in first out, until they are free.
-
-        Raises:
-            DeadlineExceeded: if they are not free by ``deadline``.
-        """
+        Raise DeadlineExceeded if they are not by ``deadline``."""
         size = min(size, self._most)
         left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         with self._turn, self._changed:
@@ -214,10 +197,3 @@ class Memory:
             with self._changed:
                 self._held -= size
                 self._changed.notify()
-
-
-def _check(decoded: Sequence[Decoded]) -> None:
-    for place, each in enumerate(decoded, 1):
-        if isinstance(each, ServingError):
-            where = f"Image {place} of {len(decoded)}: " if len(decoded) > 1 else ""
-            raise type(each)(f"{where}{each}") from each

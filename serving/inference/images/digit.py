@@ -1,11 +1,9 @@
 """Make a picture of one digit look like the pictures of MNIST: light on dark, 28x28, centred.
 
-The procedure is the one published with MNIST: the ink is scaled into 20x20 keeping its aspect,
-antialiased, and placed in 28x28 with its centre of mass in the middle. Before that the paper, its
-shadows and its specks are removed, so that the ground is black, as in the data set. Knows Pillow
-and NumPy; knows nothing of files, of transparency or of any model.
-
-The constants were chosen by accuracy on transformed training images, never on test images.
+The procedure published with MNIST: the ink is scaled into 20x20 keeping its aspect, antialiased,
+and placed in 28x28 with its centre of mass in the middle. First the paper, its shadows and its
+specks are removed, as the ground of the data set is black. Knows nothing of files, of transparency
+or of any model. The constants were chosen by accuracy on transformed training images.
 """
 
 from typing import Any
@@ -36,11 +34,8 @@ _Box = tuple[int, int, int, int]
 
 
 def normalise(image: Image.Image) -> NDArray[np.uint8]:
-    """Return ``image``, of mode L, as uint8 ``(28, 28)``.
-
-    An image of 28x28 on a black ground, as all of MNIST, is returned unchanged. A blank image
-    becomes black.
-    """
+    """Return ``image``, of mode L, as uint8 ``(28, 28)``: unchanged if it is 28x28 on a black
+    ground, as all of MNIST; black if it is blank."""
     pixels = np.asarray(image)
     if is_normal(pixels):
         return pixels
@@ -78,9 +73,8 @@ def _without_paper(pixels: _Floats) -> tuple[_Floats, float]:
     paper, noise = _paper(pixels)
     ink = pixels - paper
     if ink.max() < -ink.min():
-        ink = -ink * (
-            paper.max() / np.maximum(paper, paper.max() / 4)
-        )  # a shadow dims the contrast
+        shade = np.maximum(paper, paper.max() / 4)
+        ink = -ink * (paper.max() / shade)  # a shadow dims the contrast
     return np.maximum(ink, 0), noise
 
 
@@ -134,8 +128,8 @@ def _bounds(mask: _Mask) -> _Box:
 def _strokes(mask: _Mask) -> _Mask:
     """Return the parts of ``mask`` that are larger than specks, with a margin for soft edges.
 
-    The grid is one integer, a bit for each cell, so that a part grows over all its neighbours by a
-    few shifts: a tenth of the time of a flood fill over cells.
+    The grid is one integer, a bit for each cell: a part grows over all its neighbours by a few
+    shifts, in a tenth of the time of a flood fill over cells.
     """
     factor = -(-max(mask.shape) // _CELLS)
     cells = np.pad(np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(factor)) > 0, 2)

@@ -1,7 +1,7 @@
 """Turn the bytes of an upload into the pixels that a model expects.
 
-The steps are those of ``models/README.md``, "The pixel policy". Knows Pillow and NumPy; knows
-nothing of HTTP or of any particular model.
+The steps are those of ``models/README.md``, "The pixel policy". Knows nothing of HTTP or of any
+particular model.
 """
 
 import re
@@ -21,18 +21,12 @@ FITS = ("stretch", "digit")
 # What cameras, browsers and editors produce, by how a file starts. Each further decoder is one more
 # parser of hostile bytes: TIFF, the largest of them, stays out, and AVIF is not in every build of
 # Pillow.
-_STARTS = {
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG": "PNG",
-    b"RIFF": "WEBP",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
-}
+_STARTS = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF"}
 FORMATS = tuple(_STARTS.values())
 
-# Pillow reads everything around the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB
-# can hold millions of pieces. Cameras and editors write some dozens before the pixels; after the
-# header only PNG continues in pieces, usually of 8 kB or more.
+# Pillow reads all but the pixels in Python, piece by piece, at 1 to 3 us each, and 32 MB can hold
+# millions. Cameras and editors write some dozens before the pixels; after the header only PNG
+# continues in pieces, usually of 8 kB or more.
 COUNTED = 64 * 1024  # bytes of the smallest file whose pieces are counted
 HEADER_PIECES = 1000
 PIXEL_PIECES = 20_000  # plus one for each ...
@@ -40,13 +34,11 @@ PIECE = 512  # ... bytes of the file
 # A scan of twelve bytes takes 85 us for each million pixels. An encoder writes about ten.
 SCANS = 100
 _SCAN = b"\xff\xda\x00"
-# Pillow decodes the run lengths of a BMP in Python: 150 us for a file of a kilobyte whose row has a
-# million pixels. No camera and no browser writes them.
+# Pillow decodes the run lengths of a BMP in Python: 150 us for a kilobyte whose row has a million
+# pixels. No camera and no browser writes them.
 _RUN_LENGTHS = (1, 2)
 
-# Pixels composited at once: the intermediate images take 16 bytes each, and a photograph may have
-# 50 million.
-_TILE = 2**18
+_TILE = 2**18  # pixels composited at once: the intermediate images take 16 bytes each
 
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -103,11 +95,7 @@ class _Counted(BytesIO):
 
 
 def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Read the header of an image file: its ``width`` and ``height`` are known, and allowed.
-
-    Raises:
-        InvalidImage, ImageTooLarge: as ``read`` does.
-    """
+    """Read the header of an image file and check its size. Raises what ``read`` raises."""
     _silence_pillow()
     if data.startswith(b"\xff\xd8") and data.count(_SCAN) > SCANS:
         raise InvalidImage(f"The JPEG has more than {SCANS} scans.")
@@ -133,12 +121,8 @@ def decode_memory(image: Image.Image) -> int:
 
 
 def decode(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
-    """Return the pixels of an opened image: uint8 ``(spec.height, spec.width, spec.channels)``.
-
-    Raises:
-        InvalidImage: if the file is damaged.
-        ImageTooLarge: if there is not enough memory.
-    """
+    """Return the pixels of an opened image, shaped as ``read`` returns them. Raise InvalidImage if
+    the file is damaged, ImageTooLarge if there is not enough memory."""
     _silence_pillow()
     try:
         _load_upright(image)
@@ -215,10 +199,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image, spec: PixelSpec) -> Image.Image:
-    """Composite on white and convert to the colours of ``spec``.
-
-    White ink on a transparent ground would vanish: if a ``digit`` is blank on white, use black.
-    """
+    """Composite on white and convert to the colours of ``spec``. White ink on a transparent ground
+    would vanish: if a ``digit`` is blank on white, use black."""
     mode = "L" if spec.channels == 1 else "RGB"
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)

@@ -1,8 +1,7 @@
 """Read PNG files that already have a model's size and colours: crops, thumbnails, test images.
 
-Such files only need inflating, which libspng does in a tenth of the time of Pillow's parser, which
-is written in Python. Every other file, a damaged one too, is left to Pillow. Knows nothing of HTTP
-or of any particular model.
+They only need inflating, which libspng does in a tenth of the time of Pillow, whose parser is
+written in Python. Every other file, a damaged one too, is left to Pillow.
 """
 
 import struct
@@ -20,11 +19,8 @@ _AROUND = 12  # bytes of a chunk beside its data
 
 
 def read_plain(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8] | None:
-    """Return the pixels of ``data``, uint8 of ``shape``: (height, width, 1 or 3).
-
-    Return None unless ``data`` is an intact PNG of exactly that shape, with 8 bits a channel and
-    nothing beside its pixels.
-    """
+    """Return the pixels of ``data``, uint8 of ``shape``: (height, width, 1 or 3); None unless it is
+    an intact PNG of that shape, with 8 bits a channel and nothing beside its pixels."""
     if len(data) > LARGEST or not data.startswith(_header(shape)) or not _only_pixels(data):
         return None
     try:
@@ -42,11 +38,8 @@ def _header(shape: tuple[int, int, int]) -> bytes:
 
 
 def _only_pixels(data: bytes) -> bool:
-    """Return True if the file has no chunk beside its pixels and every checksum is right.
-
-    A transparent colour or an orientation would need more work; pyspng makes libspng ignore the
-    checksums.
-    """
+    """Return True if the file has no chunk beside its pixels, such as a transparent colour or an
+    orientation, and every checksum is right: pyspng makes libspng ignore them."""
     place = 8
     while place + _AROUND <= len(data):
         size, kind = _CHUNK.unpack_from(data, place)

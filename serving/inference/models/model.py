@@ -35,18 +35,15 @@ def load_precisions(folder: Path, settings: Settings) -> "list[Model]":
     """Return the version in ``folder`` in each precision that may serve, the preferred one first.
 
     Without an int8 file that is float32 alone: one setting is for all versions, and not each is
-    published in int8.
-
-    Raises:
-        ModelError: if a file cannot be loaded or breaks a rule; the message says which.
+    published in int8. Raises what ``Model`` raises.
     """
     precisions = ["int8", "float32"] if settings.precision == "auto" else [settings.precision]
     if not (folder / FILES["int8"]).exists():
         precisions = ["float32"]
     models = []
+    name, version = folder.parent.name, int(folder.name)
     for precision in precisions:
         file = folder / FILES[precision]
-        name, version = folder.parent.name, int(folder.name)
         model = Model(file, name=name, version=version, settings=settings)
         if model.precision != precision:
             raise ModelError(f"{file} says that it is {model.precision}. Expected {precision}.")
@@ -57,10 +54,8 @@ def load_precisions(folder: Path, settings: Settings) -> "list[Model]":
 
 
 class Model:
-    """A loaded version that keeps the contract.
-
-    A session's threads do not survive a fork, so it refuses to run in any process but its own.
-    """
+    """A loaded version that keeps the contract. It refuses to run in any process but its own, as
+    a session's threads do not survive a fork."""
 
     def __init__(
         self,
@@ -71,11 +66,8 @@ class Model:
         settings: Settings | None = None,
         optimised: bool = False,
     ) -> None:
-        """Load ``path`` and check every rule; ``optimised`` as for ``session``.
-
-        Raises:
-            ModelError: if the file cannot be loaded or breaks a rule; the message says which.
-        """
+        """Load ``path`` and check every rule; ``optimised`` as for ``session``. Raise ModelError if
+        the file cannot be loaded or breaks a rule; the message says which."""
         self.name = name
         self.version = version
         self._pid = os.getpid()
@@ -92,11 +84,9 @@ class Model:
             self.precision = _one_of(metadata, "precision", FILES, default="float32")
             self.about = _about(metadata)
             self.labels: tuple[str, ...] = tuple(self.about.pop("labels"))
+            conformal = self.about.get("conformal", {})
             # By coverage, the least probability of a label in a prediction set.
-            self.thresholds = {
-                float(coverage): float(p)
-                for coverage, p in self.about.get("conformal", {}).items()
-            }
+            self.thresholds = {float(coverage): float(p) for coverage, p in conformal.items()}
             self._warm_up()
         except (ModelError, ValueError) as exc:
             raise ModelError(f"{path} breaks the contract: {exc}") from exc
@@ -124,10 +114,8 @@ class Model:
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C)."""
         if os.getpid() != self._pid:
-            raise RuntimeError(
-                f"The session of {self} was made in process {self._pid} and is used in"
-                f" {os.getpid()}. Load models after the fork."
-            )
+            made = f"The session of {self} was made in process {self._pid}"
+            raise RuntimeError(f"{made} and is used in {os.getpid()}. Load models after the fork.")
         size = next((each for each in self._sizes if each >= len(batch)), len(batch))
         padded = batch if size == len(batch) else np.resize(batch, (size, *batch.shape[1:]))
         (probabilities,) = self._session.run(["probabilities"], {"image": padded})
@@ -145,11 +133,9 @@ class Model:
         return shape[1], shape[2], shape[3]
 
     def _warm_up(self) -> None:
-        """Run one and two black images, so that the first request is fast, and check the output.
-
-        Then measure ``seconds``, the least time of one image; later inferences may lower it, as
-        other work may disturb this measurement.
-        """
+        """Run black images, so that the first request is fast, check the output, and measure
+        ``seconds``, the least time of one image. Later inferences may lower it, as other work may
+        disturb this measurement."""
         black = np.zeros((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
         for n in self._sizes or (1, 2):
             try:
@@ -220,13 +206,15 @@ def _are_thresholds(value: Any) -> bool:
 
 
 def _are_metrics(value: Any) -> bool:
-    figures = [value.get(key, 0) for key in ("accuracy", "calibration_error")]
-    return all(isinstance(each, int | float) for each in figures)
+    return _are_numbers(value.get("accuracy", 0), value.get("calibration_error", 0))
 
 
 def _is_baseline(value: Any) -> bool:
-    figures = [*value.get("classes", {}).values(), *value.get("confidence", [])]
-    return all(isinstance(each, int | float) for each in figures)
+    return _are_numbers(*value.get("classes", {}).values(), *value.get("confidence", []))
+
+
+def _are_numbers(*values: Any) -> bool:
+    return all(isinstance(each, int | float) for each in values)
 
 
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -1,6 +1,6 @@
 """The published versions: which there are, and if their files are those that were published.
 
-Knows folders, files and the format of ``sha256sum``; knows nothing of what is in a model.
+Knows nothing of what is in a model.
 """
 
 import hashlib
@@ -37,11 +37,8 @@ class Published:
 
 
 def scan(folder: Path) -> Published:
-    """Find everything published in ``folder``, and report what is unreadable or misnamed.
-
-    Files, and folders whose name starts with a dot, do not exist for serving. Neither does a model
-    without a version: it is being published.
-    """
+    """Find everything published in ``folder``, and report what is unreadable or misnamed. Ignore
+    files, hidden folders, and a model without a version: it is being published."""
     errors: dict[str, str] = {}
     versions = {
         version.relative_to(folder).as_posix(): _fingerprint(version)
@@ -61,11 +58,8 @@ def scan(folder: Path) -> Published:
 
 
 def check_sums(folder: Path) -> None:
-    """Compare every file of a version with its ``SHA256SUMS``, if it has one.
-
-    Raises:
-        ModelError: if a file is missing, not listed, or not the one that was published.
-    """
+    """Compare every file of a version with its ``SHA256SUMS``, if it has one; raise ModelError if
+    a file is missing, not listed, or not the one that was published."""
     try:
         lines = (folder / SUMS).read_text("utf-8").splitlines()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Keep the served versions of one worker equal to the published ones.
 
-Polls the folder, loads in a thread and swaps in one assignment. Knows repositories, metrics and the
-state shared between workers; knows nothing of HTTP or of gunicorn. All workers see the same folder,
-so each reaches the same versions by itself. A retired version is freed after its last request.
+Polls the folder, loads in a thread and swaps in one assignment. All workers see the same folder, so
+each reaches the same versions by itself. A retired version is freed after its last request. Knows
+nothing of HTTP or of gunicorn.
 """
 
 import asyncio
@@ -60,11 +60,8 @@ class Reloader:
                 logger.exception("bug")
 
     def refresh(self, *, retry: bool = False) -> None:
-        """Serve what is published now; blocks while versions are loaded.
-
-        ``retry`` also loads what was refused and has not changed. The event loop continues
-        meanwhile: onnxruntime and Pillow release Python's lock.
-        """
+        """Serve what is published now; blocks while versions are loaded. ``retry`` also loads what
+        was refused and has not changed."""
         published = scan(self._settings.models)
         if published == self._seen and not retry:
             return
@@ -107,7 +104,6 @@ class Reloader:
         return [path for state in self.workers.states() for path in state.get("refused", ())]
 
     def _publish(self, state: str) -> None:
-        """Publish the state of this worker to the others."""
         repository = self.repository
         models = {
             name: {
@@ -121,10 +117,8 @@ class Reloader:
 
 
 def _trim_memory() -> None:
-    """Return free memory to the system.
-
-    Making a session needs some 25 MB beyond what it keeps, and glibc holds on to these.
-    """
+    """Return free memory to the system: making a session needs some 25 MB beyond what it keeps, and
+    glibc holds on to these."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
 """The versions that are served, how requests are routed among them, and the step to the next state.
 
-Knows the folders of ``models/README.md``; knows nothing of HTTP. Every version is loaded and
-tested before it serves. Whatever is broken is refused, and everything else continues.
+Every version is loaded and tested before it serves. Whatever is broken is refused, and everything
+else continues. Knows nothing of HTTP.
 """
 
 import logging
@@ -50,11 +50,7 @@ class Repository:
         return sorted(self.models)
 
     def versions(self, name: str) -> list[int]:
-        """Return the versions of a model, sorted.
-
-        Raises:
-            UnknownModel: if no model has this name.
-        """
+        """Return the versions of a model, sorted; raise UnknownModel if there is no such model."""
         if name not in self.models:
             raise UnknownModel(f"No model named {name!r}. Known models: {', '.join(self.names)}.")
         return sorted(self.models[name])
@@ -65,22 +61,17 @@ class Repository:
 
     def default(self, name: str) -> int:
         """Return the version that answers requests that name none: the routing's, or the highest.
-
-        Raises:
-            UnknownModel: if no model has this name.
-        """
+        Raises what ``versions`` raises."""
         return self.rule(name).default or self.versions(name)[-1]
 
     def get(
         self, name: str, version: int | str | None = None, *, request_id: str | None = None
     ) -> Model:
-        """Return a version of a model, by number or label.
-
-        Without ``version``, return the canary if the request falls into its share, or the default.
+        """Return a version of a model, by number or label; without ``version``, the canary if the
+        request falls into its share, or the default.
 
         Raises:
-            UnknownModel: if no model has this name.
-            UnknownVersion: if the model has no such version.
+            UnknownModel, UnknownVersion: if no model has this name, or the model no such version.
         """
         known, rule = self.versions(name), self.rule(name)
         wanted = rule.labels.get(version) if isinstance(version, str) else version
@@ -121,16 +112,17 @@ def update(
 ) -> Snapshot:
     """Return the snapshot after ``before``, given what is published now.
 
-    A version is loaded if its files have changed; with ``retry``, also if it was refused. If a
-    version or the routing is refused, its predecessor stays in force. A version whose folder is
-    gone is retired, unless the routing names it.
+    A version is loaded if its files have changed, or with ``retry`` if it was refused. If a version
+    or the routing is refused, its predecessor stays in force. A version whose folder is gone is
+    retired, unless the routing names it.
     """
     refused = dict(published.errors)
     models: dict[str, dict[int, Model]] = {}
     versions = {key: files for key, files in before.versions.items() if published.may_hide(key)}
     versions |= published.versions
     for key, files in versions.items():
-        name, version = _parts(key)
+        name, _, number = key.partition("/")
+        version = int(number)
         model = before.repository.models.get(name, {}).get(version)
         if before.versions.get(key) != files or (retry and key in before.refused):
             try:
@@ -149,10 +141,8 @@ def update(
         named = rules.get(model.name, NO_RULE).versions
         if model.version in named - models.get(model.name, {}).keys():
             models.setdefault(model.name, {})[model.version] = model
-            refused[f"{model.name}/{model.version}"] = (
-                f"The folder of {model} is gone, but the routing names it: it is served from"
-                " memory."
-            )
+            reason = f"The folder of {model} is gone, but the routing names it"
+            refused[f"{model.name}/{model.version}"] = f"{reason}: it is served from memory."
     # The routing that other workers accepted may name a version that this one could not load.
     rules = {
         name: rule for name, rule in rules.items() if rule.versions <= models.get(name, {}).keys()
@@ -164,28 +154,20 @@ def _rules(
     before: Snapshot, published: Published, models: Models, refused: dict[str, str]
 ) -> Routing:
     """Return the published routing, or the one in force if that is refused."""
-    try:
-        if routing.FILE in refused:
-            return before.repository.routing
-        rules = routing.parse(published.routing)
-        routing.check(rules, models)
-    except ModelError as exc:
-        refused[routing.FILE] = str(exc)
-        return before.repository.routing
-    return rules
-
-
-def _parts(key: str) -> tuple[str, int]:
-    name, _, version = key.partition("/")
-    return name, int(version)
+    if routing.FILE not in refused:
+        try:
+            rules = routing.parse(published.routing)
+            routing.check(rules, models)
+        except ModelError as exc:
+            refused[routing.FILE] = str(exc)
+        else:
+            return rules
+    return before.repository.routing
 
 
 def load(settings: Settings) -> Repository:
-    """Load everything that is published in ``settings.models``, on all processors.
-
-    Raises:
-        ModelError: if nothing is published there, or something is broken; the message says what.
-    """
+    """Load everything that is published in ``settings.models``, on all processors; raise
+    ModelError if nothing is published there, or something is broken."""
     published = scan(settings.models)
     with ThreadPoolExecutor(cores()) as pool:
         loading = {
@@ -203,10 +185,8 @@ def load_version(
 ) -> Model:
     """Check, load, warm up and self-test the version in ``folder``: each file that may serve.
 
-    ``agree`` maps the precision that is best here to the one that all workers use.
-
-    Raises:
-        ModelError: if the version is broken; the message says how.
+    ``agree`` maps the precision that is best here to the one that all workers use. Raises
+    ModelError if the version is broken; the message says how.
     """
     try:
         check_sums(folder)
@@ -225,13 +205,11 @@ def load_version(
 
 
 def self_test(model: Model, folder: Path, *, max_pixels: int) -> None:
-    """Predict every golden image of the version in ``folder``; each must get its label.
+    """Predict every golden image of the version in ``folder``; raise ModelError if there is none,
+    or one is unreadable, unlabelled or missed.
 
-    Training picks images that the exported file classified right, and the arithmetic is the same
-    here: a single miss means another pixel policy, another runtime or a damaged file.
-
-    Raises:
-        ModelError: if there is no golden image, or one is unreadable, unlabelled or missed.
+    Training picks images that the exported file classified right: a single miss means another pixel
+    policy, another runtime or a damaged file.
     """
     paths = golden_images(folder)
     if not paths:

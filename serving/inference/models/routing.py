@@ -1,7 +1,6 @@
 """Which version answers a request that names none, and what a label means: ``routing.json``.
 
-Knows the format of the file (``models/README.md``) and how a request falls into a share; knows
-nothing of models, of folders or of HTTP.
+The format of the file is in ``models/README.md``. Knows nothing of models, of folders or of HTTP.
 """
 
 import json
@@ -27,10 +26,8 @@ class Part:
     share: float
 
     def holds(self, request_id: str, purpose: str) -> bool:
-        """Return True if a request falls into the share.
-
-        The hash of its id decides, so that every worker of every replica decides alike.
-        """
+        """Return True if a request falls into the share, by the hash of its id, so that every
+        worker of every replica decides alike."""
         digest = blake2b(f"{purpose} {request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) < self.share * 2**64
 
@@ -57,11 +54,7 @@ NO_RULE = Rule()
 
 
 def parse(data: bytes) -> Routing:
-    """Return the rules of a file.
-
-    Raises:
-        ModelError: if the file is malformed; the message says where.
-    """
+    """Return the rules of a file; raise ModelError, which says where, if it is malformed."""
     try:
         content = json.loads(data, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as exc:

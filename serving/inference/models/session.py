@@ -28,22 +28,15 @@ CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_se
 def session(
     path: Path, settings: Settings, *, optimised: bool = False, written: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """Open an ONNX file.
-
-    ``written`` is where to write the graph optimised for this processor, to be opened as
-    ``optimised``.
-
-    Raises:
-        ModelError: if onnxruntime cannot load it.
-    """
+    """Open an ONNX file; raise ModelError if onnxruntime cannot load it. ``written`` is where to
+    write the graph optimised for this processor, to be opened as ``optimised``."""
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.intra_threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = settings.arena == "on"
-    level = _NONE if optimised else LEVELS[settings.optimisation]
-    options.graph_optimization_level = level
+    options.graph_optimization_level = _NONE if optimised else LEVELS[settings.optimisation]
     if written is not None:
         options.optimized_model_filepath = str(written)
     options.log_severity_level = 3
@@ -59,10 +52,8 @@ def session(
 
 
 def _cuda(device: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the CUDA provider, if it is wanted and onnxruntime was built with it.
-
-    Without CUDA's libraries or a GPU a session still falls back to the processor, silently; only
-    the session's own provider shows it.
+    """Return the CUDA provider, if it is wanted and onnxruntime was built with it. Without CUDA's
+    libraries or a GPU a session still falls back to the processor; only its own provider shows it.
     """
     if device == "cpu" or CUDA not in onnxruntime.get_available_providers():
         return []

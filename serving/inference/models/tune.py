@@ -1,8 +1,7 @@
 """``python -m serving tune``: measure what other settings of onnxruntime would gain on this machine.
 
 Each setting is compared with the current one in alternation, so that other load on the machine
-disturbs both. A worker is a thread here, as inference runs outside Python's lock. Knows versions,
-how they are loaded and how they run; knows nothing of HTTP.
+disturbs both. A worker is a thread here, as inference runs outside Python's lock.
 """
 
 import time
@@ -66,11 +65,8 @@ class Compared:
 
 
 def tune(settings: Settings, *, seconds: float) -> str:
-    """Measure for about ``seconds``; return the report.
-
-    Raises:
-        ModelError: if nothing is published, or a version is broken.
-    """
+    """Measure for about ``seconds`` and return the report; raise ModelError if nothing is published,
+    or a version is broken."""
     folders = _highest(settings.models)
     others = _others(settings)
     seconds /= len(folders) * ROUNDS * (len(others) * len(BATCHES) * 2 + len(SIZES) + 2)

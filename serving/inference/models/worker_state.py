@@ -1,7 +1,6 @@
 """What the workers of one run share: small files in a common folder.
 
-Knows the folder and JSON; knows nothing of the meaning of the states. The master removes the state
-of a worker that has ended.
+Knows nothing of the meaning of the states. The master removes that of a worker that has ended.
 """
 
 import fcntl
@@ -26,17 +25,17 @@ class Workers:
     def __init__(self, folder: Path | None, slot: int) -> None:
         """``slot`` is the number of this worker."""
         self._folder, self._slot = folder, slot
-        self._own: dict[str, bytes] = {}  # its files
+        self._own = b"{}"  # its state
 
     def publish(self, state: Mapping[str, Any]) -> None:
         """Publish the state of this worker."""
         state = {"worker": self._slot, "process": os.getpid(), **state}
-        self._write(_name(self._slot), json.dumps(state).encode())
+        self._own = json.dumps(state).encode()
+        self._write(_name(self._slot), self._own)
 
     def states(self) -> list[dict[str, Any]]:
         """Return the states of all workers that have published one, in the order of their slots."""
-        own = self._own.get(_name(self._slot), b"{}")
-        found = {self._slot: json.loads(own)}
+        found = {self._slot: json.loads(self._own)}
         for path in self._folder.glob(_name("*")) if self._folder else ():
             try:
                 state = json.loads(path.read_bytes())
@@ -49,12 +48,9 @@ class Workers:
     def routing(self) -> bytes:
         """The routing file that a worker accepted last, for workers that start while the current
         file is refused."""
-        if self._folder is None:
-            return self._own.get(ROUTING, b"{}")
-        try:
-            return (self._folder / ROUTING).read_bytes()
-        except FileNotFoundError:
+        if self._folder is None or not (self._folder / ROUTING).exists():
             return b"{}"
+        return (self._folder / ROUTING).read_bytes()
 
     def accept_routing(self, routing: bytes) -> None:
         """Remember a routing file for workers that start later."""
@@ -72,7 +68,7 @@ class Workers:
                 agreed = file.read()
                 file.write("" if agreed else proposal)
             with suppress(FileNotFoundError):  # another worker removes them, too
-                for old in sorted(self._folder.glob("agreed-*"), key=_age)[AGREEMENTS:]:
+                for old in sorted(self._folder.glob("agreed-*"), key=os.path.getmtime)[:-AGREEMENTS]:
                     old.unlink()
         except OSError:  # a full disk must not stop a reload
             logger.exception("The other workers could not be asked.")
@@ -80,7 +76,6 @@ class Workers:
         return agreed or proposal
 
     def _write(self, name: str, data: bytes) -> None:
-        self._own[name] = data
         if self._folder is None:
             return
         partial = self._folder / f".{name}.{self._slot}"
@@ -94,10 +89,6 @@ class Workers:
 def forget(folder: Path, slot: int) -> None:
     """Remove the state of a worker that has ended."""
     (folder / _name(slot)).unlink(missing_ok=True)
-
-
-def _age(path: Path) -> int:
-    return -path.stat().st_mtime_ns
 
 
 def _name(slot: int | str) -> str:
