@@ -75,7 +75,7 @@ def as_published(recipe: Recipe, data: Dataset) -> Dataset:
         train, validation = recipe.published_split
         parts = _head(data.train, train), _head(data.validation, validation)
     else:
-        parts = _joined(data.train, data.validation), _head(data.validation, 0)
+        parts = Split.joined(data.train, data.validation), _head(data.validation, 0)
     return replace(
         data,
         train=parts[0],
@@ -87,12 +87,6 @@ def as_published(recipe: Recipe, data: Dataset) -> Dataset:
 def _head(split: Split, count: int) -> Split:
     """Return the first images: splits are ordered by hashes, so they are a random sample."""
     return Split(split.images[:count], split.labels[:count])
-
-
-def _joined(one: Split, other: Split) -> Split:
-    return Split(
-        np.concatenate([one.images, other.images]), np.concatenate([one.labels, other.labels])
-    )
 
 
 def train(

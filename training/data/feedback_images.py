@@ -10,7 +10,7 @@ Knows that layout and which images fit a model; knows nothing of feedback or of 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.datasets import Dataset
-from training.data.formats import Records, read_file
+from training.data.formats import read_file
 from training.data.progress import progress
 from training.data.splits import Split, by_hash, content_hash
 from training.errors import DataError, UnreadableImage, UsageError
@@ -82,9 +82,13 @@ def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
             else:
                 added.append((image, label))
             advance(1)
-    notes = tuple(_notes(len(added), left_out))
+    notes = [
+        f"Extra images left out: {count:,} ({reason})."
+        for reason, count in sorted(left_out.items())
+    ]
     if not added:
         raise DataError(f"No image in {folder} can be added. {' '.join(notes)}")
+    notes.insert(0, f"Extra images added to train: {len(added):,}.")
     return _joined(data, added, notes)
 
 
@@ -112,30 +116,19 @@ def _light_on_dark(grey: NDArray[np.uint8]) -> bool:
 
 
 def _joined(
-    data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: tuple[str, ...]
+    data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: Sequence[str]
 ) -> Dataset:
     """Append the images in the order of their hashes, which is independent of the file names."""
-    images = np.stack([image for image, _ in added])
-    extra = by_hash(Records(images, np.array([label for _, label in added], np.int64)))
+    images, labels = zip(*added, strict=True)
+    extra = by_hash(Split(np.stack(images), np.array(labels, np.int64)))
     whole = f"{data.content_hash} {content_hash({'extra': extra})}"
-    train = Split(
-        np.concatenate([data.train.images, extra.split.images]),
-        np.concatenate([data.train.labels, extra.split.labels]),
-    )
     return replace(
         data,
-        train=train,
+        train=Split.joined(data.train, extra.split),
         content_hash=hashlib.sha256(whole.encode()).hexdigest(),
-        notes=data.notes + notes,
+        notes=(*data.notes, *notes),
         extra=len(added),
     )
-
-
-def _notes(added: int, left_out: Counter[str]) -> Iterator[str]:
-    if added:
-        yield f"Extra images added to train: {added:,}."
-    for reason, count in sorted(left_out.items()):
-        yield f"Extra images left out: {count:,} ({reason})."
 
 
 def _visible(folder: Path) -> list[Path]:

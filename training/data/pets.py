@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from training.data import pixels
 from training.data.formats import read_file
 from training.data.progress import progress
-from training.data.sources import PUBLISHED_PETS
-from training.data.splits import PARTS, Hashed, Split, pet_part, pet_ranks
+from training.data.splits import PARTS, PUBLISHED_PETS, Hashed, Split, pet_part, pet_ranks
 from training.errors import DataError, UnreadableImage
 
 KINDS = ("Cat", "Dog")  # the folders, in the order of the labels

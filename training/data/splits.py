@@ -19,10 +19,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.formats import Records
-from training.data.sources import HELD_OUT_PETS, PUBLISHED_PETS
-
 PARTS = ("train", "validation", "test")
+PUBLISHED_PETS = 12_500  # of each kind, numbered from 0
+HELD_OUT_PETS = 1_250  # of each kind, in test and again in validation
 _VALIDATION_PER_CLASS = 500
 
 
@@ -32,6 +31,14 @@ class Split:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, *splits: "Split") -> "Split":
+        """Return the images of all splits, one split after the other."""
+        return cls(
+            np.concatenate([each.images for each in splits]),
+            np.concatenate([each.labels for each in splits]),
+        )
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,8 @@ class Hashed:
     left_out: tuple[int, ...] = ()
 
 
-def split_records(train: Records, test: Records) -> dict[str, Hashed]:
-    """Split published records into ``PARTS``."""
+def split_records(train: Split, test: Split) -> dict[str, Hashed]:
+    """Split the published training and test images into ``PARTS``."""
     rest, held_out = by_hash(train), by_hash(test)
     chosen = _lowest_of_each_class(rest, _unlike(rest, held_out))
     validation = _take(rest, chosen)
@@ -85,11 +92,11 @@ def content_hash(parts: Mapping[str, Hashed]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def by_hash(records: Records) -> Hashed:
+def by_hash(split: Split) -> Hashed:
     """Hash the pixels of each image, and order the images by hash."""
-    hashes = [hashlib.sha256(image).digest() for image in records.images]
-    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
-    return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)
+    hashes = tuple(hashlib.sha256(image).digest() for image in split.images)
+    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], split.labels[row]))
+    return _take(Hashed(split, hashes), order)
 
 
 def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
