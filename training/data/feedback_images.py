@@ -22,7 +22,7 @@ from training.data.datasets import Dataset
 from training.data.formats import read_file
 from training.data.progress import progress
 from training.data.splits import Split, by_hash, content_hash
-from training.errors import DataError, UnreadableImage, UsageError
+from training.errors import DataError, UnreadableImage, UsageError, translated
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
         DataError: if a folder in it has the name of no label, or if it holds no file or cannot be
             listed.
     """
-    try:
+    with translated(DataError, f"Cannot list {folder}", "Expected: images."):
         if not folder.is_dir():
             raise UsageError(f"No folder {folder}. Expected: images in {folder}/<label>/.")
         place = folder / model if (folder / model).is_dir() else folder
@@ -52,8 +52,6 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
                 f"Expected: {', '.join(labels)}."
             )
         files = [(file, labels.index(each.name)) for each in folders for file in _visible(each)]
-    except OSError as exc:
-        raise DataError(f"Cannot list {folder}: {exc.strerror}. Expected: images.") from exc
     if not files:
         raise DataError(f"No image in {place}. Expected: {place}/<label>/<file>.")
     return files
@@ -62,11 +60,8 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
 def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
     """Read the images of ``find`` by the pixel policy ``fit`` and add them to the training split.
 
-    An image that cannot be read or used, or that is held out, is left out and noted.
-
-    Raises:
-        UsageError: as ``find`` does.
-        DataError: as ``find`` does, or if none of the images can be added.
+    An image that cannot be read or used, or that is held out, is left out and noted. Raise the
+    errors of ``find``, and ``DataError`` if no image can be added.
     """
     files = find(folder, model=model, labels=data.labels)
     held_out = {_digest(image) for part in (data.validation, data.test) for image in part.images}
@@ -82,14 +77,11 @@ def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
             else:
                 added.append((image, label))
             advance(1)
-    notes = [
-        f"Extra images left out: {count:,} ({reason})."
-        for reason, count in sorted(left_out.items())
-    ]
+    skipped = sorted(left_out.items())
+    notes = [f"Extra images left out: {count:,} ({reason})." for reason, count in skipped]
     if not added:
         raise DataError(f"No image in {folder} can be added. {' '.join(notes)}")
-    notes.insert(0, f"Extra images added to train: {len(added):,}.")
-    return _joined(data, added, notes)
+    return _joined(data, added, [f"Extra images added to train: {len(added):,}.", *notes])
 
 
 def _fitted(

@@ -11,22 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.splits import Split
-from training.errors import DataError
+from training.errors import DataError, translated
 
 _CIFAR_SIDE = 32
 _CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE * _CIFAR_SIDE
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
+    """Return the bytes of a file; raise ``DataError`` if it cannot be read."""
+    with translated(DataError, f"Cannot read {path}"):
         return path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
 def read_mnist(folder: Path) -> tuple[Split, Split]:

@@ -11,10 +11,11 @@ of files.
 """
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +114,8 @@ def _unlike(whole: Hashed, *others: Hashed) -> list[int]:
 
 def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
     """Pick the first 500 rows of each class, a fifth in a small class; rows are in hash order."""
-    labels = whole.split.labels.tolist()
-    counts = Counter(labels[row] for row in rows)
-    wanted = {label: min(_VALIDATION_PER_CLASS, count // 5) for label, count in counts.items()}
-    picked = []
+    of_class: dict[int, list[int]] = defaultdict(list)
     for row in rows:
-        if wanted[labels[row]]:
-            wanted[labels[row]] -= 1
-            picked.append(row)
-    return picked
+        of_class[int(whole.split.labels[row])].append(row)
+    first = (each[: min(_VALIDATION_PER_CLASS, len(each) // 5)] for each in of_class.values())
+    return sorted(chain.from_iterable(first))
