@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.tables import ROOT
-from training.__main__ import _parser
+from training.commands.options import parser
 from training.errors import BelowGate, DataError, HostLost, Preempted, UsageError
 from training.fitting import launcher
 
@@ -22,7 +22,7 @@ ENVIRONMENT = {each["name"]: each["value"] for each in CONTAINER["env"]}
 
 
 def test_the_job_runs_a_command_of_the_training_half() -> None:
-    options = _parser().parse_args(CONTAINER["args"])
+    options = parser().parse_args(CONTAINER["args"])
     mounted = {Path(mount["mountPath"]) for mount in CONTAINER["volumeMounts"]}
     assert {options.data_dir, options.runs, options.models, Path("/tmp")} == mounted
     volumes = re.search(r"VOLUME (.*)", (ROOT / "Dockerfile.train").read_text("utf-8"))
@@ -31,7 +31,7 @@ def test_the_job_runs_a_command_of_the_training_half() -> None:
 
 
 def test_every_pod_of_the_job_finds_its_host() -> None:
-    options = _parser().parse_args(CONTAINER["args"])
+    options = parser().parse_args(CONTAINER["args"])
     count = JOB["spec"]["completions"]
     assert JOB["spec"]["parallelism"] == count
     assert JOB["spec"]["completionMode"] == "Indexed"

@@ -128,7 +128,7 @@ def test_the_readme_links_to_every_page() -> None:
 @pytest.mark.parametrize("page", DOCS, ids=name)
 def test_commands_are_targets_and_subcommands(page: Path) -> None:
     from serving.__main__ import _parser as serving
-    from training.__main__ import _parser as training
+    from training.commands.options import parser as training
 
     text = page.read_text("utf-8")
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

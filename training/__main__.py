@@ -27,7 +27,7 @@ BACKENDS = {"tensorflow": "train", "jax": "train-jax"}  # by the extra that inst
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser(__doc__).parse_args(arguments)
     options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     options.command = shlex.join(["python", "-m", "training", *options.arguments])
     options.verbose = 1 if sys.stdout.isatty() else 2  # of Keras: a bar, or a line for each epoch
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("jax").setLevel(logging.WARNING)  # it logs every device that is missing
     try:
         _check_backend(os.environ["KERAS_BACKEND"])
-        options.run(options)
+        COMMANDS[options.run](options)
     except TrainingError as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -45,18 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped. The same command resumes from its checkpoint.", file=sys.stderr)
         return 130
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    runs = {
-        "list": _list,
-        "train": train.train,
-        "export": train.export,
-        "evaluate": _evaluate,
-        "reproduce": _reproduce,
-        "compare": _compare,
-    }
-    return parser(runs, __doc__)
 
 
 def _check_backend(name: str) -> None:
@@ -116,6 +104,15 @@ def _compare(options: argparse.Namespace) -> None:
     if options.on_data:
         print(compare.on_data(one, other, data_dir=options.data_dir))
 
+
+COMMANDS = {
+    "list": _list,
+    "train": train.train,
+    "export": train.export,
+    "evaluate": _evaluate,
+    "reproduce": _reproduce,
+    "compare": _compare,
+}
 
 if __name__ == "__main__":
     SIGTERM.listen()

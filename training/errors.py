@@ -1,6 +1,7 @@
 """Every error that stops a training command, each with the exit code of the process.
 
-Knows nothing of Keras, HTTP or files; foreign exceptions are translated where they are raised.
+Knows nothing of Keras, HTTP or files; foreign exceptions are translated where they are raised,
+an ``OSError`` by ``translated``.
 
 TrainingError           1   the root
 ├── UsageError          2   an unknown name or option
@@ -18,6 +19,8 @@ TrainingError           1   the root
     └── Interrupted    130  stopped by Ctrl-C; the same command resumes
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -95,3 +98,12 @@ class HostLost(TrainingError):
             "Another host has ended or never joined; its log says why. The same command on every "
             "host resumes from the last checkpoint."
         )
+
+
+@contextmanager
+def translated(error: type[TrainingError], what: str, expected: str = "") -> Iterator[None]:
+    """Raise ``error`` instead of an OSError of the block: ``<what>: <reason>. <expected>``."""
+    try:
+        yield
+    except OSError as exc:
+        raise error(f"{what}: {exc.strerror or exc}. {expected}".rstrip()) from exc

@@ -3,6 +3,8 @@
 Knows the content of a published version; knows nothing of how it was trained.
 """
 
+from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +50,8 @@ def _facts(version: Version) -> dict[str, str]:
 
 
 def on_data(one: Version, other: Version, *, data_dir: Path) -> str:
-    """Count the disagreements of two versions on their common test split.
-
-    Raises:
-        UsageError: if they were judged by different test splits.
-    """
+    """Count the disagreements of two versions on their common test split; raise ``UsageError`` if
+    they were judged by different test splits."""
     if _judge(one) != _judge(other):
         raise UsageError(
             f"{one} was judged by the data {_judge(one)}, {other} by {_judge(other)}. "
@@ -77,11 +76,10 @@ def mcnemar(one: int, other: int) -> float:
     equally good classifiers differ at least this much, given the numbers of images that only the
     one and only the other labels correctly."""
     count = one + other
-    tail = term = 1  # the binomial coefficients, each from the one before
-    for n in range(1, min(one, other) + 1):
-        term = term * (count - n + 1) // n
-        tail += term
-    return min(1.0, float(2 * tail / 2**count))
+    coefficients: Iterable[int] = accumulate(  # binomial, each from the one before
+        range(1, min(one, other) + 1), lambda term, n: term * (count - n + 1) // n, initial=1
+    )
+    return min(1.0, float(2 * sum(coefficients) / 2**count))
 
 
 def _judge(version: Version) -> tuple[str, str]:

@@ -4,7 +4,6 @@ Knows the form of an option; knows nothing of what a command does with it.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from training.data.datasets import default_data_dir
@@ -12,24 +11,16 @@ from training.data.datasets import default_data_dir
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
-def parser(
-    runs: Mapping[str, Callable[[argparse.Namespace], None]], description: str | None
-) -> argparse.ArgumentParser:
-    """Return the parser of all commands; it sets ``run`` to the function of the command."""
+def parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; it sets ``run`` to the name of the command."""
     parser = argparse.ArgumentParser(prog="python -m training", description=description)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary)
-        command.set_defaults(run=runs[name])
-        return command
-
-    add("list", "list every recipe, its model and its gate")
-    train = add("train", "train and publish")
-    export = add("export", "publish a finished run")
-    evaluate = add("evaluate", "score a published model on its test split")
-    reproduce = add("reproduce", "train the tutorials' networks as published, and compare")
-    compare = add("compare", "show two published versions side by side")
+    add = parser.add_subparsers(required=True, metavar="COMMAND", dest="run").add_parser
+    add("list", help="list every recipe, its model and its gate")
+    train = add("train", help="train and publish")
+    export = add("export", help="publish a finished run")
+    evaluate = add("evaluate", help="score a published model on its test split")
+    reproduce = add("reproduce", help="train the tutorials' networks as published, and compare")
+    compare = add("compare", help="show two published versions side by side")
     for command in (train, export, evaluate, reproduce, compare):
         _add_folder(command, "--data-dir", "the data sets", default_data_dir())
     for command in (train, export, evaluate, compare):
@@ -112,17 +103,11 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "versions",
-        nargs=2,
-        metavar="MODEL[/VERSION]",
-        help="default: the highest version; or the path of a version's folder",
-    )
-    command.add_argument(
-        "--on-data",
-        action="store_true",
-        help="run both on their test split, and count the different answers",
-    )
+    add = command.add_argument
+    either = "default: the highest version; or the path of a version's folder"
+    add("versions", nargs=2, metavar="MODEL[/VERSION]", help=either)
+    summary = "run both on their test split, and count the different answers"
+    add("--on-data", action="store_true", help=summary)
 
 
 def _seed(text: str) -> int:

@@ -1,12 +1,8 @@
-"""Train the networks of the tutorials as they were published and score them by the tutorials' own
-metrics.
+"""Train the networks of the tutorials as published, and score them by the tutorials' own metrics.
 
-Knows the order of the steps; the results and the page that compares them are
-``reproduction_page``. Nothing is published: the network in memory is scored, under float32.
-
-MNIST and CIFAR-10: all published training images train, none are held out, so the last epoch is the
-result. Pets: as many images of our training and validation splits as in the tutorial. Test data are
-read once, after training.
+Knows the order of the steps; the results, and the page that compares them and says which images are
+used, are ``reproduction_page``. Nothing is published: the network in memory is scored, under
+float32. Test data are read once, after training.
 """
 
 import argparse
@@ -35,11 +31,7 @@ BATCH = 64  # of inference; at 94×125 a layer of 128 filters uses 0.4 GB for it
 
 def reproduce(options: argparse.Namespace) -> None:
     """Train each of the recipes, or all that reproduce a tutorial, with each seed, and write the
-    results to the page. A finished run is not trained again.
-
-    Raises:
-        UsageError: if a name is not a tutorial's recipe.
-    """
+    results to the page. A finished run is not trained again."""
     entries = [_find(name) for name in options.names] or reproduction_page.tutorials()
     page = options.page or options.runs / "reproduction.md"
     data = lru_cache(maxsize=1)(lambda name, size: load(name, data_dir=options.data_dir, size=size))
@@ -75,7 +67,7 @@ def as_published(recipe: Recipe, data: Dataset) -> Dataset:
         train, validation = recipe.published_split
         parts = _head(data.train, train), _head(data.validation, validation)
     else:
-        parts = _joined(data.train, data.validation), _head(data.validation, 0)
+        parts = Split.joined(data.train, data.validation), _head(data.validation, 0)
     return replace(
         data,
         train=parts[0],
@@ -87,12 +79,6 @@ def as_published(recipe: Recipe, data: Dataset) -> Dataset:
 def _head(split: Split, count: int) -> Split:
     """Return the first images: splits are ordered by hashes, so they are a random sample."""
     return Split(split.images[:count], split.labels[:count])
-
-
-def _joined(one: Split, other: Split) -> Split:
-    return Split(
-        np.concatenate([one.images, other.images]), np.concatenate([one.labels, other.labels])
-    )
 
 
 def train(

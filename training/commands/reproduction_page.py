@@ -48,11 +48,8 @@ def folder(root: Path, recipe: Recipe, seed: int) -> Path:
 
 
 def read(file: Path, recipe: Recipe, *, precision: str = "auto") -> Result | None:
-    """Return the result of a finished run; None if it is not finished, or of another recipe.
-
-    Raises:
-        UsageError: if the file is damaged.
-    """
+    """Return the result of a finished run; None if it is not finished, or of another recipe. Raise
+    ``UsageError`` if the file is damaged."""
     if not file.exists():
         return None
     try:
@@ -64,38 +61,25 @@ def read(file: Path, recipe: Recipe, *, precision: str = "auto") -> Result | Non
 
 
 def write(file: Path, result: Result) -> None:
-    """Write the result of a run.
-
-    Raises:
-        RunFailed: if it cannot be written.
-    """
+    """Write the result of a run; raise ``RunFailed`` if it cannot be written."""
     runs.write(file, json.dumps(asdict(result), indent=1).encode() + b"\n")
 
 
 def note(page: Path, result: Result) -> None:
-    """Add a result to the page.
-
-    Raises:
-        RunFailed: if it cannot be written.
-    """
+    """Add a result to the page; raise ``RunFailed`` if it cannot be written."""
     write(page.with_suffix("") / f"{result.recipe}-seed{result.seed}.json", result)
     write_page(page)
 
 
 def write_page(page: Path) -> None:
-    """Write the comparison from the results beside the page that are of today's recipes.
-
-    Raises:
-        RunFailed: if the page cannot be written.
-    """
-    found = {entry.name: _noted(page.with_suffix(""), entry) for entry in tutorials()}
+    """Write the comparison from the results beside the page that are of today's recipes; raise
+    ``RunFailed`` if it cannot be written."""
+    found = {}
+    for entry in tutorials():
+        files = page.with_suffix("").glob(f"{entry.name}-seed*.json")
+        results = [result for file in files if (result := read(file, entry))]
+        found[entry.name] = sorted(results, key=lambda result: result.seed)
     runs.write(page, comparison(found).encode())
-
-
-def _noted(folder: Path, recipe: Recipe) -> list[Result]:
-    files = folder.glob(f"{recipe.name}-seed*.json")
-    found = [result for file in files if (result := read(file, recipe))]
-    return sorted(found, key=lambda result: result.seed)
 
 
 INTRODUCTION = """\

@@ -15,7 +15,7 @@ from training import recipes
 from training.data import feedback_images
 from training.data.datasets import Dataset, load
 from training.data.sources import SOURCES
-from training.errors import PublishFailed, UsageError
+from training.errors import PublishFailed, UsageError, translated
 from training.fitting import launcher
 from training.publishing import versions
 
@@ -136,14 +136,14 @@ def _publish(
         before = 0.0
     folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
     print(f"published {folder}")
-    after = published.Version(folder).accuracy
-    if after < before:
+    version = published.Version(folder)
+    if version.accuracy < before:
         print(
-            f"Note: the version before has {before:.2%} accuracy, this one {after:.2%}. Services "
-            "use the highest version. Delete the folder, or train with another --models."
+            f"Note: the version before has {before:.2%} accuracy, this one {version.accuracy:.2%}. "
+            "Services use the highest version. Delete the folder, or train with another --models."
         )
     for tracker in trackers:
-        tracker.published(folder)
+        tracker.published(version)
 
 
 def _entries(options: argparse.Namespace) -> list["Recipe"]:
@@ -166,10 +166,8 @@ def _check_publishing(models: Path) -> None:
             "Only TensorFlow can export, and it is not installed. Train with --no-publish, then "
             "run `export` on a host that has it."
         )
-    try:
+    with translated(PublishFailed, f"{models} cannot be written"):
         models.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise PublishFailed(f"{models} cannot be written: {exc.strerror}.") from exc
     if not os.access(models, os.W_OK):
         raise PublishFailed(f"{models} cannot be written. Expected: a writable folder.")
 
@@ -187,8 +185,7 @@ def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
 
 
 def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
-    folder: Path = options.runs / f"{entry.name}-seed{options.seed}"
-    return folder
+    return Path(options.runs, f"{entry.name}-seed{options.seed}")
 
 
 def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:

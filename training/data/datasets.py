@@ -18,7 +18,7 @@ from training.data.download import fetch
 from training.data.pets import pet_files, read_pets, readable_bytes
 from training.data.sources import SOURCES, Source
 from training.data.splits import Hashed, Split, content_hash, split_records
-from training.errors import DataError, UsageError
+from training.errors import DataError, UsageError, translated
 
 SUBSET = "SUBSET"
 
@@ -121,21 +121,15 @@ def _check_size(source: Source, size: tuple[int, int] | None) -> None:
 
 def _folder(source: Source, data_dir: Path) -> Path:
     folder = data_dir / source.folder
-    try:
+    with translated(DataError, f"{folder} cannot be read"):
         there = folder.is_dir()
-    except OSError as exc:
-        raise DataError(f"{folder} cannot be read: {exc.strerror}.") from exc
     if not there:
         fetch(source.archives, folder, mirror=os.environ.get("DATA_MIRROR"))
     return folder
 
 
 def _check_counts(source: Source, folder: Path, parts: Mapping[str, Hashed]) -> None:
-    """Compare the number of images of each class with the published one.
-
-    Raises:
-        DataError: if a class has too few or too many images, or none in one of the splits.
-    """
+    """Raise ``DataError`` if a class has too few or too many images, or none in a split."""
     subset = (folder / SUBSET).exists()
     for kind, names, published in (
         ("training", ("train", "validation"), source.train),
@@ -158,10 +152,9 @@ def _check_counts(source: Source, folder: Path, parts: Mapping[str, Hashed]) -> 
 
 
 def _per_class(source: Source, *parts: Hashed) -> list[int]:
-    labels = Counter[int]()
-    for part in parts:
-        labels.update(part.split.labels.tolist())
-        labels.update(part.left_out)
+    labels = Counter(
+        label for part in parts for label in (*part.split.labels.tolist(), *part.left_out)
+    )
     return [labels[index] for index in range(len(source.labels))]
 
 

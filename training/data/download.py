@@ -8,8 +8,7 @@ extraction is never mistaken for a whole set; concurrent processes take turns.
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import urllib3
 from training import lock
 from training.data.extract import unpack
 from training.data.progress import progress
-from training.errors import DataError, UsageError
+from training.errors import DataError, UsageError, translated
 
 TRIES = 5  # failed attempts in a row; an attempt that received new bytes does not count
 TIMEOUT = 30.0  # seconds without a byte
@@ -73,11 +72,8 @@ def fetch(archives: tuple[Archive, ...], folder: Path, *, mirror: str | None = N
 
 
 def download(archive: Archive, folder: Path) -> Path:
-    """Download a published file into ``folder`` by way of ``<file>.part``, and check its SHA-256.
-
-    Raises:
-        DataError: see ``fetch``.
-    """
+    """Download a published file into ``folder`` by way of ``<file>.part``, and check its SHA-256;
+    raise ``DataError`` as ``fetch`` does."""
     part = folder / f"{archive.file}.part"
 
     def receive(_address: str, output: str, _pooch: Any) -> None:
@@ -172,15 +168,12 @@ def _install(files: list[Path], folder: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise DataError(
-            f"Cannot write {path}: {exc.strerror or exc}. Expected: a folder with room for the "
-            "data; DATA_DIR names another. Received bytes are kept; the same command resumes."
-        ) from exc
+def _writing(path: Path) -> AbstractContextManager[None]:
+    expected = (
+        "Expected: a folder with room for the data; DATA_DIR names another. Received bytes are "
+        "kept; the same command resumes."
+    )
+    return translated(DataError, f"Cannot write {path}", expected)
 
 
 def _size(path: Path) -> int:

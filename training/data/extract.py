@@ -25,30 +25,23 @@ _DAMAGED = (
 
 
 def unpack(archive: Path, into: Path, *, only: str, limit: int = _LIMIT) -> None:
-    """Extract the files of ``archive`` under the folder ``only`` to ``into/only``.
-
-    Raises:
-        DataError: if a member is not a plain file or folder, leads outside or occurs twice, if the
-            members together exceed ``limit`` bytes, or if the archive is damaged.
-    """
+    """Extract the files of ``archive`` under the folder ``only`` to ``into/only``. Raise
+    ``DataError`` if a member is not a plain file or folder, leads outside or occurs twice, if the
+    members together exceed ``limit`` bytes, or if the archive is damaged."""
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as zipped:
                 infos = zipped.infolist()
                 _check(archive, ((m.filename, m.file_size, _plain(m)) for m in infos), limit)
-                zipped.extractall(  # noqa: S202 - checked above
-                    into, [m for m in infos if _within(only, m.filename)]
-                )
+                wanted = [m for m in infos if _within(only, m.filename)]
+                zipped.extractall(into, wanted)  # noqa: S202 - checked above
         else:
             with tarfile.open(archive) as tarred:
                 members = tarred.getmembers()
                 _check(archive, ((m.name, m.size, m.isreg() or m.isdir()) for m in members), limit)
-                chosen = [
-                    m.replace(mode=None, deep=False)  # type: ignore[arg-type]
-                    for m in members
-                    if _within(only, m.name)
-                ]
-                tarred.extractall(into, chosen, filter="data")
+                inside = (m for m in members if _within(only, m.name))
+                plain = [m.replace(mode=None, deep=False) for m in inside]  # type: ignore[arg-type]
+                tarred.extractall(into, plain, filter="data")
     except _DAMAGED as exc:
         raise DataError(f"Cannot unpack {archive}: {exc}.") from exc
 

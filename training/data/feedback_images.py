@@ -10,7 +10,7 @@ Knows that layout and which images fit a model; knows nothing of feedback or of 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.datasets import Dataset
-from training.data.formats import Records, read_file
+from training.data.formats import read_file
 from training.data.progress import progress
 from training.data.splits import Split, by_hash, content_hash
-from training.errors import DataError, UnreadableImage, UsageError
+from training.errors import DataError, UnreadableImage, UsageError, translated
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
         DataError: if a folder in it has the name of no label, or if it holds no file or cannot be
             listed.
     """
-    try:
+    with translated(DataError, f"Cannot list {folder}", "Expected: images."):
         if not folder.is_dir():
             raise UsageError(f"No folder {folder}. Expected: images in {folder}/<label>/.")
         place = folder / model if (folder / model).is_dir() else folder
@@ -52,8 +52,6 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
                 f"Expected: {', '.join(labels)}."
             )
         files = [(file, labels.index(each.name)) for each in folders for file in _visible(each)]
-    except OSError as exc:
-        raise DataError(f"Cannot list {folder}: {exc.strerror}. Expected: images.") from exc
     if not files:
         raise DataError(f"No image in {place}. Expected: {place}/<label>/<file>.")
     return files
@@ -62,11 +60,8 @@ def find(folder: Path, *, model: str, labels: Sequence[str]) -> list[tuple[Path,
 def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
     """Read the images of ``find`` by the pixel policy ``fit`` and add them to the training split.
 
-    An image that cannot be read or used, or that is held out, is left out and noted.
-
-    Raises:
-        UsageError: as ``find`` does.
-        DataError: as ``find`` does, or if none of the images can be added.
+    An image that cannot be read or used, or that is held out, is left out and noted. Raise the
+    errors of ``find``, and ``DataError`` if no image can be added.
     """
     files = find(folder, model=model, labels=data.labels)
     held_out = {_digest(image) for part in (data.validation, data.test) for image in part.images}
@@ -82,10 +77,11 @@ def add(data: Dataset, folder: Path, *, model: str, fit: str) -> Dataset:
             else:
                 added.append((image, label))
             advance(1)
-    notes = tuple(_notes(len(added), left_out))
+    skipped = sorted(left_out.items())
+    notes = [f"Extra images left out: {count:,} ({reason})." for reason, count in skipped]
     if not added:
         raise DataError(f"No image in {folder} can be added. {' '.join(notes)}")
-    return _joined(data, added, notes)
+    return _joined(data, added, [f"Extra images added to train: {len(added):,}.", *notes])
 
 
 def _fitted(
@@ -112,30 +108,19 @@ def _light_on_dark(grey: NDArray[np.uint8]) -> bool:
 
 
 def _joined(
-    data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: tuple[str, ...]
+    data: Dataset, added: Sequence[tuple[NDArray[np.uint8], int]], notes: Sequence[str]
 ) -> Dataset:
     """Append the images in the order of their hashes, which is independent of the file names."""
-    images = np.stack([image for image, _ in added])
-    extra = by_hash(Records(images, np.array([label for _, label in added], np.int64)))
+    images, labels = zip(*added, strict=True)
+    extra = by_hash(Split(np.stack(images), np.array(labels, np.int64)))
     whole = f"{data.content_hash} {content_hash({'extra': extra})}"
-    train = Split(
-        np.concatenate([data.train.images, extra.split.images]),
-        np.concatenate([data.train.labels, extra.split.labels]),
-    )
     return replace(
         data,
-        train=train,
+        train=Split.joined(data.train, extra.split),
         content_hash=hashlib.sha256(whole.encode()).hexdigest(),
-        notes=data.notes + notes,
+        notes=(*data.notes, *notes),
         extra=len(added),
     )
-
-
-def _notes(added: int, left_out: Counter[str]) -> Iterator[str]:
-    if added:
-        yield f"Extra images added to train: {added:,}."
-    for reason, count in sorted(left_out.items()):
-        yield f"Extra images left out: {count:,} ({reason})."
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -5,54 +5,36 @@ Knows the formats and checks every shape and range; knows nothing of splits, dow
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import DataError
+from training.data.splits import Split
+from training.errors import DataError, translated
 
 _CIFAR_SIDE = 32
 _CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE * _CIFAR_SIDE
 
 
-@dataclass(frozen=True)
-class Records:
-    """Images as published, uint8 ``(N, H, W, C)``, and labels, int64 ``(N,)``."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
+    """Return the bytes of a file; raise ``DataError`` if it cannot be read."""
+    with translated(DataError, f"Cannot read {path}"):
         return path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def read_mnist(folder: Path) -> tuple[Records, Records]:
-    """Read the training and the test records of four ``.gz`` files, uint8 ``(N, 28, 28, 1)``."""
+def read_mnist(folder: Path) -> tuple[Split, Split]:
+    """Read the training and the test images of four ``.gz`` files, uint8 ``(N, 28, 28, 1)``."""
     return _read_idx_pair(folder, "train"), _read_idx_pair(folder, "t10k")
 
 
-def read_cifar10(folder: Path) -> tuple[Records, Records]:
-    """Read the training and the test records of six binary files, uint8 ``(N, 32, 32, 3)``."""
-    train = [_read_cifar_batch(folder / f"data_batch_{n}.bin") for n in range(1, 6)]
-    joined = Records(
-        np.concatenate([batch.images for batch in train]),
-        np.concatenate([batch.labels for batch in train]),
-    )
-    return joined, _read_cifar_batch(folder / "test_batch.bin")
+def read_cifar10(folder: Path) -> tuple[Split, Split]:
+    """Read the training and the test images of six binary files, uint8 ``(N, 32, 32, 3)``."""
+    train = (_read_cifar_batch(folder / f"data_batch_{n}.bin") for n in range(1, 6))
+    return Split.joined(*train), _read_cifar_batch(folder / "test_batch.bin")
 
 
-def _read_idx_pair(folder: Path, stem: str) -> Records:
+def _read_idx_pair(folder: Path, stem: str) -> Split:
     images = _read_idx(folder / f"{stem}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", dimensions=1)
     if images.shape[1:] != (28, 28):
@@ -64,7 +46,7 @@ def _read_idx_pair(folder: Path, stem: str) -> Records:
             "Expected: one label for each image."
         )
     _check_labels(labels, folder / f"{stem}-labels-idx1-ubyte.gz")
-    return Records(images[..., np.newaxis], labels.astype(np.int64))
+    return Split(images[..., np.newaxis], labels.astype(np.int64))
 
 
 def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
@@ -87,7 +69,7 @@ def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     return body.reshape(shape)
 
 
-def _read_cifar_batch(path: Path) -> Records:
+def _read_cifar_batch(path: Path) -> Split:
     """Read records of one label byte and 3072 pixels, channel by channel, row by row."""
     data = np.frombuffer(read_file(path), dtype=np.uint8)
     if data.size == 0 or data.size % _CIFAR_RECORD:
@@ -98,7 +80,7 @@ def _read_cifar_batch(path: Path) -> Records:
     _check_labels(records[:, 0], path)
     planes = records[:, 1:].reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return Records(images, records[:, 0].astype(np.int64))
+    return Split(images, records[:, 0].astype(np.int64))
 
 
 def _check_labels(labels: NDArray[np.uint8], path: Path) -> None:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from training.data import pixels
 from training.data.formats import read_file
 from training.data.progress import progress
-from training.data.sources import PUBLISHED_PETS
-from training.data.splits import PARTS, Hashed, Split, pet_part, pet_ranks
-from training.errors import DataError, UnreadableImage
+from training.data.splits import PARTS, PUBLISHED_PETS, Hashed, Split, pet_part, pet_ranks
+from training.errors import DataError, UnreadableImage, translated
 
 KINDS = ("Cat", "Dog")  # the folders, in the order of the labels
 
@@ -106,10 +105,8 @@ def _decode(file: PetFile, size: tuple[int, int]) -> tuple[bytes, NDArray[np.uin
 
 
 def _numbered(folder: Path, label: int) -> Iterator[PetFile]:
-    try:
+    with translated(DataError, f"Cannot list {folder}", "Expected: images."):
         names = [path.name for path in folder.iterdir()]
-    except OSError as exc:
-        raise DataError(f"Cannot list {folder}: {exc.strerror}. Expected: images.") from exc
     for name in names:
         match = re.fullmatch(r"(0|[1-9][0-9]*)\.jpg", name)
         if match and int(match[1]) < PUBLISHED_PETS:

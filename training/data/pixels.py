@@ -50,11 +50,6 @@ def resize(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def stretch(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode ``data`` and stretch it to uint8 ``(*size, 3)``: ``decode``, then ``resize``."""
-    return resize(decode(data), size)
-
-
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """Encode uint8 ``(H, W, 1)`` or ``(H, W, 3)`` as a PNG file, without loss."""
     out = BytesIO()

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.download import Archive
-from training.data.formats import Records, read_cifar10, read_mnist
-
-PUBLISHED_PETS = 12_500  # of each kind, numbered from 0
-HELD_OUT_PETS = 1_250  # of each kind, in test and again in validation
+from training.data.formats import read_cifar10, read_mnist
+from training.data.splits import HELD_OUT_PETS, PUBLISHED_PETS, Split
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Source:
     train: tuple[int, ...]
     test: tuple[int, ...]
     share: float = 1.0
-    read: Callable[[Path], tuple[Records, Records]] | None = None  # None: a folder of pets
+    read: Callable[[Path], tuple[Split, Split]] | None = None  # None: a folder of pets
 
 
 _MNIST = {  # the names without `-ubyte.gz`

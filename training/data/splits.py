@@ -11,18 +11,18 @@ of files.
 """
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.formats import Records
-from training.data.sources import HELD_OUT_PETS, PUBLISHED_PETS
-
 PARTS = ("train", "validation", "test")
+PUBLISHED_PETS = 12_500  # of each kind, numbered from 0
+HELD_OUT_PETS = 1_250  # of each kind, in test and again in validation
 _VALIDATION_PER_CLASS = 500
 
 
@@ -32,6 +32,14 @@ class Split:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, *splits: "Split") -> "Split":
+        """Return the images of all splits, one split after the other."""
+        return cls(
+            np.concatenate([each.images for each in splits]),
+            np.concatenate([each.labels for each in splits]),
+        )
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,8 @@ class Hashed:
     left_out: tuple[int, ...] = ()
 
 
-def split_records(train: Records, test: Records) -> dict[str, Hashed]:
-    """Split published records into ``PARTS``."""
+def split_records(train: Split, test: Split) -> dict[str, Hashed]:
+    """Split the published training and test images into ``PARTS``."""
     rest, held_out = by_hash(train), by_hash(test)
     chosen = _lowest_of_each_class(rest, _unlike(rest, held_out))
     validation = _take(rest, chosen)
@@ -85,11 +93,11 @@ def content_hash(parts: Mapping[str, Hashed]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def by_hash(records: Records) -> Hashed:
+def by_hash(split: Split) -> Hashed:
     """Hash the pixels of each image, and order the images by hash."""
-    hashes = [hashlib.sha256(image).digest() for image in records.images]
-    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], records.labels[row]))
-    return _take(Hashed(Split(records.images, records.labels), tuple(hashes)), order)
+    hashes = tuple(hashlib.sha256(image).digest() for image in split.images)
+    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], split.labels[row]))
+    return _take(Hashed(split, hashes), order)
 
 
 def _take(whole: Hashed, rows: Sequence[int]) -> Hashed:
@@ -106,12 +114,8 @@ def _unlike(whole: Hashed, *others: Hashed) -> list[int]:
 
 def _lowest_of_each_class(whole: Hashed, rows: Sequence[int]) -> list[int]:
     """Pick the first 500 rows of each class, a fifth in a small class; rows are in hash order."""
-    labels = whole.split.labels.tolist()
-    counts = Counter(labels[row] for row in rows)
-    wanted = {label: min(_VALIDATION_PER_CLASS, count // 5) for label, count in counts.items()}
-    picked = []
+    of_class: dict[int, list[int]] = defaultdict(list)
     for row in rows:
-        if wanted[labels[row]]:
-            wanted[labels[row]] -= 1
-            picked.append(row)
-    return picked
+        of_class[int(whole.split.labels[row])].append(row)
+    first = (each[: min(_VALIDATION_PER_CLASS, len(each) // 5)] for each in of_class.values())
+    return sorted(chain.from_iterable(first))

@@ -121,8 +121,6 @@ def baseline(probabilities: Floats, labels: Sequence[str]) -> dict[str, object]:
     shares = np.bincount(probabilities.argmax(axis=1), minlength=len(labels)) / count
     confidence = np.bincount(confidence_bins(probabilities.max(axis=1)), minlength=BINS) / count
     return {
-        "classes": {
-            label: round(float(share), 6) for label, share in zip(labels, shares, strict=True)
-        },
-        "confidence": [round(float(share), 6) for share in confidence],
+        "classes": dict(zip(labels, shares.round(6).tolist(), strict=True)),
+        "confidence": confidence.round(6).tolist(),
     }

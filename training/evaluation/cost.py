@@ -21,12 +21,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def macs(model: onnx.ModelProto) -> int:
     """Count the multiply-accumulates of one image in the convolutions and matrix products of a
-    graph; all other operators cost a hundredth of them in the networks of this project.
-
-    Raises:
-        ExportMismatch: if a shape cannot be inferred from the input's, or a product is of another
-            kind.
-    """
+    graph; all other operators cost a hundredth of them in the networks of this project. Raise
+    ``ExportMismatch`` if a shape cannot be inferred, or a product is of another kind."""
     if others := UNKNOWN & {node.op_type for node in model.graph.node}:
         raise ExportMismatch(
             f"The cost of {', '.join(sorted(others))} is unknown. Expected the products of a graph "
@@ -94,9 +90,7 @@ COUNTED: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Gemm": _product,
     "MatMul": _product,
 }
-UNKNOWN = frozenset(  # the other products that ONNX has
-    (
-        *("ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger"),
-        *("QLinearConv", "QLinearMatMul", "RNN"),
-    )
-)
+UNKNOWN = {  # the other products that ONNX has
+    *("ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger"),
+    *("QLinearConv", "QLinearMatMul", "RNN"),
+}

@@ -7,6 +7,7 @@ version is made.
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,7 @@ class Version:
 
     @cached_property
     def graph(self) -> onnx.ModelProto:
-        """The file, parsed.
-
-        Raises:
-            UsageError: if it is not an ONNX file.
-        """
+        """The file, parsed; raises ``UsageError`` if it is not an ONNX file."""
         try:
             return onnx.load(self.file)
         except TrainingError:
@@ -45,11 +42,8 @@ class Version:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of the file, its JSON parsed.
-
-        Raises:
-            UsageError: if the name, version, labels, metrics or dataset are missing.
-        """
+        """The metadata of the file, its JSON parsed; raises ``UsageError`` if the name, version,
+        labels, metrics or dataset are missing."""
         held = {entry.key: _value(entry.value) for entry in self.graph.metadata_props}
         missing = {"name", "version", "labels", "metrics", "dataset"} - held.keys()
         if missing:
@@ -66,15 +60,11 @@ class Version:
         """The tables of the card, as rows of cells, the heading first; empty without a card."""
         card = self.folder / "README.md"
         lines = card.read_text("utf-8").splitlines() if card.exists() else []
-        found: list[list[list[str]]] = []
-        for line, before in zip(lines, ["", *lines], strict=False):
-            if not line.startswith("|"):
-                continue
-            if not before.startswith("|"):
-                found.append([])
-            if not line.startswith("| ---"):
-                found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
-        return found
+        return [
+            [_cells(line) for line in rows if not line.startswith("| ---")]
+            for is_table, rows in groupby(lines, key=lambda line: line.startswith("|"))
+            if is_table
+        ]
 
     def fact(self, name: str) -> str:
         """Return the value that the card has for a name, or an empty string."""
@@ -89,11 +79,8 @@ class Version:
 
 
 def parse(text: str) -> tuple[str, int | None]:
-    """Split ``MODEL`` or ``MODEL/VERSION`` into name and version, None if not given.
-
-    Raises:
-        UsageError: if the version is not a positive integer.
-    """
+    """Split ``MODEL`` or ``MODEL/VERSION`` into name and version, None if not given; raise
+    ``UsageError`` if the version is not a positive integer."""
     name, _, version = text.partition("/")
     if version and not (version.isdecimal() and int(version)):
         raise UsageError(f"A version is a positive integer, not {version!r}.")
@@ -102,10 +89,7 @@ def parse(text: str) -> tuple[str, int | None]:
 
 def find(text: str, models: Path) -> Version:
     """Find a version by ``MODEL``, which means its highest, by ``MODEL/VERSION`` or by its folder.
-
-    Raises:
-        UsageError: if it does not exist; the message lists the known versions.
-    """
+    Raise ``UsageError``, with the known versions, if it does not exist."""
     if (Path(text) / "model.onnx").is_file():
         return Version(Path(text))
     name, version = parse(text)
@@ -116,6 +100,10 @@ def find(text: str, models: Path) -> Version:
     if version and version not in known:
         raise UsageError(f"No version {version} in {folder}. Known versions: {known}.")
     return Version(folder / str(version or known[-1]))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def _value(text: str) -> Any:

@@ -81,11 +81,8 @@ def over_http(
     url: str, model: str, uploads: Iterable[Upload], *, version: int | None = None
 ) -> Score:
     """POST every file to ``<url>/predict/<model>`` over a few keep-alive connections and count the
-    correct answers.
-
-    Raises:
-        ServiceFailed: if the service cannot be reached, or answers other than 200.
-    """
+    correct answers. Raise ``ServiceFailed`` if the service cannot be reached, or answers other than
+    200."""
     local = threading.local()
     query = {} if version is None else {"version": version}
 

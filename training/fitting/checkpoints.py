@@ -1,5 +1,4 @@
-"""The run folder: the state of a run, kept so that neither a kill nor a full disk leaves a partial
-file.
+"""The run folder, kept so that neither a kill nor a full disk leaves a partial file.
 
 Knows files and how Keras saves weights; knows nothing of how training runs.
 
@@ -17,13 +16,13 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import lock
-from training.errors import RunFailed, RunMismatch, UsageError
+from training.errors import RunFailed, RunMismatch, UsageError, translated
 from training.fitting.signals import SIGTERM
 
 if TYPE_CHECKING:
@@ -60,11 +59,8 @@ class State:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Create the folder and exclude every other process from it; a command does so once.
-
-    Raises:
-        RunFailed: if another process uses it, or it cannot be written.
-    """
+    """Create the folder and exclude every other process from it; a command does so once. Raise
+    ``RunFailed`` if another process uses the folder, or it cannot be written."""
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
         try:
@@ -81,12 +77,8 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def begin(run: Path, fresh: State) -> State:
-    """Return the state in the folder, or ``fresh`` if it holds none.
-
-    Raises:
-        RunFailed: if the state cannot be read.
-        RunMismatch: if it is of another recipe, seed, length, precision or data.
-    """
+    """Return the state in the folder, or ``fresh`` if it holds none. Raise ``RunFailed`` if it
+    cannot be read, ``RunMismatch`` if it is of another recipe, seed, length, precision or data."""
     if not (run / "state.json").exists():
         return fresh
     state = read_state(run)
@@ -113,10 +105,7 @@ def best(run: Path) -> Path:
 
 def restore(run: Path, state: State, model: "keras.Model") -> State:
     """Load the last checkpoint or, if it is damaged, the one before; return the state it holds.
-
-    Raises:
-        RunFailed: if no checkpoint can be read.
-    """
+    Raise ``RunFailed`` if none can be read."""
     wanted = state.checkpoint
     earlier = {checkpoint(epoch): epoch for epoch in range(state.epoch, 0, -1)}
     for name in dict.fromkeys([wanted, *(name for name in earlier if (run / name).exists())]):
@@ -124,13 +113,11 @@ def restore(run: Path, state: State, model: "keras.Model") -> State:
             load_weights(model, run / name)
         except RunFailed as exc:
             log.warning("%s", exc)
-            continue
-        state = state if name == wanted else _rewound(state, earlier[name])
-        log.info(
-            "resuming %s after epoch %d of %d and %d steps of the next",
-            *(state.recipe, state.epoch, state.epochs, state.step),
-        )
-        return state
+        else:
+            state = state if name == wanted else _rewound(state, earlier[name])
+            done = state.recipe, state.epoch, state.epochs, state.step
+            log.info("resuming %s after epoch %d of %d and %d steps of the next", *done)
+            return state
     raise RunFailed(f"{run} holds no readable checkpoint. Delete {run} to start over.")
 
 
@@ -147,11 +134,7 @@ def _rewound(state: State, epoch: int) -> State:
 
 
 def load_best(network: "keras.Model", run: Path) -> None:
-    """Load the run's result.
-
-    Raises:
-        RunFailed: if it is damaged, or of another network.
-    """
+    """Load the run's result; raise ``RunFailed`` if it is damaged, or of another network."""
     try:
         load_weights(network, best(run))
     except RunFailed as exc:
@@ -159,12 +142,8 @@ def load_best(network: "keras.Model", run: Path) -> None:
 
 
 def load_weights(model: "keras.Model", path: Path) -> None:
-    """Load a file of ``save_weights``.
-
-    Raises:
-        Preempted: if SIGTERM was received in the meantime.
-        RunFailed: if the file is damaged, or of another network.
-    """
+    """Load a file of ``save_weights``; raise ``RunFailed`` if it is damaged or of another network,
+    ``Preempted`` if SIGTERM was received in the meantime."""
     _check_seal(path)
     SIGTERM.hold()  # Keras would turn its exception into a report of damage
     try:
@@ -195,12 +174,8 @@ SEALED = len(_seal(b""))
 
 
 def read_state(run: Path) -> State:
-    """Return the state of the run in a folder.
-
-    Raises:
-        UsageError: if there is no run.
-        RunFailed: if the state cannot be read.
-    """
+    """Return the state of the run in a folder; raise ``UsageError`` if there is none, ``RunFailed``
+    if it cannot be read."""
     if not (run / "state.json").exists():
         raise UsageError(f"No run in {run}. `train` makes it.")
     try:
@@ -239,11 +214,8 @@ class _InMemory(io.BytesIO):
 
 
 def write(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file under another name and rename it, so that it is never seen half written.
-
-    Raises:
-        RunFailed: if it cannot be written.
-    """
+    """Write a file under another name and rename it, so that it is never seen half written; raise
+    ``RunFailed`` if it cannot be written."""
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,12 +229,9 @@ def write(path: Path, *parts: bytes | memoryview) -> None:
             partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise RunFailed(
-            f"Cannot write {path}: {exc.strerror or exc}. Expected: a writable folder with free "
-            "space. Earlier checkpoints are kept; the same command resumes."
-        ) from exc
+def _writing(path: Path) -> AbstractContextManager[None]:
+    expected = (
+        "Expected: a writable folder with free space. Earlier checkpoints are kept; the same "
+        "command resumes."
+    )
+    return translated(RunFailed, f"Cannot write {path}", expected)

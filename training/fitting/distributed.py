@@ -32,11 +32,8 @@ PATIENCE = 600  # seconds to wait for the others at the start: an image may need
 
 @contextmanager
 def joined(hosts: Hosts) -> Iterator[None]:
-    """Join the other hosts for the duration of the block, which ends on all of them together.
-
-    Raises:
-        HostLost: if another host is lost. (JAX may abort this process first.)
-    """
+    """Join the other hosts for the duration of the block, which ends on all of them together. Raise
+    ``HostLost`` if another host is lost; JAX may abort this process first."""
     import jax
     from jax.experimental import multihost_utils
 
@@ -68,11 +65,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
 
 
 def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
-    """Check that every host has the same ``facts``, and copy host 0's run folder to each.
-
-    Raises:
-        UsageError: if host 0 has other facts.
-    """
+    """Copy host 0's run folder to every host; raise ``UsageError`` if host 0 has other facts."""
     theirs = json.loads(_from_first(json.dumps(facts).encode()))
     for key, mine in facts.items():
         if theirs[key] != mine:
@@ -123,10 +116,8 @@ class Share(keras.utils.PyDataset):  # type: ignore[misc]
     """One host's share of every batch.
 
     All devices need equal shares: a batch that cannot be divided is padded with images of weight 0,
-    and the others weigh a little more, so that means over all batches stay the same.
-
-    Raises:
-        UsageError: if training batches cannot be divided; padding would change the training.
+    and the others weigh a little more, so that means over all batches stay the same. ``UsageError``
+    is raised if training batches cannot be divided: padding would change the training.
     """
 
     def __init__(self, batches: Batches, distribution: keras.distribution.DataParallel) -> None:
@@ -148,15 +139,12 @@ class Share(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         images, labels = self._batches[index]
-        weights = np.full(len(labels), self._weight, np.float32)
-        if missing := self._missing(len(labels)):
-            copies = [0] * missing
-            images = np.concatenate([images, images[copies]])
-            labels = np.concatenate([labels, labels[copies]])
-            weights = np.concatenate([weights, np.zeros(missing, np.float32)])
-        part = len(labels) // self._hosts
+        padding = 0, self._missing(len(labels))
+        chosen = np.pad(np.arange(len(labels)), padding)  # with copies of the first image
+        weights = np.pad(np.full(len(labels), self._weight, np.float32), padding)
+        part = len(chosen) // self._hosts
         mine = slice(self._index * part, (self._index + 1) * part)
-        return images[mine], labels[mine], weights[mine]
+        return images[chosen[mine]], labels[chosen[mine]], weights[mine]
 
     def _missing(self, size: int) -> int:
         return -size % self._devices

@@ -40,10 +40,8 @@ def find(options: argparse.Namespace, environment: Mapping[str, str]) -> Hosts |
     """Return the hosts that options or environment name, or None if this one trains alone.
 
     ``WORLD_SIZE`` or ``RANK`` means that a launcher started this process; ``MASTER_ADDR``,
-    ``MASTER_PORT`` or ``JOB_COMPLETION_INDEX`` by itself means nothing.
-
-    Raises:
-        UsageError: if they contradict each other, or are incomplete.
+    ``MASTER_PORT`` or ``JOB_COMPLETION_INDEX`` by itself means nothing. Raise ``UsageError`` if
+    they contradict each other, or are incomplete.
     """
     given = {key: environment[key] for key in ("WORLD_SIZE", "RANK") if environment.get(key)}
     if options.hosts is not None:
@@ -97,11 +95,7 @@ def _number(name: str, text: str | None, *, least: int = 1) -> int:
 
 
 def check_batch(hosts: Hosts, name: str, size: int) -> None:
-    """Refuse a recipe whose batch cannot be divided equally.
-
-    Raises:
-        UsageError: if a host would get more images than another.
-    """
+    """Raise ``UsageError`` if a recipe's batch cannot be divided equally among the hosts."""
     if size % hosts.count:
         raise UsageError(
             f"{hosts.count} hosts cannot divide the batch of {size} images of {name} equally."
@@ -141,13 +135,16 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             start_new_session=True,  # so that it ends together with its children
         ) as process,
     ):
-        errors = _Errors(process)
+        last = deque[bytes](maxlen=200)
+        copying = threading.Thread(target=_copy, args=(process.stderr, last), daemon=True)
+        copying.start()
         try:
             code = process.wait()
         finally:
             _end_group(process)
-            errors.wait()
-    if code == -signal.SIGABRT and errors.lost_host:
+            copying.join(GRACE)
+    # JAX aborts the process if a host is lost; a fault has other words
+    if code == -signal.SIGABRT and any(word.encode() in line for line in last for word in LOST):
         raise HostLost
     _exit_with(code)
 
@@ -173,12 +170,8 @@ def _work(work: Callable[[], None]) -> NoReturn:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run another command of ``python -m training`` with changes to the environment.
-
-    Raises:
-        SystemExit: if it ended by an error that it has reported.
-        TrainingError: if it was killed.
-    """
+    """Run another command of ``python -m training`` with changes to the environment; raise
+    ``SystemExit`` if it ended by an error that it has reported, ``TrainingError`` if killed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "training", *arguments], env=os.environ | environment
     )
@@ -194,36 +187,20 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _exit_with(code: int) -> None:
-    """End as a child process has ended."""
+    """Raise ``SystemExit`` or ``TrainingError`` as a child process has ended."""
     if code < 0:
         raise TrainingError(f"A process of this command was killed by signal {-code}.")
     if code:
         sys.exit(code)
 
 
-class _Errors:
-    """The error output of a process: copied to ours, with the last lines kept."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._last: deque[bytes] = deque(maxlen=200)
-        self._thread = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Read to the end, once the process has ended."""
-        self._thread.join(GRACE)
-
-    @property
-    def lost_host(self) -> bool:
-        """True if JAX aborted the process because of a lost host, not because of a fault."""
-        return any(word.encode() in line for line in self._last for word in LOST)
-
-    def _read(self, lines: IO[bytes]) -> None:
-        for line in lines:
-            self._last.append(line)
-            with suppress(OSError):  # closed stderr; the process must not block on its pipe
-                sys.stderr.buffer.write(line)
-                sys.stderr.buffer.flush()
+def _copy(lines: IO[bytes], last: deque[bytes]) -> None:
+    """Copy the error output of a process to ours, and keep the last lines."""
+    for line in lines:
+        last.append(line)
+        with suppress(OSError):  # closed stderr; the process must not block on its pipe
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
 
 
 def _end_with_parent() -> None:

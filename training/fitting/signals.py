@@ -28,11 +28,7 @@ class Sigterm:
         self._held = True
 
     def release(self) -> None:
-        """Stop deferring the signal.
-
-        Raises:
-            Preempted: if the signal was received in the meantime.
-        """
+        """Stop deferring the signal; raise ``Preempted`` if it was received in the meantime."""
         self._held = False
         self._raised = self.received
         if self.received and self._interrupted:
@@ -42,11 +38,8 @@ class Sigterm:
 
     @contextmanager
     def released_at_end(self) -> Iterator[None]:
-        """Release the signal when the block ends; an error of the block takes precedence.
-
-        Raises:
-            Preempted: if the signal was received in the meantime.
-        """
+        """Release the signal when the block ends, and raise ``Preempted`` if it was received; an
+        error of the block takes precedence."""
         try:
             yield
         except Exception:

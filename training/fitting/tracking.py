@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from training.errors import TrainingError, UsageError
+from training.errors import TrainingError, UsageError, translated
 from training.modelling.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,22 +53,19 @@ class Tracker(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Report an epoch."""
         values = {name: float(value) for name, value in (logs or {}).items()}
-        self._report(f"epoch {epoch + 1}", lambda: self.log(epoch + 1, values))
+        self._report(f"epoch {epoch + 1}", self.log, epoch + 1, values)
 
     def ended(self) -> None:
         """Report the end of the last epoch: Keras' own hook runs after a part of an epoch too."""
         self._report("the end of training", self.finish)
 
-    def published(self, folder: Path) -> None:
+    def published(self, version: "Version") -> None:
         """Report a published version."""
-        # not at the top: it knows ONNX, which training alone does not need
-        from training.evaluation.published import Version
+        self._report(str(version.folder), self.log_version, version)
 
-        self._report(f"{folder}", lambda: self.log_version(Version(folder)))
-
-    def _report(self, what: str, report: Callable[[], None]) -> None:
+    def _report(self, what: str, report: Callable[..., None], *values: object) -> None:
         try:
-            report()
+            report(*values)
         except TrainingError:
             raise  # a signal may be received here too
         except Exception as exc:  # noqa: BLE001 - each client has its own errors
@@ -83,10 +80,8 @@ class TensorBoard(Tracker):
         super().__init__()
         from tensorboard.summary import Writer
 
-        try:
+        with translated(UsageError, f"--tensorboard {folder} cannot be written"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise UsageError(f"--tensorboard {folder} cannot be written: {exc.strerror}.") from exc
         self._writer = Writer(str(folder))
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -183,12 +178,8 @@ def trackers(
     epochs: int | None = None,
     tensorboard: Path | None = None,
 ) -> list[Tracker]:
-    """Return the trackers requested by a folder for TensorBoard and by the environment.
-
-    Raises:
-        UsageError: if the package of one is missing, the folder cannot be written, or MLflow cannot
-            use ``MLFLOW_TRACKING_URI``.
-    """
+    """Return the trackers requested by a folder for TensorBoard and by the environment. Raise
+    ``UsageError`` if the package of one is missing, or the folder or address cannot be used."""
     found: list[Tracker] = []
     if tensorboard:
         _require("tensorboard", "tensorboard", "--tensorboard is given")

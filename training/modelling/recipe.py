@@ -21,11 +21,6 @@ from numpy.typing import NDArray
 Tensor = Any  # a keras.KerasTensor; Keras ships no types
 
 
-def no_augmentation() -> list[Any]:
-    """Return no layers: train on the images as they are."""
-    return []
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Instructions for making one model.
@@ -48,7 +43,7 @@ class Recipe:
     channels: int
     network: Callable[[Tensor, int], Tensor]
     optimizer: Callable[[int], Any]
-    augment: Callable[[], list[Any]] = no_augmentation
+    augment: Callable[[], list[Any]] = list  # none: train on the images as they are
     prepare: Callable[[Any, NDArray[np.uint8]], None] | None = None
     epochs: int
     batch_size: int

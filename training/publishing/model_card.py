@@ -143,12 +143,9 @@ def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]
 
 
 def _set_rows(conformal: Mapping[str, float], answers: Answers, split: Split) -> list[str]:
-    judged = {
-        float(requested): sets(answers, split.labels, threshold)
-        for requested, threshold in conformal.items()
-    }
+    judged = ((float(key), sets(answers, split.labels, conformal[key])) for key in conformal)
     return [
         f"| {requested:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
         f"| {each.empty:.2%} |"
-        for requested, each in judged.items()
+        for requested, each in judged
     ]

@@ -4,8 +4,9 @@ Knows matplotlib, and Pillow for the files; measures nothing, and knows nothing 
 Markdown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,10 @@ def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
     wrong = np.flatnonzero(answers.argmax(axis=1) != split.labels)
     worst = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")][:MISTAKES]
     figure = Figure(figsize=(8, 8.6), layout="constrained")
-    cells = figure.subplots(4, MISTAKES // 4).ravel()
-    for axes in cells:
+    for axes, index in zip_longest(figure.subplots(4, MISTAKES // 4).ravel(), worst):
         axes.set_axis_off()
-    for axes, index in zip(cells, worst, strict=False):
+        if index is None:
+            continue
         _show(axes, split.images[index])
         truth, answer = labels[split.labels[index]], labels[answers[index].argmax()]
         axes.set_title(f"{truth}, not {answer}\n({answers[index].max():.1%})", fontsize=9)
@@ -108,15 +109,13 @@ def mistakes(answers: Answers, split: Split, labels: tuple[str, ...]) -> Figure:
 
 def edges(images: Images) -> Figure:
     """Draw each image, and the response of a vertical and a horizontal edge kernel to it."""
-    figure = Figure(figsize=(4.8, 1.6 * len(images)), layout="constrained")
-    cells = figure.subplots(len(images), 3, squeeze=False)
-    for row, image in zip(cells, images, strict=True):
-        grey = image.mean(axis=2)
-        _show(row[0], image)
-        _show(row[1], np.abs(filtered(grey, EDGES)))
-        _show(row[2], np.abs(filtered(grey, EDGES.T)))
-    _name(cells, ["image", "vertical edges", "horizontal edges"])
-    return figure
+    greys = [image.mean(axis=2) for image in images]
+    columns: dict[str, Collection[NDArray[Any]]] = {
+        "image": images,
+        "vertical edges": [np.abs(filtered(grey, EDGES)) for grey in greys],
+        "horizontal edges": [np.abs(filtered(grey, EDGES.T)) for grey in greys],
+    }
+    return _grid(columns, width=1.6, height=1.6)
 
 
 def filtered(grey: NDArray[np.floating], kernel: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -128,14 +127,22 @@ def filtered(grey: NDArray[np.floating], kernel: NDArray[np.floating]) -> NDArra
 def feature_maps(images: Images, maps: NDArray[np.float32]) -> Figure:
     """Draw each image beside its feature maps, of ``(N, h, w, channels)``, that vary most."""
     chosen = np.argsort(-maps.std(axis=(0, 1, 2)), kind="stable")[:MAPS]
-    columns = 1 + len(chosen)
-    figure = Figure(figsize=(1.2 * columns, 1.3 * len(images)), layout="constrained")
-    cells = figure.subplots(len(images), columns, squeeze=False)
-    for row, image, channels in zip(cells, images, maps, strict=True):
-        _show(row[0], image)
-        for axes, channel in zip(row[1:], chosen, strict=True):
-            _show(axes, channels[..., channel])
-    _name(cells, ["image", *(f"map {channel}" for channel in chosen)])
+    columns: dict[str, Collection[NDArray[Any]]] = {"image": images}
+    columns |= {f"map {channel}": maps[..., channel] for channel in chosen}
+    return _grid(columns, width=1.2, height=1.3)
+
+
+def _grid(
+    columns: Mapping[str, Collection[NDArray[Any]]], *, width: float, height: float
+) -> Figure:
+    """Draw named columns of pictures, in cells of that size in inches."""
+    rows = len(next(iter(columns.values())))
+    figure = Figure(figsize=(width * len(columns), height * rows), layout="constrained")
+    cells = figure.subplots(rows, len(columns), squeeze=False)
+    for column, (name, pictures) in zip(cells.T, columns.items(), strict=True):
+        column[0].set_title(name, fontsize=8)
+        for axes, pixels in zip(column, pictures, strict=True):
+            _show(axes, pixels)
     return figure
 
 
@@ -146,8 +153,3 @@ def _show(axes: Axes, pixels: NDArray[Any]) -> None:
     else:
         axes.imshow(pixels, cmap="gray")
     axes.set_axis_off()
-
-
-def _name(cells: NDArray[Any], names: Sequence[str]) -> None:
-    for axes, name in zip(cells[0], names, strict=True):
-        axes.set_title(name, fontsize=8)

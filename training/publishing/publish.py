@@ -8,20 +8,20 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from training.data.datasets import Dataset
 from training.data.pixels import encode_png
-from training.data.splits import Split
+from training.data.splits import PARTS, Split
 from training.errors import BelowGate, RunMismatch, UsageError
 from training.evaluation import calibration, cost
 from training.evaluation.evaluation import Judgement, judge
@@ -40,9 +40,7 @@ PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "p
 
 
 def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
-    """Publish the best weights of a run as the next version of its model; return the new folder.
-
-    The caller has locked the run folder.
+    """Publish the best weights of a locked run as the next version of its model; return the folder.
 
     Raises:
         BelowGate: if the file's test accuracy is below ``min_accuracy``; nothing is published.
@@ -55,8 +53,7 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
     state = _finished(recipe, data, run)
     network = build(recipe, len(data.labels))
     runs.load_best(network, run)
-    logits = served(recipe, network)
-    held_out = data.validation
+    logits, held_out = served(recipe, network), data.validation
     temperature = calibration.temperature(predict(logits, held_out.images), held_out.labels)
     model = to_onnx.with_probabilities(logits, temperature)
     with (
@@ -71,12 +68,7 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         _check_gate(recipe, judgement)
         int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
         answers = [each.answers for each in (judgement, int8) if each]
-        golden = list(islice(_surest(data.test, answers), GOLDEN_IMAGES))
-        (folder / "golden").mkdir()
-        for n, index in enumerate(golden):
-            label, image = data.labels[data.test.labels[index]], data.test.images[index]
-            (folder / "golden" / f"{label}-{n}.png").write_bytes(encode_png(image))
-        examples = data.test.images[golden[:EXAMPLES]]
+        examples = _write_golden(folder / "golden", data, answers)[:EXAMPLES]
         evidence = model_card.Evidence(
             history=state.history,
             before=calibration.softmax(predict(logits, data.test.images)),
@@ -84,12 +76,9 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
             examples=examples,
             maps=feature_maps(network, examples),
         )
-        facts = {
-            "Weights": f"{network.count_params():,}",
-            **_facts(recipe, state),
+        facts = _training_facts(recipe, network, state) | {
             "Temperature": f"{temperature:.3f}",
-            "Cost of an image": f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
-            f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it",
+            "Cost of an image": _cost(graph, judgement),
             "File": _size(file),
             "int8": words,
         }
@@ -156,7 +145,6 @@ def _int8(
 
 def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict[str, Any]:
     """Return the metadata of ``models/README.md`` except for precision and results."""
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
         "schema": to_onnx.SCHEMA,
         "name": recipe.model,
@@ -168,7 +156,7 @@ def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict
         "dataset": {
             "name": data.name,
             "hash": data.content_hash,
-            "split": {name: len(split.labels) for name, split in splits.items()},
+            "split": {part: len(getattr(data, part).labels) for part in PARTS},
             **({"extra": data.extra} if data.extra else {}),
         },
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -181,9 +169,10 @@ def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict
     }
 
 
-def _facts(recipe: Recipe, state: State) -> dict[str, str]:
+def _training_facts(recipe: Recipe, network: keras.Model, state: State) -> dict[str, str]:
     """Return the rows of the card that describe the training."""
     return {
+        "Weights": f"{network.count_params():,}",
         "Epochs": f"{state.epochs}, the best on validation data was number {state.best_epoch} "
         f"({state.best_accuracy:.2%})",
         "Batch": f"{recipe.batch_size}",
@@ -191,6 +180,13 @@ def _facts(recipe: Recipe, state: State) -> dict[str, str]:
         "Precision": state.precision,
         "Training time": f"{state.seconds / 60:.0f} minutes",
     }
+
+
+def _cost(graph: onnx.ModelProto, judgement: Judgement) -> str:
+    return (
+        f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
+        f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it"
+    )
 
 
 def _size(file: Path) -> str:
@@ -210,12 +206,24 @@ def _revision() -> str:
     return done.stdout.decode().strip()
 
 
-def _surest(test: Split, answers: Sequence[NDArray[np.float32]]) -> Iterator[int]:
-    """Yield the images that all files answer correctly, classes in turn, the surest first: the
+def _write_golden(
+    folder: Path, data: Dataset, answers: Sequence[NDArray[np.float32]]
+) -> NDArray[np.uint8]:
+    """Write the golden images as ``<label>-<n>.png``, and return them."""
+    folder.mkdir()
+    golden = _surest(data.test, answers)[:GOLDEN_IMAGES]
+    for n, index in enumerate(golden):
+        png = encode_png(data.test.images[index])
+        (folder / f"{data.labels[data.test.labels[index]]}-{n}.png").write_bytes(png)
+    return data.test.images[golden]
+
+
+def _surest(test: Split, answers: Sequence[NDArray[np.float32]]) -> list[int]:
+    """Return the images that all files answer correctly, classes in turn, the surest first: the
     rounding of another processor must not change an answer."""
     right = np.all([each.argmax(axis=1) == test.labels for each in answers], axis=0).nonzero()[0]
     sure = np.min([each[right].max(axis=1) for each in answers], axis=0)
     right = right[np.argsort(-sure, kind="stable")]
     labels = test.labels[right]
-    turn = np.array([np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)])
-    yield from (int(right[place]) for place in np.lexsort((labels, turn)))
+    turn = [np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)]
+    return [int(index) for index in right[np.lexsort((labels, turn))]]

@@ -7,7 +7,6 @@ already folded everything.
 """
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +79,7 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: NDArray[np.uint8]) -> None:
         count = min(IMAGES, len(images))
         chosen = np.random.default_rng(SEED).choice(len(images), count, replace=False)
-        self._batches: Iterator[NDArray[np.uint8]] = (
-            images[chosen[start : start + BATCH]] for start in range(0, count, BATCH)
-        )
+        self._batches = iter(np.split(images[chosen], range(BATCH, count, BATCH)))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """Return the next batch, by the name of the graph's input, or None after the last."""

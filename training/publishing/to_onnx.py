@@ -38,7 +38,7 @@ def with_probabilities(network: keras.Model, temperature: float) -> keras.Model:
 
 
 def convert(model: keras.Model) -> onnx.ModelProto:
-    """Convert a float32 model; names and shapes follow the contract."""
+    """Convert a float32 model; its output is named as its last layer."""
     import tensorflow as tf
     import tf2onnx
 
@@ -46,20 +46,11 @@ def convert(model: keras.Model) -> onnx.ModelProto:
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="image")]
     graph, _ = tf2onnx.convert.from_keras(model, signature, opset=OPSET)
-    _rename_output(graph, "probabilities")
     for value in (graph.graph.input[0], graph.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del graph.graph.value_info[:]  # they have the converter's name for the free dimension
     onnx.checker.check_model(graph, full_check=True)
     return graph
-
-
-def _rename_output(model: onnx.ModelProto, name: str) -> None:
-    old = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = [name if value == old else value for value in node.output]
-        node.input[:] = [name if value == old else value for value in node.input]
-    model.graph.output[0].name = name
 
 
 def save(graph: onnx.ModelProto, file: Path, metadata: Mapping[str, Any]) -> None:
@@ -74,11 +65,8 @@ def save(graph: onnx.ModelProto, file: Path, metadata: Mapping[str, Any]) -> Non
 
 def compare(model: keras.Model, file: Path, images: NDArray[np.uint8]) -> float:
     """Return the largest difference of a probability between a Keras model and a file, over uint8
-    images ``(N, H, W, C)``.
-
-    Raises:
-        ExportMismatch: if it exceeds the tolerance, or there are fewer than 256 images.
-    """
+    images ``(N, H, W, C)``. Raise ``ExportMismatch`` if it exceeds the tolerance, or there are
+    fewer than 256 images."""
     if len(images) < MIN_COMPARED:
         raise ExportMismatch(
             f"An export is compared on at least {MIN_COMPARED} images, not on {len(images)}."

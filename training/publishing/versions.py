@@ -16,11 +16,8 @@ from training.errors import PublishFailed
 
 @contextmanager
 def turn(models: Path, name: str) -> Iterator[int]:
-    """Wait for other publishers of a model; yield the version reserved until the block ends.
-
-    Raises:
-        PublishFailed: if the folder cannot be written.
-    """
+    """Wait for other publishers of a model; yield the version reserved until the block ends. Raise
+    ``PublishFailed`` if the folder cannot be written."""
     path = models / f".{name}.lock"
     try:
         models.mkdir(parents=True, exist_ok=True)
@@ -45,11 +42,8 @@ def next_version(models: Path, name: str) -> int:
 @contextmanager
 def publication(models: Path, name: str, version: int) -> Iterator[Path]:
     """Yield a hidden folder to fill. When the block ends, add ``SHA256SUMS`` and rename the folder
-    to ``models/<name>/<version>``; if the block fails, delete it.
-
-    Raises:
-        PublishFailed: if the version exists, or the folder cannot be written.
-    """
+    to ``models/<name>/<version>``; if the block fails, delete it. Raise ``PublishFailed`` if the
+    version exists, or the folder cannot be written."""
     target = models / name / str(version)
     partial = target.with_name(f".{version}.partial-{os.getpid()}")
     try:

@@ -16,11 +16,8 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Recipe:
-    """Return the recipe of that name, else the recommended recipe of the model of that name.
-
-    Raises:
-        UsageError: if neither exists.
-    """
+    """Return the recipe of that name, else the recommended recipe of the model of that name; raise
+    ``UsageError`` if neither exists."""
     if name in names():
         return _load(name)
     recommended = {each.model: each for each in map(_load, names()) if each.recommended}

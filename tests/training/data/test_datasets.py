@@ -18,8 +18,8 @@ from training.data import pets, pixels
 from training.data.datasets import SUBSET, Dataset, default_data_dir, load
 from training.data.datasets import test_uploads as uploads_of
 from training.data.pets import KINDS
-from training.data.sources import PUBLISHED_PETS, SOURCES
-from training.data.splits import PARTS, Split, pet_part
+from training.data.sources import SOURCES
+from training.data.splits import PARTS, PUBLISHED_PETS, Split, pet_part
 from training.errors import DataError, UsageError
 
 DOCS = Path(__file__).parents[3] / "docs" / "datasets.md"
@@ -328,7 +328,7 @@ def test_uploads_are_the_test_split_in_its_order(tiny: Path, name: str) -> None:
     assert [upload.label for upload in uploads] == [data.labels[k] for k in data.test.labels]
     assert len({upload.filename for upload in uploads}) == len(uploads)
     for upload, image in zip(uploads, data.test.images, strict=True):
-        decoded = pixels.stretch(upload.data, image.shape[:2])
+        decoded = pixels.resize(pixels.decode(upload.data), image.shape[:2])
         assert np.array_equal(decoded[..., : image.shape[2]], image)
 
 

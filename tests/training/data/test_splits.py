@@ -6,15 +6,13 @@ import pytest
 from numpy.typing import NDArray
 
 from training.data import splits
-from training.data.formats import Records
-from training.data.sources import HELD_OUT_PETS, PUBLISHED_PETS
-from training.data.splits import Hashed, Split
+from training.data.splits import HELD_OUT_PETS, PUBLISHED_PETS, Hashed, Split
 
 
-def records(values: list[int], labels: list[int]) -> Records:
+def records(values: list[int], labels: list[int]) -> Split:
     """Return one-pixel images of these values."""
     images = np.array(values, np.uint16).astype(">u2").view(np.uint8).reshape(-1, 1, 2, 1)
-    return Records(images, np.array(labels, np.int64))
+    return Split(images, np.array(labels, np.int64))
 
 
 def digest(image: NDArray[np.uint8]) -> bytes:

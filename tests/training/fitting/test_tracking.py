@@ -11,6 +11,7 @@ from tests.serving.samples import publish
 from tests.training import tiny
 from training.__main__ import main
 from training.errors import Preempted, UsageError
+from training.evaluation.published import Version
 from training.fitting import tracking
 from training.fitting.checkpoints import State
 from training.fitting.fit import fit
@@ -124,7 +125,7 @@ def test_mlflow_gets_parameters_curves_and_the_published_folder(
     metrics = '{"accuracy": 0.75, "calibration_error": 0.01}'
     folder = publish(tmp_path, metadata={"dataset": dataset, "metrics": metrics})
     (folder / "README.md").write_text("A card")
-    tracker.published(folder)
+    tracker.published(Version(folder))
 
     client, run = MlflowClient(), (tmp_path / "run" / tracking.RUN_ID).read_text()
     held = client.get_run(run)
@@ -145,7 +146,7 @@ def test_a_run_that_is_first_reported_by_export_is_finished(
 
     (tracker,) = trackers(tmp_path)
     metadata = {"dataset": "{}", "metrics": '{"accuracy": 1, "calibration_error": 0}'}
-    tracker.published(publish(tmp_path, metadata=metadata))
+    tracker.published(Version(publish(tmp_path, metadata=metadata)))
     run = MlflowClient().get_run((tmp_path / tracking.RUN_ID).read_text())
     assert run.info.status == "FINISHED"
 
