@@ -20,9 +20,9 @@ from serving.errors import (
     ServingError,
     UnknownLabel,
 )
-from serving.feedback.ids import SignedPrediction, Signer
+from serving.feedback.ids import SignedPrediction
 from serving.feedback.labels import Label
-from serving.feedback.writer import Writer
+from serving.feedback.service import FeedbackService
 from serving.inference.models.reloader import Reloader
 from serving.monitoring.metrics import Metrics
 
@@ -74,15 +74,10 @@ class Feedback:
     refuses no label."""
 
     def __init__(
-        self,
-        intake: Intake,
-        reloader: Reloader,
-        signer: Signer,
-        writer: Writer,
-        metrics: Metrics,
+        self, intake: Intake, reloader: Reloader, service: FeedbackService, metrics: Metrics
     ) -> None:
-        self._intake, self._reloader, self._signer = intake, reloader, signer
-        self._writer, self._metrics = writer, metrics
+        self._intake, self._reloader, self._metrics = intake, reloader, metrics
+        self._signer, self._writer = service.signer, service.writer
 
     async def answer(self, exchange: Exchange) -> Answer:
         """Record one label, or each of a list; of a list, an invalid label is an error in its

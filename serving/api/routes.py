@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from serving.api import openinference, tfserving
+from serving.api import openinference, predict, tfserving
+from serving.api.body import Intake
 from serving.api.exchange import Answer, Exchange, encoded
 from serving.api.feedback import Feedback
 from serving.api.models import Models
 from serving.api.pipeline import Pipeline
-from serving.api.predict import Predict
 from serving.errors import Overloaded
+from serving.feedback.service import FeedbackService
 from serving.inference.admission import Admission
 from serving.monitoring import exposition
+from serving.monitoring.metrics import Metrics
 
 HEAD = "Inference-Header-Content-Length"
 ALIVE = {"status": "alive"}
@@ -62,23 +64,24 @@ class Pool:
 
 def table(
     *,
-    predict: Predict,
     pipeline: Pipeline,
-    feedback: Feedback,
-    labels: Admission,
-    models: Models,
+    labels: Intake,
+    feedback: FeedbackService,
+    metrics: Metrics,
     pool: Pool,
     ready: Callable[[], Mapping[str, str]],
-    page: Callable[[], bytes],
     openapi: Mapping[str, Any],
 ) -> list[Route]:
-    """Return all routes. ``ready`` raises while this replica is not ready; ``page`` makes the page
-    of the metrics; ``pool`` runs what blocks."""
+    """Return all routes. ``ready`` raises while this replica is not ready; ``pool`` runs what
+    blocks."""
     scraping = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # behind no other request
     description = encoded(openapi)
+    answer = partial(predict.answer, pipeline=pipeline, metrics=metrics)
+    models = Models(pipeline.reloader, feedback.database, metrics)
+    recorder = Feedback(labels, pipeline.reloader, feedback, metrics)
 
-    async def metrics(_: Exchange) -> Answer:
-        made = await asyncio.get_running_loop().run_in_executor(scraping, page)
+    async def page(_: Exchange) -> Answer:
+        made = await asyncio.get_running_loop().run_in_executor(scraping, metrics.page)
         return Answer(200, made, exposition.CONTENT_TYPE)
 
     def blocking(path: str, make: Callable[[Exchange], Mapping[str, Any]]) -> Route:
@@ -88,10 +91,10 @@ def table(
         return Route("GET", path, handle)
 
     return [
-        Route("POST", "/predict/<name>", predict.answer, admission=pipeline.admission),
-        Route("POST", "/predict", predict.answer, admission=pipeline.admission),
-        Route("POST", "/feedback", feedback.answer, admission=labels),
-        Route("GET", "/metrics", metrics),
+        Route("POST", "/predict/<name>", answer, admission=pipeline.admission),
+        Route("POST", "/predict", answer, admission=pipeline.admission),
+        Route("POST", "/feedback", recorder.answer, admission=labels.admission),
+        Route("GET", "/metrics", page),
         blocking("/models", models.every),
         blocking("/models/<name>", models.one),
         blocking("/models/<name>/quality", models.quality),

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -63,9 +63,9 @@ class Request:
         self._on_read = on_read
         self._body: bytes | bytearray = b""  # received and not read
 
-    @property
+    @cached_property
     def path(self) -> str:
-        """The path of the target, percent-decoded."""
+        """The path of the target, percent-decoded; read once the header is complete."""
         path = self.target.partition(b"?")[0]
         return (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
 
