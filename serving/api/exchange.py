@@ -105,11 +105,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def query_parameters(query: str, known: frozenset[str]) -> dict[str, str]:
-    """Return the parameters of a query string.
-
-    Raises:
-        BadRequest: a parameter is unknown or is repeated.
-    """
+    """Return the parameters of a query, or raise BadRequest: one is unknown or repeated."""
     pairs = parse_qsl(query, keep_blank_values=True)
     given = dict(pairs)
     # An ignored typo in ?version= would answer with another version.
@@ -123,11 +119,7 @@ def query_parameters(query: str, known: frozenset[str]) -> dict[str, str]:
 
 
 def positive(what: str, text: str) -> int:
-    """Return the positive integer in ``text``.
-
-    Raises:
-        BadRequest: ``text`` is not one; the message names ``what``.
-    """
+    """Return the positive integer in ``text``, or raise a BadRequest that names ``what``."""
     if not is_positive(text):
         raise BadRequest(f"{what} is {text[:40]!r}. Expected a positive integer.")
     return int(text)

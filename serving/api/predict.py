@@ -34,11 +34,7 @@ class Parameters:
 
 @lru_cache(maxsize=256)  # clients repeat their query strings
 def parameters(query: str) -> Parameters:
-    """Parse a query string.
-
-    Raises:
-        BadRequest: a parameter is unknown, repeated or malformed.
-    """
+    """Parse a query, or raise BadRequest: a parameter is unknown, repeated or malformed."""
     given = query_parameters(query, PARAMETERS)
     top = positive("The parameter 'top'", given["top"]) if "top" in given else TOP
     return Parameters(
@@ -115,11 +111,7 @@ def _model(
 
 
 def agreed(name: str | None, other: str | None) -> str | None:
-    """Return the one model that two places of a request name.
-
-    Raises:
-        BadRequest: they name two.
-    """
+    """Return the one model that two places of a request name, or raise BadRequest for two."""
     if name is not None and other is not None and name != other:
         raise BadRequest(f"The request names two models, {name!r} and {other!r}. Expected one.")
     return other if name is None else name
@@ -142,8 +134,7 @@ def _prediction(
 
 
 def _threshold(model: Model, coverage: float) -> float:
-    """Return the probability from which a label belongs to the prediction set, as calibrated when
-    the version was published."""
+    """Return the calibrated probability from which a label belongs to the prediction set."""
     if coverage not in model.thresholds:
         known = ", ".join(f"{each:g}" for each in sorted(model.thresholds))
         raise BadRequest(

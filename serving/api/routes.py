@@ -23,7 +23,6 @@ from serving.monitoring import exposition
 from serving.monitoring.metrics import Metrics
 
 HEAD = "Inference-Header-Content-Length"
-ALIVE = {"status": "alive"}
 PER_THREAD = 16  # requests that wait for each thread of a pool
 
 Result = TypeVar("Result")
@@ -48,11 +47,7 @@ class Pool:
         self._most, self._running = PER_THREAD * threads, 0
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run ``work`` in a thread.
-
-        Raises:
-            Overloaded: the queue is full.
-        """
+        """Run ``work`` in a thread, or raise Overloaded: the queue is full."""
         if self._running >= self._most:
             raise Overloaded(f"All {self._most} places in the queue are taken. Try again later.")
         self._running += 1
@@ -99,7 +94,7 @@ def table(
         blocking("/models/<name>", models.one),
         blocking("/models/<name>/quality", models.quality),
         Route("GET", "/openapi.json", lambda _: Answer(200, description), immediate=True),
-        _immediate("/healthz", lambda _: ALIVE),
+        _immediate("/healthz", lambda _: {"status": "alive"}),
         _immediate("/readyz", lambda _: ready()),
         *_openinference(pipeline, ready),
         *_tfserving(pipeline),

@@ -145,11 +145,7 @@ class Request:
         return self.error is None and not self.expects_continue
 
     async def chunk(self) -> bytes:
-        """Return the next part of the body; empty at its end.
-
-        Raises:
-            ServingError: if the body is malformed or was cut short.
-        """
+        """Return the next part of the body, empty at its end, or raise why there is none."""
         while not self._body:
             if self.error is not None:
                 raise self.error
