@@ -1,8 +1,7 @@
 """``python -m serving``: load and self-test every published model, then become gunicorn.
 
-A broken model or setting is reported here, in a sentence, before any process starts. ``--check``
-stops after the self-test; ``tune`` measures which settings of the engine would help;
-``export-feedback`` writes the recorded labels; ``--help`` lists the settings.
+A broken model or setting is reported here, in a sentence, before any process starts. Two commands,
+``tune`` and ``export-feedback``, start no service.
 """
 
 import argparse

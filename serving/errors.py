@@ -33,7 +33,6 @@ stops the start.
 """
 
 import re
-from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -156,20 +155,3 @@ class SettingsError(ValueError):
 
 class ModelError(Exception):
     """A published model, or the routing, is missing, unreadable or breaks the contract."""
-
-
-def tree(root: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
-    """Yield every error below ``root``, in the order of the drawing."""
-    for child in root.__subclasses__():
-        yield child
-        yield from tree(child)
-
-
-def table() -> str:
-    """Return the errors as a Markdown table, for the docs."""
-    rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
-    rows += [
-        f"| {error.status} | `{error.code}` | {error.__doc__} |"
-        for error in sorted(tree(), key=lambda error: error.status)
-    ]
-    return "\n".join(rows)

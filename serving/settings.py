@@ -1,7 +1,7 @@
 """Every setting of the service in one frozen table: its type, its default and a sentence.
 
-Knows the environment; knows nothing of models or HTTP.
-Reading is strict: an unknown name, or a value that does not parse, stops the start.
+Knows the environment; knows nothing of models or HTTP. Reading is strict: an unknown name, or a
+value that does not parse, stops the start.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ SHORTEST_KEY = 16  # characters of a key that signs ids
 _BIND = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^\s:,/\[\]]+):(?P<port>[0-9]{1,5})")
 _DATABASE = re.compile(r"sqlite:///.|postgresql\+psycopg://")
 # What Kubernetes injects into every pod for a Service called "convserve" or "convserve-…".
-_KUBERNETES_NAMES = re.compile(
-    r"CONVSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+_KUBERNETES = re.compile(
+    r"CONVSERVE_(\w+_)?((SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)="
+    r"|PORT=(tcp|udp|sctp)://)"
 )
-_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 
 Value = TypeVar("Value", str, int, float, Path)
 
@@ -41,9 +41,7 @@ class Settings:
     """The operator's choices; ``Settings()`` is the service with every default."""
 
     bind: str = _setting("0.0.0.0:8000", "Address and port to listen on.")
-    models: Path = _setting(  # noqa: RUF009 - a field
-        Path("models"), "Folder of the published models."
-    )
+    models: Path = _setting(Path("models"), "Folder of the published models.")
     workers: int = _setting(
         0,
         "Number of worker processes; 0 means the CPU quota divided by `INTRA_THREADS`, or one on a"
@@ -136,9 +134,7 @@ class Settings:
     keep_images: float = _setting(
         0.0, "Share of the predicted images that is kept in files, 0 to 1.", least=0, most=1
     )
-    keep_folder: Path = _setting(  # noqa: RUF009 - a field
-        Path("images"), "Folder of the kept images."
-    )
+    keep_folder: Path = _setting(Path("images"), "Folder of the kept images.")
     keep_megabytes: int = _setting(
         1000, "Maximum size of that folder; beyond it, the oldest images are deleted."
     )
@@ -171,18 +167,17 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read every ``CONVSERVE_`` variable.
-
-        Raises:
-            SettingsError: if a variable is unknown or malformed.
-        """
+        """Read every ``CONVSERVE_`` variable, or raise SettingsError: one is unknown or wrong."""
         known = {row.name: row for row in rows()}
         values: dict[str, Any] = {}
         for name, text in environ.items():
-            if not name.startswith(PREFIX) or _from_kubernetes(name, text):
+            if not name.startswith(PREFIX) or _KUBERNETES.match(f"{name}={text}"):
                 continue
             if name not in known:
-                raise SettingsError(_unknown(name, sorted(known)))
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {close[0]}? " if close else ""
+                all_known = ", ".join(sorted(known))
+                raise SettingsError(f"No setting named {name}. {hint}Known settings: {all_known}.")
             values[known[name].field] = known[name].parse(text)
         return cls(**values)
 
@@ -220,11 +215,7 @@ class Row:
     choices: tuple[str, ...] = ()
 
     def parse(self, text: str) -> str | float | Path:
-        """Return the value of a text, in the type of the default.
-
-        Raises:
-            SettingsError: if the text is empty or not a number where one is expected.
-        """
+        """Return a text in the type of the default, or raise SettingsError if it is none."""
         if isinstance(self.default, str | Path) and not text.strip():
             raise SettingsError(f"{self.name} is empty. Expected a value, or no such variable.")
         kind: type[str | float | Path] = type(self.default)
@@ -235,11 +226,7 @@ class Row:
             raise SettingsError(f"{self.name} is {text!r}. Expected {expected}.") from exc
 
     def check(self, value: Any) -> None:
-        """Check the value against the choices or the bounds.
-
-        Raises:
-            SettingsError: if the setting does not accept the value.
-        """
+        """Raise SettingsError if the value is not among the choices or within the bounds."""
         if self.choices and value not in self.choices:
             *others, last = self.choices
             raise SettingsError(
@@ -260,17 +247,6 @@ def rows() -> list[Row]:
         Row(PREFIX + field.name.upper(), field.name, field.default, **field.metadata)
         for field in dataclasses.fields(Settings)
     ]
-
-
-def _from_kubernetes(name: str, text: str) -> bool:
-    port = name.endswith("_PORT") and _KUBERNETES_PORT.fullmatch(text)
-    return bool(port or _KUBERNETES_NAMES.fullmatch(name))
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"No setting named {name}.{hint} Known settings: {', '.join(known)}."
 
 
 def table() -> str:

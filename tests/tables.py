@@ -6,16 +6,18 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
 from bench.reporting.figures import between
-from serving import errors, settings
+from serving import settings
+from serving.errors import ServingError
 from training.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+Error = TypeVar("Error", bound=Exception)
 ENDS = [(0, "Done."), (1, "Any other failure, of the program or of the machine.")]
 
 
@@ -92,14 +94,25 @@ answers (on one line)
 ```"""
 
 
+def tree(root: type[Error]) -> Iterator[type[Error]]:
+    """Yield every error below ``root``, in the order of the source."""
+    for child in root.__subclasses__():
+        yield child
+        yield from tree(child)
+
+
+def error_codes() -> str:
+    """Return the table of the errors that a client can receive."""
+    rows = ["| Status | Code | Meaning |", "| --- | --- | --- |"]
+    rows += [
+        f"| {error.status} | `{error.code}` | {error.__doc__} |"
+        for error in sorted(tree(ServingError), key=lambda error: error.status)
+    ]
+    return "\n".join(rows)
+
+
 def exit_codes() -> str:
     """Return the table of the exit codes of ``python -m training``."""
-
-    def tree(root: type[TrainingError]) -> Iterator[type[TrainingError]]:
-        for child in root.__subclasses__():
-            yield child
-            yield from tree(child)
-
     rows = [(each.exit_code, each.__doc__) for each in tree(TrainingError)]
     return "\n".join(
         [
@@ -112,7 +125,7 @@ def exit_codes() -> str:
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     README: {"models": models},
     ROOT / "docs/reference/settings.md": {"settings": settings.table},
-    ROOT / "docs/reference/errors.md": {"errors": errors.table},
+    ROOT / "docs/reference/errors.md": {"errors": error_codes},
     ROOT / "docs/reference/commands.md": {"exit-codes": exit_codes},
 }
 

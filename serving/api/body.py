@@ -57,8 +57,7 @@ class Limits:
 
 
 class Intake:
-    """The one way from a request to its parsed body, for all requests that share the places of one
-    ``Admission``."""
+    """The way from a request to its parsed body, for requests that share one ``Admission``."""
 
     def __init__(self, admission: Admission, limits: Limits, *, timeout_ms: int) -> None:
         self.admission, self.limits = admission, limits
@@ -232,12 +231,7 @@ def _from_json(data: bytes, limits: Limits) -> list[Upload]:
 
 
 def check_count(images: int, limits: Limits) -> None:
-    """Check the number of images of a request.
-
-    Raises:
-        BadRequest: it is 0.
-        RequestTooLarge: it exceeds the limit.
-    """
+    """Raise BadRequest for a request without images, RequestTooLarge for one with too many."""
     if images < 1:
         raise BadRequest("The request has no image.")
     if images > limits.images:

@@ -27,12 +27,7 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/he
 PROTOCOLS = ("/v1/", "/v2/")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
-ReadBody = Callable[[float], Awaitable[bytes]]  # until a ``time.monotonic()``
-
-
-async def no_body(_: float) -> bytes:
-    """Return the body of a request on a route that accepts none."""
-    return b""
+UNKNOWN = "unknown"  # the route of a request that no route accepts
 
 
 @dataclass(slots=True)
@@ -56,18 +51,20 @@ class Exchange:
         path: str,
         query: str,
         header: Callable[[str], str | None],
-        read: ReadBody,
+        route: str = UNKNOWN,
+        names: Mapping[str, str],
     ) -> None:
-        """Count the request. ``header`` returns a field by its name in lower case; ``read`` returns
-        the body, or raises once its deadline has passed."""
+        """Count the request. ``header`` returns a field by its name in lower case; ``names`` are
+        the variable parts of the path."""
         self.began = time.monotonic()
         self.method, self.path, self.query = method, path, query
-        self.header, self.read = header, read
-        self.names: Mapping[str, str] = {}  # the variable parts of the path
+        self.header, self.names = header, names
+        # Set on routes that accept a body: returns it, or raises after a ``time.monotonic()``.
+        self.read: Callable[[float], Awaitable[bytes]]
         self.model: tuple[str, int] | None = None  # the version that answers, once it is known
         sent = header("x-request-id")
         self.id = sent if sent and _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
-        self._metrics = metrics
+        self._metrics, self._route = metrics, route
         metrics.begin()
 
     def fail(self, exc: Exception) -> Answer:
@@ -82,11 +79,11 @@ class Exchange:
         body = {"error": str(error)} if plain else error.body
         return Answer(error.status, encoded(body), headers=dict(error.headers))
 
-    def finish(self, *, route: str, status: int) -> None:
+    def finish(self, status: int) -> None:
         """Count and log the answer."""
         seconds = time.monotonic() - self.began
         self._metrics.finish(
-            route=route, method=self.method, status=status, model=self.model, seconds=seconds
+            route=self._route, method=self.method, status=status, model=self.model, seconds=seconds
         )
         level = logging.DEBUG if self.path in QUIET and status < 400 else logging.INFO
         if logger.isEnabledFor(level):
@@ -108,11 +105,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def query_parameters(query: str, known: frozenset[str]) -> dict[str, str]:
-    """Return the parameters of a query string.
-
-    Raises:
-        BadRequest: a parameter is unknown or is repeated.
-    """
+    """Return the parameters of a query, or raise BadRequest: one is unknown or repeated."""
     pairs = parse_qsl(query, keep_blank_values=True)
     given = dict(pairs)
     # An ignored typo in ?version= would answer with another version.
@@ -126,11 +119,7 @@ def query_parameters(query: str, known: frozenset[str]) -> dict[str, str]:
 
 
 def positive(what: str, text: str) -> int:
-    """Return the positive integer in ``text``.
-
-    Raises:
-        BadRequest: ``text`` is not one; the message names ``what``.
-    """
+    """Return the positive integer in ``text``, or raise a BadRequest that names ``what``."""
     if not is_positive(text):
         raise BadRequest(f"{what} is {text[:40]!r}. Expected a positive integer.")
     return int(text)

@@ -6,7 +6,6 @@ Knows prediction ids, the writer and the JSON of both sides; knows no server and
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -20,9 +19,9 @@ from serving.errors import (
     ServingError,
     UnknownLabel,
 )
-from serving.feedback.ids import SignedPrediction, Signer
+from serving.feedback.ids import SignedPrediction
 from serving.feedback.labels import Label
-from serving.feedback.writer import Writer
+from serving.feedback.service import FeedbackService
 from serving.inference.models.reloader import Reloader
 from serving.monitoring.metrics import Metrics
 
@@ -34,55 +33,14 @@ KEYS = {"id", "label", "source"}
 EXPECTED = '{"id": "…", "label": "…"}, or a list of them'
 
 
-@dataclass(frozen=True)
-class Given:
-    """A valid label and the prediction that it belongs to."""
-
-    signed: SignedPrediction
-    label: str
-    source: str
-
-    def row(self, now: float) -> Label:
-        """Return the row for the database; ``now`` in seconds since 1970."""
-        made = self.signed
-        return Label(
-            made.key,
-            made.model,
-            made.version,
-            made.label,
-            made.confidence,
-            self.label,
-            self.source,
-            made.at,
-            now,
-        )
-
-    def result(self, status: str) -> dict[str, Any]:
-        """Return the JSON of the answer."""
-        return {
-            "status": status,
-            "correct": self.label == self.signed.label,
-            "model": self.signed.model,
-            "version": self.signed.version,
-            "predicted": self.signed.label,
-            "label": self.label,
-        }
-
-
 class Feedback:
-    """The handler of ``/feedback``. Labels have an intake of their own: a full prediction queue
-    refuses no label."""
+    """The handler of ``/feedback``. Its own intake: full queues of predictions refuse no label."""
 
     def __init__(
-        self,
-        intake: Intake,
-        reloader: Reloader,
-        signer: Signer,
-        writer: Writer,
-        metrics: Metrics,
+        self, intake: Intake, reloader: Reloader, service: FeedbackService, metrics: Metrics
     ) -> None:
-        self._intake, self._reloader, self._signer = intake, reloader, signer
-        self._writer, self._metrics = writer, metrics
+        self._intake, self._reloader, self._metrics = intake, reloader, metrics
+        self._signer, self._writer = service.signer, service.writer
 
     async def answer(self, exchange: Exchange) -> Answer:
         """Record one label, or each of a list; of a list, an invalid label is an error in its
@@ -109,10 +67,10 @@ class Feedback:
 
     async def _check(
         self, body: dict[str, Any] | list[Any], deadline: float
-    ) -> tuple[list[Given | ServingError], bool, float]:
+    ) -> tuple[list[Label | ServingError], bool, float]:
         """Check each label, and let the event loop serve its sockets in between."""
         several = isinstance(body, list)
-        given: list[Given | ServingError] = []
+        given: list[Label | ServingError] = []
         for each in body if isinstance(body, list) else [body]:
             given.append(self._given(each))
             if not len(given) % TOGETHER:
@@ -120,12 +78,11 @@ class Feedback:
         return given, several, deadline
 
     async def _record(
-        self, given: Sequence[Given | ServingError], deadline: float
+        self, given: Sequence[Label | ServingError], deadline: float
     ) -> list[Mapping[str, Any] | ServingError]:
-        now = time.time()
-        valid = [each for each in given if isinstance(each, Given)]
+        valid = [each for each in given if isinstance(each, Label)]
         try:
-            before = await self._writer.write([each.row(now) for each in valid], deadline)
+            before = await self._writer.write(valid, deadline)
         except ServingError as exc:
             for each in given:
                 self._metrics.label_rejection(
@@ -138,18 +95,25 @@ class Feedback:
             for each in given
         ]
 
-    def _outcome(self, given: Given, before: str | None) -> dict[str, Any] | ServingError:
+    def _outcome(self, given: Label, before: str | None) -> dict[str, Any] | ServingError:
+        if before not in (None, given.label):
+            return ConflictingFeedback(
+                f"The prediction already has the label {before!r}, not {given.label!r}."
+            )
         if before is None:
-            self._metrics.label_delay(given.signed.model, max(0.0, time.time() - given.signed.at))
-            return given.result("recorded")
-        if before == given.label:
+            self._metrics.label_delay(given.model, max(0.0, time.time() - given.predicted_at))
+        else:
             self._metrics.label_rejection("duplicate")
-            return given.result("duplicate")
-        return ConflictingFeedback(
-            f"The prediction already has the label {before!r}, not {given.label!r}."
-        )
+        return {
+            "status": "recorded" if before is None else "duplicate",
+            "correct": given.correct,
+            "model": given.model,
+            "version": given.version,
+            "predicted": given.predicted,
+            "label": given.label,
+        }
 
-    def _given(self, item: object) -> Given | ServingError:
+    def _given(self, item: object) -> Label | ServingError:
         """Return an item of the body as a valid label, or the reason why it is not one."""
         try:
             text, label, source = _fields(item)
@@ -162,7 +126,17 @@ class Feedback:
                 )
         except ServingError as exc:
             return exc
-        return Given(signed, label, source)
+        return Label(
+            id=signed.key,
+            model=signed.model,
+            version=signed.version,
+            predicted=signed.label,
+            confidence=signed.confidence,
+            label=label,
+            source=source,
+            predicted_at=signed.at,
+            labelled_at=time.time(),
+        )
 
     def _labels(self, signed: SignedPrediction) -> Sequence[str]:
         """Return the labels of the version that predicted. Where it is retired, return those of the

@@ -4,6 +4,7 @@ Knows the repository and the labels; knows no server and no framework.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from serving.api.exchange import Exchange, positive, query_parameters
@@ -31,11 +32,7 @@ class Models:
         }
 
     def one(self, exchange: Exchange) -> dict[str, Any]:
-        """Return one model.
-
-        Raises:
-            UnknownModel: no model has this name.
-        """
+        """Return one model, or raise UnknownModel."""
         return self._model(self._reloader.repository, exchange.names["name"])
 
     def quality(self, exchange: Exchange) -> dict[str, Any]:
@@ -67,11 +64,7 @@ class Models:
             "name": name,
             "default_version": served.default(name),
             "version_labels": dict(rule.labels),
-            **{
-                kind: {"version": part.version, "share": part.share}
-                for kind, part in parts.items()
-                if part is not None
-            },
+            **{kind: asdict(part) for kind, part in parts.items() if part is not None},
             "versions": [_version(served.get(name, version)) for version in versions],
             "refused": self._refused(lambda other: other == name),
         }
@@ -83,17 +76,11 @@ class Models:
 
 
 def _version(model: Model) -> dict[str, Any]:
-    spec = model.spec
     return {
         "version": model.version,
         "state": "ready",
         "labels": list(model.labels),
-        "input": {
-            "height": spec.height,
-            "width": spec.width,
-            "channels": spec.channels,
-            "fit": spec.fit,
-        },
+        "input": asdict(model.spec),
         "provider": model.provider,
         "precision": model.precision,
         **{key: value for key, value in model.about.items() if key != "baseline"},

@@ -5,8 +5,9 @@ extensions: binary tensor data, and classification. Knows no server and no frame
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from serving import __version__
 from serving.api.body import Limits, check_count, from_base64
 from serving.api.exchange import is_positive
 from serving.api.pipeline import Prediction
-from serving.api.tensors import Wanted, loaded, pixels, shape
+from serving.api.tensors import Wanted, loaded, packed, pixels, shape, unpacked
 from serving.errors import BadRequest
 from serving.inference.images.decoder import Image
 from serving.inference.images.pixels import PixelSpec
@@ -28,10 +29,8 @@ SERVER = {
 }
 LIVE = {"live": True}
 READY = {"live": True, "ready": True}  # the member of the specification, and that of other servers
-PLATFORM = "onnxruntime_onnx"
 
 INPUT, OUTPUT, IDS = "image", "probabilities", "id"
-LENGTH = 4  # bytes of the length before each element of a binary BYTES tensor
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Infer(Wanted):
     id: str | None = None
     outputs: Sequence[Output] = ()
 
-    @property
-    def wants_ids(self) -> bool:
-        """True if the ids are a requested output."""
-        return any(output.name == IDS for output in self.outputs)
-
 
 @dataclass(frozen=True)
 class Tensor:
@@ -67,14 +61,13 @@ class Tensor:
 
 def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
     """Return the inputs and outputs of a model."""
-    labels = [-1, len(model.labels)]
     return {
         "name": model.name,
         "versions": [str(version) for version in versions],
-        "platform": PLATFORM,
+        "platform": "onnxruntime_onnx",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *shape(model.spec)]}],
         "outputs": [
-            {"name": OUTPUT, "datatype": "FP32", "shape": labels},
+            {"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(model.labels)]},
             {"name": IDS, "datatype": "BYTES", "shape": [-1]},
         ],
     }
@@ -87,7 +80,12 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = No
         BadRequest: the body is malformed, or is not an input of the model.
         RequestTooLarge: the body has more images, or more numbers, than the limits.
     """
-    length = len(data) if head is None else _head(head, len(data))
+    if head is not None and (not is_positive(head) or int(head) > len(data)):
+        raise BadRequest(
+            f"The header Inference-Header-Content-Length is {head[:40]!r}. Expected the length of"
+            f" the JSON, at most {len(data)} bytes."
+        )
+    length = len(data) if head is None else int(head)
     body = loaded(data[:length], spec, limits)
     parameters = _member(body, "parameters", dict) or {}
     binary = _member(parameters, "binary_data_output", bool) or False
@@ -97,6 +95,7 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = No
         images=_images(tensor, spec, limits),
         seconds=_number(parameters, "timeout") / 1e6 or math.inf,  # microseconds, as for Triton
         id=_id(body),
+        ids=any(output.name == IDS for output in outputs),
         outputs=outputs,
     )
 
@@ -115,54 +114,34 @@ def answer(
     request: Infer, model: Model, predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], bytes]:
     """Return the JSON of an answer, and the binary tensors that follow it."""
-    tensors, raw = [], b""
-    for output in request.outputs:
-        tensor, data = _tensor(output, model, predictions)
-        tensors.append(tensor)
-        raw += data
+    made = [_tensor(output, model, predictions) for output in request.outputs]
     named = {} if request.id is None else {"id": request.id}
     head = {"model_name": model.name, "model_version": str(model.version), **named}
-    return {**head, "outputs": tensors}, raw
+    tensors, raw = zip(*made, strict=True)
+    return {**head, "outputs": tensors}, b"".join(raw)
 
 
 def _tensor(
     output: Output, model: Model, predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], bytes]:
     """Return the JSON of an output tensor, and its bytes if it is binary."""
-    rows = [each.row for each in predictions]
-    values: Sequence[Any]
+    rows: list[Any] = [each.row for each in predictions]
+    if output.classes:
+        rows = [_best(row, output.classes, model.labels) for row in rows]
+    values, sizes = list(chain.from_iterable(rows)), [len(rows), len(rows[0])]
     if output.name == IDS:
-        values = [each.id for each in predictions]
-    elif output.classes:
-        values = [text for row in rows for text in _best(row, output.classes, model.labels)]
-    else:
-        values = [probability for row in rows for probability in row]
+        values, sizes = [each.id for each in predictions], [len(predictions)]
     texts = isinstance(values[0], str)
-    sizes = [len(rows)] if output.name == IDS else [len(rows), len(values) // len(rows)]
     tensor = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": sizes}
     if not output.binary:
         return {**tensor, "data": values}, b""
-    raw = b"".join(map(_prefixed, values)) if texts else np.asarray(values, "<f4").tobytes()
+    raw = packed(values) if texts else np.asarray(values, "<f4").tobytes()
     return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
 
 
 def _best(row: Sequence[float], count: int, labels: Sequence[str]) -> list[str]:
     order = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:count]
     return [f"{row[index]:f}:{index}:{labels[index]}" for index in order]
-
-
-def _prefixed(text: str) -> bytes:
-    element = text.encode()
-    return len(element).to_bytes(LENGTH, "little") + element
-
-
-def _head(text: str, size: int) -> int:
-    if not is_positive(text) or int(text) > size:
-        raise BadRequest(
-            f"The header Inference-Header-Content-Length is {text[:40]!r}. Expected the length of"
-            f" the JSON, at most {size} bytes."
-        )
-    return int(text)
 
 
 def _member(of: dict[str, Any], name: str, kind: type[Any]) -> Any:
@@ -188,25 +167,22 @@ def _outputs(wanted: list[Any], binary: bool) -> list[Output]:
     """Return the requested outputs, all if none is named; ``binary`` is their default encoding."""
     if not wanted:
         return [Output(OUTPUT, binary), Output(IDS, binary)]
-    names = _names(wanted)
-    if len(set(names)) != len(names) or not {OUTPUT, IDS}.issuperset(names):
+    if _names(wanted) not in ([OUTPUT], [IDS], [OUTPUT, IDS], [IDS, OUTPUT]):
         raise BadRequest(
             f"The outputs are not those of the model. Expected {OUTPUT!r} or {IDS!r}, each once."
         )
-    return [
-        _output(name, _parameters(each), binary) for name, each in zip(names, wanted, strict=True)
-    ]
+    return [_output(each, binary) for each in wanted]
 
 
-def _output(name: str, parameters: dict[str, Any], binary: bool) -> Output:
+def _output(tensor: dict[str, Any], binary: bool) -> Output:
+    parameters = _parameters(tensor)
     asked = _member(parameters, "binary_data", bool)
     classes = _number(parameters, "classification")
-    return Output(name, binary if asked is None else asked, classes)
+    return Output(tensor["name"], binary if asked is None else asked, classes)
 
 
 def _names(tensors: list[Any]) -> list[Any]:
-    names = [each.get("name") if isinstance(each, dict) else None for each in tensors]
-    return [name if isinstance(name, str) else None for name in names]
+    return [each.get("name") if isinstance(each, dict) else None for each in tensors]
 
 
 def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:
@@ -237,13 +213,9 @@ def _input(inputs: list[Any], rest: memoryview) -> Tensor:
 
 
 def _images(tensor: Tensor, spec: PixelSpec, limits: Limits) -> Sequence[Image]:
-    read: Callable[[Tensor], Sequence[Image]]
-    known: list[tuple[int, ...]]
-    if tensor.datatype == "UINT8":
-        read, known = _pixels, [shape(spec)]
-    elif tensor.datatype == "BYTES":
-        read, known = _files, [(), (1,)]
-    else:
+    of_files: tuple[tuple[int, ...], ...] = ((), (1,))
+    known = {"UINT8": (shape(spec),), "BYTES": of_files}.get(tensor.datatype)
+    if known is None:
         raise BadRequest(
             f"The input's datatype is {tensor.datatype[:40]!r}. Expected 'UINT8' for pixels, or"
             " 'BYTES' for image files."
@@ -252,37 +224,15 @@ def _images(tensor: Tensor, spec: PixelSpec, limits: Limits) -> Sequence[Image]:
         expected = " or ".join(f"[{', '.join(map(str, ('N', *each)))}]" for each in known)
         raise BadRequest(f"The input's shape is {[*tensor.shape]}. Expected {expected}.")
     check_count(tensor.shape[0], limits)
-    return read(tensor)
-
-
-def _pixels(tensor: Tensor) -> Sequence[Image]:
-    if isinstance(tensor.data, list):
-        return list(pixels(tensor.data, tensor.shape))
-    _check_size(len(tensor.data), math.prod(tensor.shape))
-    return list(np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape))
+    if tensor.datatype == "BYTES":
+        return _files(tensor)
+    return list(pixels(tensor.data, tensor.shape))
 
 
 def _files(tensor: Tensor) -> Sequence[Image]:
     if isinstance(tensor.data, list):
-        flat = [each[0] if _is_row(each) else each for each in tensor.data]
+        flat = [each[0] if type(each) is list and len(each) == 1 else each for each in tensor.data]
         if len(flat) != tensor.shape[0]:
             raise BadRequest(f"The data has {len(flat)} strings. Expected {tensor.shape[0]}.")
         return [from_base64(text) for text in flat]
-    files, start, end = [], 0, len(tensor.data)
-    for _ in range(tensor.shape[0]):
-        size = int.from_bytes(tensor.data[start : start + LENGTH], "little")
-        files.append(bytes(tensor.data[start + LENGTH : start + LENGTH + size]))
-        start += LENGTH + size
-        if start > end:
-            break
-    _check_size(end, start)
-    return files
-
-
-def _is_row(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 1
-
-
-def _check_size(size: int, expected: int) -> None:
-    if size != expected:
-        raise BadRequest(f"The tensor has {size} bytes. Expected {expected}, by its description.")
+    return unpacked(tensor.data, tensor.shape[0])

@@ -106,7 +106,7 @@ class Pipeline:
                 asked.images,
                 deadline=min(deadline, exchange.began + asked.seconds),
                 shadow=shadow,
-                ids=asked.wants_ids,
+                ids=asked.ids,
             )
             return asked, [each for each in predictions if isinstance(each, Prediction)]
 

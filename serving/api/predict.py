@@ -34,11 +34,7 @@ class Parameters:
 
 @lru_cache(maxsize=256)  # clients repeat their query strings
 def parameters(query: str) -> Parameters:
-    """Parse a query string.
-
-    Raises:
-        BadRequest: a parameter is unknown, repeated or malformed.
-    """
+    """Parse a query, or raise BadRequest: a parameter is unknown, repeated or malformed."""
     given = query_parameters(query, PARAMETERS)
     top = positive("The parameter 'top'", given["top"]) if "top" in given else TOP
     return Parameters(
@@ -66,68 +62,56 @@ def _coverage(text: str | None) -> float | None:
     return float(text)
 
 
-class Predict:
-    """The handler of ``/predict``."""
+async def answer(exchange: Exchange, *, pipeline: Pipeline, metrics: Metrics) -> Answer:
+    """Return the predictions of a request; one unreadable image among several is an error in its
+    place.
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
-        self._pipeline, self._metrics = pipeline, metrics
+    Raises:
+        ServingError: any error of the tree, but for UnknownPath and MethodNotAllowed.
+    """
+    asked = parameters(exchange.query)
+    named = agreed(exchange.names.get("name"), asked.model)
+    # A version that is retired while the body arrives still answers.
+    early = None if named is None else _model(pipeline, named, asked.version, exchange)
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        """Return the predictions of a request; one unreadable image among several is an error in
-        its place.
+    async def respond(given: Body, deadline: float) -> Answer:
+        name = agreed(named, given.model)
+        model = early or _model(pipeline, name, asked.version, exchange)
+        exchange.model = model.name, model.version
+        threshold = None if asked.coverage is None else _threshold(model, asked.coverage)
+        shadow = pipeline.shadow(model, exchange) if asked.version is None else None
+        predictions = await pipeline.infer(
+            model, given.uploads, deadline=deadline, shadow=shadow, tolerant=True
+        )
+        listed = []
+        for each in predictions:
+            if isinstance(each, ServingError):
+                metrics.error(each.code)
+                listed.append(each.body)
+            else:
+                listed.append(_prediction(model.labels, each, asked.top, threshold))
+        found = {"model": model.name, "version": model.version, "predictions": listed}
+        return Answer(200, encoded(found))
 
-        Raises:
-            ServingError: any error of the tree, but for UnknownPath and MethodNotAllowed.
-        """
-        pipeline, asked = self._pipeline, parameters(exchange.query)
-        named = agreed(exchange.names.get("name"), asked.model)
-        # A version that is retired while the body arrives still answers.
-        early = None if named is None else self._model(named, asked.version, exchange)
+    kind = exchange.header("content-type") or ""
+    parse = partial(body.parse, content_type=kind, limits=pipeline.intake.limits)
+    return await pipeline.intake.run(exchange, parse, respond)
 
-        async def respond(given: Body, deadline: float) -> Answer:
-            name = agreed(named, given.model)
-            model = early or self._model(name, asked.version, exchange)
-            exchange.model = model.name, model.version
-            threshold = None if asked.coverage is None else _threshold(model, asked.coverage)
-            shadow = None
-            if asked.version is None:
-                shadow = pipeline.shadow(model, exchange)
-            predictions = await pipeline.infer(
-                model, given.uploads, deadline=deadline, shadow=shadow, tolerant=True
-            )
-            listed = [
-                self._failed(each)
-                if isinstance(each, ServingError)
-                else _prediction(model.labels, each, asked.top, threshold)
-                for each in predictions
-            ]
-            found = {"model": model.name, "version": model.version, "predictions": listed}
-            return Answer(200, encoded(found))
 
-        kind = exchange.header("content-type") or ""
-        parse = partial(body.parse, content_type=kind, limits=pipeline.intake.limits)
-        return await pipeline.intake.run(exchange, parse, respond)
-
-    def _failed(self, error: ServingError) -> dict[str, Any]:
-        self._metrics.error(error.code)
-        return error.body
-
-    def _model(self, name: str | None, version: int | str | None, exchange: Exchange) -> Model:
-        repository = self._pipeline.reloader.repository
-        if name is None:
-            raise BadRequest(
-                "No model is named. Expected /predict/<name>, ?model= or a form field 'model'."
-                f" Known models: {', '.join(repository.names)}."
-            )
-        return repository.get(name, version, request_id=exchange.id)
+def _model(
+    pipeline: Pipeline, name: str | None, version: int | str | None, exchange: Exchange
+) -> Model:
+    repository = pipeline.reloader.repository
+    if name is None:
+        raise BadRequest(
+            "No model is named. Expected /predict/<name>, ?model= or a form field 'model'."
+            f" Known models: {', '.join(repository.names)}."
+        )
+    return repository.get(name, version, request_id=exchange.id)
 
 
 def agreed(name: str | None, other: str | None) -> str | None:
-    """Return the one model that two places of a request name.
-
-    Raises:
-        BadRequest: they name two.
-    """
+    """Return the one model that two places of a request name, or raise BadRequest for two."""
     if name is not None and other is not None and name != other:
         raise BadRequest(f"The request names two models, {name!r} and {other!r}. Expected one.")
     return other if name is None else name
@@ -150,8 +134,7 @@ def _prediction(
 
 
 def _threshold(model: Model, coverage: float) -> float:
-    """Return the probability from which a label belongs to the prediction set, as calibrated when
-    the version was published."""
+    """Return the calibrated probability from which a label belongs to the prediction set."""
     if coverage not in model.thresholds:
         known = ", ".join(f"{each:g}" for each in sorted(model.thresholds))
         raise BadRequest(

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from serving.api import openinference, tfserving
+from serving.api import openinference, predict, tfserving
+from serving.api.body import Intake
 from serving.api.exchange import Answer, Exchange, encoded
 from serving.api.feedback import Feedback
 from serving.api.models import Models
 from serving.api.pipeline import Pipeline
-from serving.api.predict import Predict
 from serving.errors import Overloaded
+from serving.feedback.service import FeedbackService
 from serving.inference.admission import Admission
 from serving.monitoring import exposition
+from serving.monitoring.metrics import Metrics
 
 HEAD = "Inference-Header-Content-Length"
-ALIVE = {"status": "alive"}
 PER_THREAD = 16  # requests that wait for each thread of a pool
 
 Result = TypeVar("Result")
@@ -46,11 +47,7 @@ class Pool:
         self._most, self._running = PER_THREAD * threads, 0
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run ``work`` in a thread.
-
-        Raises:
-            Overloaded: the queue is full.
-        """
+        """Run ``work`` in a thread, or raise Overloaded: the queue is full."""
         if self._running >= self._most:
             raise Overloaded(f"All {self._most} places in the queue are taken. Try again later.")
         self._running += 1
@@ -62,23 +59,24 @@ class Pool:
 
 def table(
     *,
-    predict: Predict,
     pipeline: Pipeline,
-    feedback: Feedback,
-    labels: Admission,
-    models: Models,
+    labels: Intake,
+    feedback: FeedbackService,
+    metrics: Metrics,
     pool: Pool,
     ready: Callable[[], Mapping[str, str]],
-    page: Callable[[], bytes],
     openapi: Mapping[str, Any],
 ) -> list[Route]:
-    """Return all routes. ``ready`` raises while this replica is not ready; ``page`` makes the page
-    of the metrics; ``pool`` runs what blocks."""
+    """Return all routes. ``ready`` raises while this replica is not ready; ``pool`` runs what
+    blocks."""
     scraping = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # behind no other request
     description = encoded(openapi)
+    answer = partial(predict.answer, pipeline=pipeline, metrics=metrics)
+    models = Models(pipeline.reloader, feedback.database, metrics)
+    recorder = Feedback(labels, pipeline.reloader, feedback, metrics)
 
-    async def metrics(_: Exchange) -> Answer:
-        made = await asyncio.get_running_loop().run_in_executor(scraping, page)
+    async def page(_: Exchange) -> Answer:
+        made = await asyncio.get_running_loop().run_in_executor(scraping, metrics.page)
         return Answer(200, made, exposition.CONTENT_TYPE)
 
     def blocking(path: str, make: Callable[[Exchange], Mapping[str, Any]]) -> Route:
@@ -88,15 +86,15 @@ def table(
         return Route("GET", path, handle)
 
     return [
-        Route("POST", "/predict/<name>", predict.answer, admission=pipeline.admission),
-        Route("POST", "/predict", predict.answer, admission=pipeline.admission),
-        Route("POST", "/feedback", feedback.answer, admission=labels),
-        Route("GET", "/metrics", metrics),
+        Route("POST", "/predict/<name>", answer, admission=pipeline.admission),
+        Route("POST", "/predict", answer, admission=pipeline.admission),
+        Route("POST", "/feedback", recorder.answer, admission=labels.admission),
+        Route("GET", "/metrics", page),
         blocking("/models", models.every),
         blocking("/models/<name>", models.one),
         blocking("/models/<name>/quality", models.quality),
         Route("GET", "/openapi.json", lambda _: Answer(200, description), immediate=True),
-        _immediate("/healthz", lambda _: ALIVE),
+        _immediate("/healthz", lambda _: {"status": "alive"}),
         _immediate("/readyz", lambda _: ready()),
         *_openinference(pipeline, ready),
         *_tfserving(pipeline),

@@ -23,20 +23,17 @@ from serving.inference.images.pixels import PixelSpec
 # for this many nested lists, the slowest values.
 NUMBERS = 250_000
 DIGITS = 19  # of a number: 64 bits. Parsing 30 MB of numbers of 4,000 digits takes 600 ms
+LENGTH = 4  # bytes of the length before each element of a binary BYTES tensor
 EXTRA_COMMAS = 64  # between members, and within names and parameters
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The content of a body: its images, and a deadline in seconds since the request began."""
+    """The content of a body."""
 
     images: Sequence[Image]
-    seconds: float = math.inf
-
-    @property
-    def wants_ids(self) -> bool:
-        """True if the answer includes the prediction ids."""
-        return True
+    seconds: float = math.inf  # from the beginning of the request to its deadline
+    ids: bool = True  # the answer includes the prediction ids
 
 
 def loaded(text: bytes, spec: PixelSpec, limits: Limits) -> dict[str, Any]:
@@ -86,24 +83,44 @@ def shape(spec: PixelSpec) -> tuple[int, int, int]:
     return spec.height, spec.width, spec.channels
 
 
-def pixels(numbers: Sequence[object], expected: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return uint8 pixels of this shape from a flat list in C order, or from nested lists.
+def pixels(numbers: list[Any] | memoryview, expected: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return uint8 pixels of this shape from bytes or a flat list in C order, or from nested lists.
 
     Raises:
         BadRequest: ``numbers`` are not pixels of this shape.
     """
-    flat: Sequence[Any] = numbers
-    if flat and isinstance(flat[0], list):
+    flat = numbers
+    if isinstance(flat, list) and flat and isinstance(flat[0], list):
         _check_lengths([flat], expected[0])
         for size in expected[1:]:
             _check_lengths(flat, size)
             flat = list(chain.from_iterable(flat))
+    unit = "numbers" if isinstance(flat, list) else "bytes"
     if len(flat) != math.prod(expected):
-        raise BadRequest(f"The data has {len(flat)} numbers. Expected {math.prod(expected)}.")
+        raise BadRequest(f"The data has {len(flat)} {unit}. Expected {math.prod(expected)}.")
     try:
-        return np.frombuffer(bytes(flat), np.uint8).reshape(expected)
+        data = bytes(flat) if isinstance(flat, list) else flat
+        return np.frombuffer(data, np.uint8).reshape(expected)
     except (TypeError, ValueError):
         raise BadRequest("The data are not pixels. Expected integers from 0 to 255.") from None
+
+
+def packed(texts: Sequence[str]) -> bytes:
+    """Return the bytes of a binary BYTES tensor."""
+    elements = [text.encode() for text in texts]
+    return b"".join(len(each).to_bytes(LENGTH, "little") + each for each in elements)
+
+
+def unpacked(data: memoryview, count: int) -> list[bytes]:
+    """Return the elements of a binary BYTES tensor, or raise BadRequest if they do not fill it."""
+    elements, start = [], 0
+    for _ in range(count):
+        end = start + LENGTH + int.from_bytes(data[start : start + LENGTH], "little")
+        elements.append(bytes(data[start + LENGTH : end]))
+        start = end
+    if start != len(data):
+        raise BadRequest(f"The tensor has {len(data)} bytes. Expected {start}, by its lengths.")
+    return elements
 
 
 def _check_lengths(lists: Sequence[object], size: int) -> None:

@@ -83,8 +83,7 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits) -> Predict:
 
 
 def answer(request: Predict, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return the JSON of an answer: the one output without its name, and the prediction ids in a
-    member that clients of this API ignore."""
+    """Return the one output, without its name, and the ids, in a member that clients ignore."""
     rows, ids = [each.row for each in predictions], [each.id for each in predictions]
     return {"outputs" if request.columnar else "predictions": rows, "ids": ids}
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, g, request
 from werkzeug import exceptions as http
 
 from serving import errors
-from serving.api.exchange import Answer, Exchange, no_body
+from serving.api.exchange import UNKNOWN, Answer, Exchange
 from serving.app.wsgi_body import discard
 from serving.monitoring.metrics import Metrics
 
@@ -23,13 +23,13 @@ def init_app(app: Flask, metrics: Metrics) -> None:
             path=request.path,
             query=request.query_string.decode("latin-1"),
             header=request.headers.get,
-            read=no_body,
+            route=request.url_rule.rule if request.url_rule else UNKNOWN,
+            names=request.view_args or {},
         )
 
     def finish(made: Response) -> Response:
         made.headers["X-Request-ID"] = g.exchange.id
-        route = request.url_rule.rule if request.url_rule else "unknown"
-        g.exchange.finish(route=route, status=made.status_code)
+        g.exchange.finish(made.status_code)
         return made
 
     def handle(exc: Exception) -> Response:

@@ -8,7 +8,6 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -26,7 +25,8 @@ class Loop:
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine, block the calling thread, and return the result."""
         # In an empty context: the loop and its timers would keep Flask's request in memory.
-        return contextvars.Context().run(self._submit, coroutine).result()
+        submit, loop = asyncio.run_coroutine_threadsafe, self._running()
+        return contextvars.Context().run(submit, coroutine, loop).result()
 
     def close(self) -> None:
         """Cancel all tasks, and stop and close the loop, if it was started here."""
@@ -35,9 +35,6 @@ class Loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-
-    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -9,10 +9,7 @@ from functools import cached_property
 
 from serving.api import routes
 from serving.api.body import Intake
-from serving.api.feedback import Feedback
-from serving.api.models import Models
 from serving.api.pipeline import Pipeline
-from serving.api.predict import Predict
 from serving.api.routes import Pool, Route
 from serving.app.loop_thread import Loop
 from serving.app.openapi import document
@@ -49,20 +46,12 @@ class Service:
     def routes(self) -> list[Route]:
         """The table of routes."""
         return routes.table(
-            predict=Predict(self.pipeline, self.metrics),
             pipeline=self.pipeline,
-            feedback=Feedback(
-                self.labels,
-                self.reloader,
-                self.feedback.signer,
-                self.feedback.writer,
-                self.metrics,
-            ),
-            labels=self.labels.admission,
-            models=Models(self.reloader, self.feedback.database, self.metrics),
+            labels=self.labels,
+            feedback=self.feedback,
+            metrics=self.metrics,
             pool=self.pool,
             ready=self.ready,
-            page=self.metrics.page,
             openapi=document.document(self.settings),
         )
 

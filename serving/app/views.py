@@ -34,7 +34,7 @@ def blueprint(service: Service) -> Blueprint:
 def _view(service: Service, readers: ThreadPoolExecutor, route: Route) -> Callable[..., Response]:
     """Return a view that runs the handler in the event loop."""
 
-    def view(**names: str) -> Response:
+    def view(**_: str) -> Response:
         unproxied = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
 
         async def read(deadline: float) -> bytes:
@@ -45,8 +45,8 @@ def _view(service: Service, readers: ThreadPoolExecutor, route: Route) -> Callab
             except TimeoutError:
                 raise BodyTooSlow("The body did not arrive in time.") from None
 
+        g.exchange.read = read
         exchange = g.exchange
-        exchange.names, exchange.read = names, read
 
         async def handle() -> Answer:
             answer = route.handle(exchange)

@@ -51,6 +51,7 @@ class Acceptor:
         """``others`` returns the load of the other workers, ``own`` that of this one."""
         self._pool, self._loop, self._listener = pool, loop, listener
         self._others, self._own, self._most = others, own, most
+        self._room = most // ROOM or 1
         self.spare = 0  # connections to leave to others as this worker is busier
         self._deferred_to: Load | None = None
         self._deferred_until = 0.0
@@ -80,20 +81,17 @@ class Acceptor:
             client, _ = self._listener.accept()
         except OSError as exc:
             if exc.errno in _EXHAUSTED:
-                self._make_room()
+                self._pool.make_room(self._room)
                 self._back_off(str(exc.strerror))
             return False  # the queue is empty: another worker was faster
         client.setblocking(False)
         self._pool.open(1)
         self._loop.create_task(self._connect(client))
         if self._pool.clients > self._most:
-            if not self._make_room():
+            if not self._pool.make_room(self._room):
                 self._back_off(f"All {self._most} connections are busy")
             return False  # a closed connection is gone in the next loop iteration
         return True
-
-    def _make_room(self) -> bool:
-        return self._pool.make_room(self._most // ROOM or 1)
 
     def _defers(self) -> bool:
         """Return True if the next connection is left to another worker, for a moment."""

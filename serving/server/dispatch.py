@@ -15,11 +15,10 @@ from wsgiref.types import WSGIApplication
 
 from werkzeug.test import run_wsgi_app
 
-from serving.api.exchange import Answer, Exchange, ReadBody, encoded, no_body
+from serving.api.exchange import UNKNOWN, Answer, Exchange, encoded
 from serving.api.routes import Route
 from serving.app.service import Service
 from serving.errors import InternalError, Overloaded, ServingError
-from serving.inference.admission import Admission
 from serving.server.http.message import Request
 from serving.server.http.pool import Pool
 
@@ -77,75 +76,68 @@ class Dispatcher:
 
         Under overload most requests are refused: the less that costs, the more remains for others.
         """
-        path = request.path
-        found = self._routes.find(request.method, path)
+        found = self._routes.find(request.method, request.path)
         if found is None:
             if request.error is not None:
-                return self._refuse(request, path, request.error)
-            return self._run_flask(request, path)
+                return self._refuse(request, request.error)
+            return self._run_flask(request)
         route, names = found
         if route.immediate:
-            return self._run_now(request, path, route, names)
+            return self._run_now(request, route, names)
         if route.admission is not None:
             try:
                 route.admission.check()
             except Overloaded as exc:
-                return self._refuse(request, path, exc, route=route.path)
-        return self._run(request, path, route, names)
+                return self._refuse(request, exc, route=route.path)
+        return self._run(request, route, names)
 
     def _exchange(
-        self, request: Request, path: str, admission: Admission | None = None
+        self, request: Request, route: str = UNKNOWN, names: dict[str, str] | None = None
     ) -> Exchange:
-        read: ReadBody = no_body
-        if admission is not None:
-            read = partial(request.read, self._max_body, admission.receiving)
         return Exchange(
             self._metrics,
             method=request.method,
-            path=path,
+            path=request.path,
             query=request.query,
             header=request.headers.get,
-            read=read,
+            route=route,
+            names=names or {},
         )
 
-    def _refuse(
-        self, request: Request, path: str, error: ServingError, *, route: str = "unknown"
-    ) -> Answer:
-        exchange = self._exchange(request, path)
-        return _finished(exchange, route, exchange.fail(error))
+    def _refuse(self, request: Request, error: ServingError, *, route: str = UNKNOWN) -> Answer:
+        exchange = self._exchange(request, route)
+        return _finished(exchange, exchange.fail(error))
 
-    def _run_now(self, request: Request, path: str, route: Route, names: dict[str, str]) -> Answer:
-        exchange = self._exchange(request, path)
-        exchange.names = names
+    def _run_now(self, request: Request, route: Route, names: dict[str, str]) -> Answer:
+        exchange = self._exchange(request, route.path, names)
         try:
             answer = route.handle(exchange)
             assert isinstance(answer, Answer)  # noqa: S101 - the route is immediate
         except Exception as exc:  # noqa: BLE001 - the one error handler
             answer = exchange.fail(exc)
-        return _finished(exchange, route.path, answer)
+        return _finished(exchange, answer)
 
-    async def _run(
-        self, request: Request, path: str, route: Route, names: dict[str, str]
-    ) -> Answer:
-        exchange = self._exchange(request, path, route.admission)
-        exchange.names = names
+    async def _run(self, request: Request, route: Route, names: dict[str, str]) -> Answer:
+        exchange = self._exchange(request, route.path, names)
+        if route.admission is not None:
+            exchange.read = partial(request.read, self._max_body, route.admission.receiving)
         try:
             answer = route.handle(exchange)
             if not isinstance(answer, Answer):
                 answer = await answer
         except asyncio.CancelledError:
-            exchange.finish(route=route.path, status=CLIENT_CLOSED)
+            exchange.finish(CLIENT_CLOSED)
             raise
         except Exception as exc:  # noqa: BLE001 - the one error handler
             answer = exchange.fail(exc)
-        return _finished(exchange, route.path, answer)
+        return _finished(exchange, answer)
 
-    async def _run_flask(self, request: Request, path: str) -> Answer:
+    async def _run_flask(self, request: Request) -> Answer:
         """Run Flask in a thread; its own routes accept no body."""
         try:
             return await self._threads.run(partial(self._flask, request))
         except Overloaded as exc:
-            return self._refuse(request, path, exc)
+            return self._refuse(request, exc)
 
     def _flask(self, request: Request) -> Answer:
         chunks, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
@@ -153,9 +145,9 @@ class Dispatcher:
         return Answer(int(status[:3]), b"".join(chunks), str(kind), dict(headers))
 
 
-def _finished(exchange: Exchange, route: str, answer: Answer) -> Answer:
+def _finished(exchange: Exchange, answer: Answer) -> Answer:
     answer.headers["X-Request-ID"] = exchange.id
-    exchange.finish(route=route, status=answer.status)
+    exchange.finish(answer.status)
     return answer
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serving.monitoring import run_dir
-from serving.monitoring.run_dir import DIRECTORY
 
 ON_GPU = 3  # exit code of a check that passed on a GPU
 
@@ -25,13 +24,15 @@ def serve(check: Callable[[], int], *, workers: int) -> int:
     """
     child = os.fork()
     if not child:
-        os._exit(_flushed(check))
-    os.environ[DIRECTORY] = str(run_dir.create())
+        code = check()
+        sys.stdout.flush()  # stderr is flushed by each line
+        os._exit(code)
+    os.environ[run_dir.DIRECTORY] = str(run_dir.create())
     importlib.import_module("serving.app")
     gc.freeze()  # or a collection in a worker would copy the shared pages
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (0, ON_GPU):
-        Path(os.environ[DIRECTORY]).rmdir()
+        Path(os.environ[run_dir.DIRECTORY]).rmdir()
         if code < 0:
             print(f"serving: The check of the models was ended by signal {-code}.", file=sys.stderr)  # noqa: T201
         return max(code, 1)
@@ -40,11 +41,3 @@ def serve(check: Callable[[], int], *, workers: int) -> int:
     sys.argv = ["gunicorn", "--config", str(Path(__file__).with_name("gunicorn.conf.py"))]
     importlib.import_module("gunicorn.app.wsgiapp").run()
     return 0
-
-
-def _flushed(check: Callable[[], int]) -> int:
-    try:
-        return check()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()

@@ -96,8 +96,7 @@ def _above_mean(own: float, others: Sequence[float]) -> float:
 
 
 def _tolerated(other: Load) -> int:
-    """Return the connections up to which a worker accepts more: a quarter above the other's, so
-    that nobody waits in a burst."""
+    """Return a quarter more connections than the other's, so that nobody waits in a burst."""
     return other.active + other.active // 4
 
 

@@ -28,11 +28,7 @@ def most_connections() -> int:
 
 
 def check(bind: str) -> None:
-    """Check that an address can be listened on, before processes are started for it.
-
-    Raises:
-        SettingsError: if it cannot, with the reason.
-    """
+    """Raise SettingsError, with the reason, if an address cannot be listened on."""
     host, _, port = bind.rpartition(":")
     if bind.startswith("unix:"):
         return

@@ -96,7 +96,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         from serving.errors import ModelError
         from serving.server.dispatch import Dispatcher
 
-        self._settings = settings = Settings.from_environ(os.environ)
+        settings = Settings.from_environ(os.environ)
         try:
             app = create_app(settings, slot=self.slot, loop=self.loop)
         except ModelError as exc:
@@ -136,7 +136,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             self._service.draining.set()
             if self.slot == 0:
                 logger.info("stopping")
-            self.loop.call_later(self._settings.drain_seconds, self._stopping.set)
+            self.loop.call_later(self._service.settings.drain_seconds, self._stopping.set)
 
     def _quit(self) -> None:
         """Handle SIGINT and SIGQUIT: stop without waiting for connections."""
@@ -151,7 +151,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             background.append(self.loop.create_task(self._service.golden.watch()))
             background.append(self.loop.create_task(self._service.feedback.images.watch()))
             self._service.feedback.writer.probe()
-        others = partial(self.loads.others, 2 * self._settings.processes, but=self.slot)
+        others = partial(self.loads.others, 2 * self._service.settings.processes, but=self.slot)
         own = partial(self.loads.of, self.slot)
         most = min(MOST, sockets.most_connections())
         acceptors = [

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from convserve import cli
+from convserve import __main__ as cli
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

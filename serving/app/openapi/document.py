@@ -5,13 +5,16 @@ Knows the JSON of the handlers; knows nothing of Flask.
 
 from typing import Any
 
-from serving.app.openapi import feedback, protocols
+from serving import errors
+from serving.api.feedback import MOST, SOURCES
+from serving.app.openapi import protocols
 from serving.app.openapi.schemas import (
     BASE64,
     BINARY,
     BYTES,
     COUNT,
     JSON,
+    NUMBER,
     OBJECT,
     POSITIVE,
     PREDICTION,
@@ -21,7 +24,6 @@ from serving.app.openapi.schemas import (
     UNREADY,
     Schema,
     content,
-    failures,
     get,
     listed,
     mapping,
@@ -30,7 +32,7 @@ from serving.app.openapi.schemas import (
     ref,
     structure,
 )
-from serving.errors import Overloaded, UnknownModel
+from serving.feedback.quality import DEFAULT_LABELS, MAX_LABELS
 from serving.inference.models.routing import LABEL
 from serving.settings import Settings
 
@@ -43,7 +45,7 @@ REFUSED = mapping(
 
 def document(settings: Settings) -> dict[str, Any]:
     """Return the document, ready for ``json.dumps``."""
-    page = content("The page.", "text/plain", TEXT)
+    own = {**_prediction_schemas(), **_model_schemas(), **_feedback_schemas()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -55,28 +57,28 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": {
             "/predict/{name}": _predict(settings, NAME),
             "/predict": _predict(settings, parameter("model", "query", TEXT)),
-            "/feedback": feedback.feedback(),
-            "/models": get("All models.", ref("Models"), Overloaded),
+            "/feedback": _feedback(),
+            "/models": get("All models.", ref("Models"), errors.Overloaded),
             "/models/{name}": get(
-                "One model.", ref("Model"), UnknownModel, Overloaded, parameters=[NAME]
+                "One model.",
+                ref("Model"),
+                *(errors.UnknownModel, errors.Overloaded),
+                parameters=[NAME],
             ),
-            "/models/{name}/quality": feedback.quality(NAME),
-            "/healthz": get("The process is alive.", _status("alive")),
+            "/models/{name}/quality": _quality(),
+            "/healthz": get("The process is alive.", structure(status={"const": "alive"})),
             "/readyz": get(
                 "The models are loaded and tested, and the replica is not draining.",
-                _status("ready"),
+                structure(status={"const": "ready"}),
                 *UNREADY,
             ),
-            "/metrics": {
-                "get": {
-                    "summary": "Prometheus metrics of all workers.",
-                    "responses": {"200": page, **failures(Overloaded)},
-                }
-            },
+            "/metrics": get(
+                "Prometheus metrics of all workers.", TEXT, errors.Overloaded, kind="text/plain"
+            ),
             "/openapi.json": get("This document.", OBJECT),
             **protocols.paths(),
         },
-        "components": {"schemas": {**_schemas(), **feedback.schemas(), **protocols.schemas()}},
+        "components": {"schemas": {**own, **protocols.schemas()}},
     }
 
 
@@ -121,7 +123,36 @@ def _predict(settings: Settings, name: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _schemas() -> dict[str, Schema]:
+def _feedback() -> dict[str, Any]:
+    several = {**listed(ref("Feedback")), "maxItems": MOST}
+    recorded = {"oneOf": [ref("Recorded"), ref("Results")]}
+    return post(
+        "True labels of predictions.",
+        f"One label, or a list of up to {MOST}. Repeating a label is safe: it is recorded once."
+        " Each label of a list has its own result, in its place.",
+        {JSON: {"oneOf": [ref("Feedback"), several]}},
+        content("Recorded, or a duplicate.", JSON, recorded),
+        *(errors.BadRequest, errors.MalformedId, errors.ForgedId, errors.ConflictingFeedback),
+        *(errors.ExpiredId, errors.UnknownModel, errors.RequestTooLarge, errors.UnsupportedMedia),
+        *(errors.UnknownLabel, errors.InternalError, errors.Overloaded),
+        *(errors.FeedbackUnavailable, errors.BodyTooSlow, errors.DeadlineExceeded),
+    )
+
+
+def _quality() -> dict[str, Any]:
+    about = f"The number of newest labels to use, at most {MAX_LABELS}."
+    return get(
+        "Accuracy, calibration and drift of a model.",
+        ref("Quality"),
+        *(errors.BadRequest, errors.UnknownModel, errors.Overloaded, errors.FeedbackUnavailable),
+        parameters=[
+            NAME,
+            parameter("labels", "query", {**POSITIVE, "default": DEFAULT_LABELS}, about),
+        ],
+    )
+
+
+def _prediction_schemas() -> dict[str, Schema]:
     label = {"label": TEXT, "probability": SHARE}
     signed = {**TEXT, "description": "Send it to `/feedback` with the true label."}
     chosen = {
@@ -129,6 +160,16 @@ def _schemas() -> dict[str, Schema]:
         "items": TEXT,
         "description": "Only with `coverage`. Empty if no label is probable enough.",
     }
+    either = {"oneOf": [ref("Prediction"), ref("Error")]}
+    return {
+        "Error": structure(error=structure(code=TEXT, message=TEXT)),
+        "Label": structure(**label),
+        "Prediction": structure({"set": chosen}, **label, top=listed(ref("Label")), id=signed),
+        "Answer": structure(model=TEXT, version=POSITIVE, predictions=listed(either)),
+    }
+
+
+def _model_schemas() -> dict[str, Schema]:
     running = mapping(structure(provider=TEXT, precision=PRECISION))
     states = structure(default_version=POSITIVE, versions=listed(POSITIVE), running=running)
     part = structure(version=POSITIVE, share=SHARE)
@@ -137,14 +178,6 @@ def _schemas() -> dict[str, Schema]:
     )
     pixels = structure(height=POSITIVE, width=POSITIVE, channels={"enum": [1, 3]}, fit=TEXT)
     return {
-        "Error": structure(error=structure(code=TEXT, message=TEXT)),
-        "Label": structure(**label),
-        "Prediction": structure({"set": chosen}, **label, top=listed(ref("Label")), id=signed),
-        "Answer": structure(
-            model=TEXT,
-            version=POSITIVE,
-            predictions=listed({"oneOf": [ref("Prediction"), ref("Error")]}),
-        ),
         "Models": structure(
             models=listed(ref("Model")), refused=REFUSED, workers=listed(ref("Worker"))
         ),
@@ -175,5 +208,35 @@ def _schemas() -> dict[str, Schema]:
     }
 
 
-def _status(value: str) -> Schema:
-    return structure(status={"const": value})
+def _feedback_schemas() -> dict[str, Schema]:
+    label = {"oneOf": [TEXT, {"type": "integer"}]}
+    given = structure({"source": {"enum": list(SOURCES)}}, id=TEXT, label=label)
+    return {
+        "Feedback": {**given, "additionalProperties": False},
+        "Recorded": structure(
+            status={"enum": ["recorded", "duplicate"]},
+            correct={"type": "boolean"},
+            model=TEXT,
+            version=COUNT,
+            predicted=TEXT,
+            label=TEXT,
+        ),
+        "Results": structure(results=listed({"oneOf": [ref("Recorded"), ref("Error")]})),
+        "Quality": structure(model=TEXT, versions=listed(_quality_schema())),
+    }
+
+
+def _quality_schema() -> Schema:
+    accuracy = {"accuracy": SHARE, "calibration_error": SHARE}
+    expected = {"expected_accuracy": SHARE}
+    labels = structure(
+        {**accuracy, **expected, "recall": mapping(SHARE), "from": TEXT, "to": TEXT},
+        count=COUNT,
+        correct=COUNT,
+        interval={"type": "array", "items": SHARE, "minItems": 2, "maxItems": 2},
+    )
+    drift = {"coverage": NUMBER, "classes_psi": NUMBER, "confidence_psi": NUMBER}
+    since_start = structure({**drift, **expected}, predictions=COUNT, labels=COUNT)
+    return structure(
+        version=COUNT, baseline=structure(accuracy), labels=labels, since_start=since_start
+    )

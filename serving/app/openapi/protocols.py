@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from serving.api.openinference import SERVER
+from serving.api.routes import HEAD
 from serving.api.tfserving import SIGNATURE
 from serving.app.openapi import schemas as parts
 from serving.app.openapi.schemas import (
@@ -27,13 +28,6 @@ from serving.app.openapi.schemas import (
     parameter,
     ref,
     structure,
-)
-
-HEAD = parameter(
-    "Inference-Header-Content-Length",
-    "header",
-    POSITIVE,
-    "The length of the JSON in bytes, if binary tensors follow it.",
 )
 
 get = partial(parts.get, shape="Sentence")
@@ -61,7 +55,7 @@ def paths() -> dict[str, Any]:
 
 
 def _v2(model: str) -> dict[str, Any]:
-    path = f"/v2{model}"
+    path, head = f"/v2{model}", "The length of the JSON in bytes, if binary tensors follow it."
     answer = content("Probabilities, or the best classes, and ids.", JSON, ref("V2Answer"))
     answer["content"][BINARY] = {"schema": BYTES}
     return {
@@ -76,7 +70,7 @@ def _v2(model: str) -> dict[str, Any]:
             {JSON: ref("V2Request"), BINARY: BYTES},
             answer,
             *PREDICTION,
-            parameters=[HEAD, TIMEOUT],
+            parameters=[parameter(HEAD, "header", POSITIVE, head), TIMEOUT],
         ),
     }
 

@@ -81,10 +81,15 @@ def failures(*raised: type[ServingError], shape: str = "Error") -> dict[str, Any
 
 
 def get(
-    summary: str, schema: Schema, *raised: type[ServingError], shape: str = "Error", **more: Any
+    summary: str,
+    schema: Schema,
+    *raised: type[ServingError],
+    shape: str = "Error",
+    kind: str = JSON,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return a GET that answers with JSON."""
-    answers = {"200": content(summary, JSON, schema), **failures(*raised, shape=shape)}
+    """Return a GET without a body."""
+    answers = {"200": content(summary, kind, schema), **failures(*raised, shape=shape)}
     return {"get": {"summary": summary, "responses": answers, **more}}
 
 

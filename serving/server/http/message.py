@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -63,9 +63,9 @@ class Request:
         self._on_read = on_read
         self._body: bytes | bytearray = b""  # received and not read
 
-    @property
+    @cached_property
     def path(self) -> str:
-        """The path of the target, percent-decoded."""
+        """The path of the target, percent-decoded; read once the header is complete."""
         path = self.target.partition(b"?")[0]
         return (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
 
@@ -145,11 +145,7 @@ class Request:
         return self.error is None and not self.expects_continue
 
     async def chunk(self) -> bytes:
-        """Return the next part of the body; empty at its end.
-
-        Raises:
-            ServingError: if the body is malformed or was cut short.
-        """
+        """Return the next part of the body, empty at its end, or raise why there is none."""
         while not self._body:
             if self.error is not None:
                 raise self.error

@@ -106,8 +106,7 @@ class Pool:
                 most -= each.answered_before
 
     def make_room(self, count: int) -> bool:
-        """Close the ``count`` connections that would time out first. Return True if any waited for
-        its client."""
+        """Close the ``count`` connections that would time out first; return True if any would."""
         waiting = [each for each in self.connections if each.closes_at < math.inf]
         for each in heapq.nsmallest(count, waiting, key=lambda each: each.closes_at):
             each.abort()
