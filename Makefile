@@ -43,6 +43,8 @@ test-system: .venv/dev/.made ## Run the tests that need other programs (see .ci/
 mutants: .venv/dev/.made ## Report which changed lines of core modules no test notices (hours)
 	.venv/dev/bin/mutmut run $(ARGS)
 	.venv/dev/bin/mutmut results
+	@.venv/dev/bin/mutmut results --all true | awk '{ sub(/\.x[^.]*$$/, "", $$1); all[$$1]++; killed[$$1] += /killed|timeout/ } \
+		END { for (name in all) printf "%5.1f %% of %4d killed: %s\n", 100 * killed[name] / all[name], all[name], name }' | sort
 
 .PHONY: lint
 lint: .venv/dev/.made ## Check style and types

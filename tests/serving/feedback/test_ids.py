@@ -77,9 +77,7 @@ def test_every_truncated_id_is_refused(signer: Signer) -> None:
         signer.read(text[:40])
 
 
-@pytest.mark.parametrize(
-    "text", ["", "7", "=", "é", "AV4=", " AV4", "A" * 5000, "A" * 99 + "B"], ids=ascii
-)
+@pytest.mark.parametrize("text", ["", "7", "=", "é", "AV4=", " AV4", "A" * 5000, "A" * 99 + "B"])
 def test_any_other_text_is_malformed(signer: Signer, text: str) -> None:
     with pytest.raises(MalformedId):
         signer.read(text)

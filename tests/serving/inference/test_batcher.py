@@ -217,6 +217,14 @@ def test_no_inference_starts_after_the_deadline(batcher: Batcher, model: Recorde
         asyncio.run(batcher.predict(model, BLACK, deadline=time.monotonic(), spent=Log()))
 
 
+def test_a_request_at_its_deadline_is_too_late(
+    batcher: Batcher, model: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    with pytest.raises(DeadlineExceeded, match="passed before the inference started"):
+        asyncio.run(batcher.predict(model, BLACK, deadline=5.0, spent=Log()))
+
+
 def test_a_cancelled_request_needs_no_inference(batcher: Batcher, model: Recorded) -> None:
     async def ask() -> None:
         asked = [
@@ -346,4 +354,4 @@ def test_a_request_alone_may_run_in_a_thread(batcher: Batcher, model: Recorded) 
     model.pace = 2 * IN_LOOP
     model.threads.clear()
     asyncio.run(batcher.predict(model, BLACK, deadline=soon(), spent=Log()))
-    assert threading.current_thread() not in model.threads
+    assert [thread.name for thread in model.threads] == ["inference_0"]

@@ -171,6 +171,14 @@ def test_a_warning_of_pillow_is_neither_an_error_nor_shown(
     assert capsys.readouterr().err == ""
 
 
+def test_warnings_of_other_modules_are_still_shown() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels(encoded(corner()))
+        with pytest.raises(UserWarning, match="seen"):
+            warnings.warn("seen", stacklevel=1)
+
+
 def test_transparent_pixels_become_white_whatever_colour_they_hide() -> None:
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     assert (pixels(encoded(image)) == 255).all()
@@ -345,8 +353,22 @@ def test_the_limit_itself_is_allowed(side: int, fits: bool) -> None:
     if fits:
         assert read(data, GREY, max_pixels=100).shape == (8, 8, 1)
     else:
-        with pytest.raises(ImageTooLarge):
+        with pytest.raises(
+            ImageTooLarge, match=r"^The image has more pixels than the limit of 100"
+        ):
             read(data, GREY, max_pixels=100)
+
+
+@pytest.mark.parametrize("step", ["Image.open", "_load_upright"])
+def test_an_image_that_does_not_fit_into_memory_is_too_large(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"serving.inference.images.pixels.{step}", fail)
+    with pytest.raises(ImageTooLarge, match=r"^The image has more pixels than fit into memory\.$"):
+        pixels(encoded(corner()))
 
 
 NOISE = Image.fromarray(

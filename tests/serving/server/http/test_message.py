@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 
 import pytest
 
-from serving.errors import BadRequest
+from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge
 from serving.server.http.message import Request, encoded
 from tests.serving.server.http.engine import Answer
 
@@ -109,10 +111,10 @@ def test_only_http_1_1_expects_100_continue(value: bytes, version: str, expects:
 
 
 def test_a_body_is_read_in_parts_and_its_reader_is_woken() -> None:
-    waits: list[Request] = []
+    waits: list[bool] = []
 
     async def read() -> list[bytes]:
-        made = Request(waits.append)
+        made = Request(lambda request: waits.append(request is made))
         reading = asyncio.ensure_future(made.chunk())
         states = [made.reader_waits]
         await asyncio.sleep(0)
@@ -131,8 +133,7 @@ def test_a_body_is_read_in_parts_and_its_reader_is_woken() -> None:
         return [*parts, await reading, await made.chunk()]
 
     assert asyncio.run(read()) == [b"a", b"bcd", b"", b""]
-    assert len(waits) == 2
-    assert waits[0] is waits[1]
+    assert waits == [True, True]
 
 
 def test_what_arrived_before_an_error_is_read_first() -> None:
@@ -170,6 +171,88 @@ def test_a_discarded_body_is_counted_and_not_held() -> None:
     assert (made.buffered, made._body) == (2, b"")
 
 
+class Counter:
+    """What counts a body that is arriving: the sizes of its parts, and its end."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.open = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[int], None]]:
+        self.open = True
+        try:
+            yield self.sizes.append
+        finally:
+            self.open = False
+
+
+async def read_in_parts(counter: Counter, *parts: bytes, limit: int, seconds: float = 60) -> bytes:
+    """Read a body whose parts arrive one by one, then its end unless the last part is empty."""
+    made = request()
+    reading = asyncio.ensure_future(made.read(limit, counter, time.monotonic() + seconds))
+    for part in parts:
+        await asyncio.sleep(0)
+        made.feed(part)
+    await asyncio.sleep(0)
+    assert counter.open is not reading.done()
+    if parts[-1:] != (b"",):
+        made.end()
+    return await reading
+
+
+def test_an_arriving_body_is_counted_part_by_part_and_joined() -> None:
+    counter = Counter()
+    assert asyncio.run(read_in_parts(counter, b"ab", b"c", b"def", limit=6)) == b"abcdef"
+    assert (counter.sizes, counter.open) == ([2, 1, 3], False)
+
+
+def test_a_body_over_the_limit_is_refused_as_soon_as_it_is_too_long() -> None:
+    counter = Counter()
+    with pytest.raises(RequestTooLarge, match=r"^The body has more than 3 bytes\.$"):
+        asyncio.run(read_in_parts(counter, b"ab", b"cd", b"", limit=3))
+    assert counter.sizes == [2]
+
+
+@pytest.mark.parametrize("parts", [(b"",), (b"ab", b"")], ids=["no byte", "a part"])
+def test_a_body_that_is_not_complete_by_its_deadline_is_too_slow(parts: tuple[bytes, ...]) -> None:
+    with pytest.raises(BodyTooSlow, match=r"^The body did not arrive in time\.$") as caught:
+        asyncio.run(read_in_parts(Counter(), *parts, limit=3, seconds=0.05))
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_a_complete_body_is_returned_and_counts_as_none_that_is_arriving(body: bytes) -> None:
+    counter, made = Counter(), request()
+    made.feed(body)
+    made.end()
+    assert asyncio.run(made.read(3, counter, 0.0)) == body  # in time, whatever the deadline
+    assert (counter.open, counter.sizes, made.buffered) == (False, [], 0)
+
+
+def test_a_complete_body_over_the_limit_is_refused() -> None:
+    made = request()
+    made.feed(b"abcd")
+    made.end()
+    with pytest.raises(RequestTooLarge, match="more than 3 bytes"):
+        asyncio.run(made.read(3, Counter(), time.monotonic() + 60))
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(b"3", True), (b"04", False), (b"99", False)])
+def test_a_stated_length_over_the_limit_is_refused_before_the_body_arrives(
+    length: bytes, accepted: bool
+) -> None:
+    made = request((b"Host", b"h"), (b"Content-Length", length))
+    if accepted:
+        made.feed(b"abc")
+        made.end()
+        assert asyncio.run(made.read(3, Counter(), 0.0)) == b"abc"
+    else:
+        message = rf"^The body has {int(length)} bytes\. Expected at most 3\.$"
+        with pytest.raises(RequestTooLarge, match=message):
+            asyncio.run(made.read(3, Counter(), 0.0))
+
+
 # responses
 
 
@@ -187,6 +270,13 @@ def test_a_response_is_encoded() -> None:
         *(b"HTTP/1.1 404 Not Found", b"Content-Type: a/b", b"Content-Length: 4"),
         *(b"X: \xe9", b"Y: z", b"", b"none"),
     ]
+
+
+def test_the_date_of_a_response_is_that_of_its_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    for now in (0.0, 0.9, 1.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        date = b"Date: Thu, 01 Jan 1970 00:00:0%d GMT\r\n" % now
+        assert date in encoded(Answer(200), request(), keep_alive=True)
 
 
 def test_a_response_names_its_date() -> None:
