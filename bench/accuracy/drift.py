@@ -19,8 +19,7 @@ from bench.accuracy import audit, panels, timeline
 from bench.accuracy.days import MODEL, Traffic, days
 from bench.accuracy.panels import Panels
 from bench.accuracy.timeline import Episode
-from bench.reporting.promises import ACCURACY, Promise, fact, none_of, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import ACCURACY, Promise, benchmark, fact, none_of, nothing
 from bench.rig.nginx import balanced
 from bench.rig.postgres import postgres
 from bench.rig.prometheus import PATIENCE, Prometheus, hastened, prometheus
@@ -148,20 +147,19 @@ def _needed(name: str, seen: Seen) -> Promise:
     return Promise(f"`{name}` fires on the shifted day", "yes", measured, bool(late))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write table and picture; return 1 if a promise was broken."""
-    options = parser(
-        "accuracy.drift",
-        __doc__,
-        ACCURACY,
-        day=(180.0, "seconds of a day"),
-        rate=(150.0, "images per second"),
-        share=(0.3, "share of the predictions that are labelled"),
-        seed=(1, "seed of the traffic"),
-        data_dir=(default_data_dir(), "folder of the data sets"),
-        plot=(ROOT / "docs/drift.png", "picture to write"),
-    ).parse_args(arguments)
-    require(programs=["postgres", "prometheus", "nginx"], packages=["sqlalchemy", "matplotlib"])
+@benchmark(
+    ACCURACY,
+    programs=["postgres", "prometheus", "nginx"],
+    packages=["sqlalchemy", "matplotlib"],
+    day=(180.0, "seconds of a day"),
+    rate=(150.0, "images per second"),
+    share=(0.3, "share of the predictions that are labelled"),
+    seed=(1, "seed of the traffic"),
+    data_dir=(default_data_dir, "folder of the data sets"),
+    plot=(ROOT / "docs/drift.png", "picture to write"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run both days, and draw them; return the episodes and the rows of the table."""
     with only([newest(MODEL)]) as models:
         seen = run(models, options)
     panels.plot(seen, options.plot)
@@ -171,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" images, {seen.labels:,} labels:\n\n"
         f"{timeline.markdown(seen.episodes, seen.begin, seen.day)}\n\nWhat was promised:"
     )
-    return report(judge(seen), page=options.page, name="drift", above=above)
+    return above, judge(seen)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,8 @@ from bench.clients import bodies
 from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
 from bench.clients.labels import Predicted, predict, published
 from bench.clients.traffic import Outcome, blameless
-from bench.reporting import promises
 from bench.reporting.figures import number, percentile
-from bench.reporting.promises import Promise, equal, fact, none_of, nothing
-from bench.rig.environment import require
+from bench.reporting.promises import ACCURACY, Promise, benchmark, equal, fact, none_of, nothing
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.postgres import postgres
 from bench.rig.prometheus import Prometheus, prometheus
@@ -225,18 +223,17 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write the table; return 1 if a promise was broken."""
-    options = promises.parser(
-        "accuracy.feedback",
-        __doc__,
-        promises.ACCURACY,
-        posts=(100_000, "number of posts"),
-        clients=(16, "number of clients"),
-        every=(5.0, "seconds between two kills"),
-        seed=(1, "seed for labels and kills"),
-    ).parse_args(arguments)
-    require(programs=["postgres", "prometheus"], packages=["sqlalchemy", "psycopg"])
+@benchmark(
+    ACCURACY,
+    programs=["postgres", "prometheus"],
+    packages=["sqlalchemy", "psycopg"],
+    posts=(100_000, "number of posts"),
+    clients=(16, "number of clients"),
+    every=(5.0, "seconds between two kills"),
+    seed=(1, "seed for labels and kills"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Post labels and compare; return the conditions and the rows of the table."""
     with only([newest(MODEL)]) as models:
         posts, sent, found = run(models, options)
     above = (
@@ -244,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" {options.clients} clients, two replicas, {sent.seconds:.0f} seconds:"
     )
     rows = judge(posts, sent, found, keys(posts))
-    return promises.report(rows, page=options.page, name="feedback", above=above)
+    return above, rows
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from bench.clients import bodies
 from bench.clients.labels import post_labels, predict, published
 from bench.clients.wrk import closed
 from bench.reporting.figures import median, number, percentile, rotated, seconds_per_call, spread
-from bench.reporting.promises import ACCURACY, Promise, fact, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import ACCURACY, Promise, benchmark, fact
 from bench.rig.replicas import KEY
 from bench.rig.service import MODELS, WORKERS, Server, convserve, newest, versions
 from serving.feedback.ids import Signer
@@ -145,18 +144,17 @@ def judge_scrapes(took: Sequence[float], size: int, labels: int) -> list[Promise
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "accuracy.ids",
-        __doc__,
-        ACCURACY,
-        seconds=(4.0, "length of a window"),
-        rounds=(5, "rounds in which the kinds of requests take turns"),
-        seed=(1, "seed of the labels"),
-        models=(bodies.NAMES, "models to serve"),
-    ).parse_args(arguments)
-    require(programs=["wrk"], packages=["sqlalchemy"])
+@benchmark(
+    ACCURACY,
+    programs=["wrk"],
+    packages=["sqlalchemy"],
+    seconds=(4.0, "length of a window"),
+    rounds=(5, "rounds in which the kinds of requests take turns"),
+    seed=(1, "seed of the labels"),
+    models=(bodies.NAMES, "models to serve"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure ids and scrapes; return the conditions and the rows of the table."""
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as scratch:
         usual = {"workers": WORKERS, "feedback_keys": KEY}
         usual |= {"feedback_url": f"sqlite:///{scratch}/feedback.db"}
@@ -174,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promises = [line for kind, several in rounds.items() for line in judge_kind(kind, several)]
     promises.append(fact("verifying an id", f"{number(verified * 1e6)} µs"))
     promises += judge_scrapes(took, size, labels)
-    return report(promises, page=options.page, name="ids", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

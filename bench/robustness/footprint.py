@@ -5,6 +5,7 @@ times a second, and, if strace is installed and may attach, in the system calls 
 runs under it.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -12,14 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.traffic import clients, mixture, stopped
 from bench.reporting.figures import median
-from bench.reporting.promises import Promise, fact, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, nothing
 from bench.rig.service import WORKERS, Server, convserve, newest, only
 from bench.rig.sockets import outbound
 
@@ -105,19 +104,18 @@ def measure(models: Path, seconds: float) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.footprint", __doc__, seconds=(60.0, "length of idling, and of traffic")
-    ).parse_args(arguments)
-    require()
+@benchmark(
+    seconds=(60.0, "length of idling, and of traffic"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure all models; return the conditions and the rows of the table."""
     with only([newest(name) for name in bodies.NAMES]) as models:
         promises = measure(models, options.seconds)
     above = (
         f"{WORKERS} workers and their master, {', '.join(f'`{n}`' for n in bodies.NAMES)},"
         f" {options.seconds:g} seconds each of idling and of traffic, {os.cpu_count()} cores:"
     )
-    return report(promises, page=options.page, name="footprint", above=above)
+    return above, promises
 
 
 def _memory(when: str, megabytes: float) -> Promise:

@@ -4,6 +4,7 @@ Only requests on connections of the killed worker may fail. The connections of e
 listed just before the kill.
 """
 
+import argparse
 import random
 import re
 import sys
@@ -12,8 +13,7 @@ from collections.abc import Sequence
 
 from bench.clients import bodies
 from bench.clients.traffic import Outcome, blameless, clients, right, stopped
-from bench.reporting.promises import Promise, none_of, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, none_of
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.service import shipped
 
@@ -58,17 +58,14 @@ def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> l
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.kills",
-        __doc__,
-        seconds=(60.0, "length of the run"),
-        every=(5.0, "seconds between two kills"),
-        clients=(32, "number of clients"),
-        seed=(1, "seed for the choice of workers"),
-    ).parse_args(arguments)
-    require()
+@benchmark(
+    seconds=(60.0, "length of the run"),
+    every=(5.0, "seconds between two kills"),
+    clients=(32, "number of clients"),
+    seed=(1, "seed for the choice of workers"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Kill workers under load; return the conditions and the rows of the table."""
     rng, kills = random.Random(options.seed), list[Kill]()
     with shipped(bodies.NAMES) as server:
         running = clients(server, right("digits")[:10], options.clients)
@@ -85,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" {len(outcomes):,} requests:"
     )
     promises = judge(outcomes, kills, metrics)
-    return report(promises, page=options.page, name="kills", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ refuses the excess. Then each kind of bad client beside normal traffic, in turn 
 alone.
 """
 
+import argparse
 import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.clients import bodies
@@ -19,8 +19,7 @@ from bench.clients.probes import Probe, probes
 from bench.clients.traffic import stopped
 from bench.clients.wrk import Open, closed, opened
 from bench.reporting.figures import median, number, quotients, ratios
-from bench.reporting.promises import Promise, fact, none_of, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, none_of
 from bench.rig.nginx import refusing
 from bench.rig.service import Server, shipped
 
@@ -205,18 +204,15 @@ def beside(target: Target, kind: str, count: int) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both parts, and write the table; return 1 if a promise was broken."""
-    command = parser(
-        "robustness.overload",
-        __doc__,
-        seconds=(60.0, "length of the storm"),
-        window=(WINDOW, "seconds of a closed loop"),
-        bad=(list(BAD), "kinds of bad clients"),
-    )
-    command.add_argument("--model", default="cats_vs_dogs", choices=bodies.NAMES)
-    options = command.parse_args(arguments)
-    require(programs=["wrk", "nginx"])
+@benchmark(
+    programs=["wrk", "nginx"],
+    seconds=(60.0, "length of the storm"),
+    window=(WINDOW, "seconds of a closed loop"),
+    bad=(list(BAD), "kinds of bad clients"),
+    model=("cats_vs_dogs", "model of the storm", *bodies.NAMES),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run both parts; return the conditions and the rows of the table."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 1,024 is a usual soft limit
     with shipped(bodies.NAMES) as server:
@@ -230,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"`{options.model}`, {CONNECTIONS:,} connections, {options.seconds:g} seconds; bad"
         f" clients beside {NORMAL_CLIENTS} of `digits`:"
     )
-    return report(promises, page=options.page, name="overload", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return 1 if a request failed."""
-    command = parser(
+    options = parser(
         "robustness.reloads",
         __doc__,
         None,
@@ -89,9 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every=(100, "reloads between two rows"),
         clients=(2, "number of clients"),
         workers=(WORKERS, "number of workers"),
-    )
-    command.add_argument("--model", default="digits", choices=bodies.NAMES)
-    options = command.parse_args(arguments)
+        model=("digits", "model to publish", *bodies.NAMES),
+    ).parse_args(arguments)
     require()
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as folder:
         publication = Publication(Path(folder), options.model, newest(options.model))

@@ -5,6 +5,7 @@ too large; a worker killed now and then; a version published and removed again. 
 over time are written to a CSV and a plot.
 """
 
+import argparse
 import csv
 import random
 import signal
@@ -20,8 +21,7 @@ from bench.clients.bad_clients import BadClients
 from bench.clients.traffic import REFUSALS, Outcome, Recent, blameless
 from bench.reporting.figures import median, number, percentile
 from bench.reporting.pictures import picture
-from bench.reporting.promises import Promise, fact, none_of, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, none_of, nothing
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.service import ROOT, WORKERS, Server, convserve, newest, only, until
 from bench.robustness.publication import Publication, converged
@@ -200,17 +200,15 @@ def plot(rows: Sequence[Second], to: Path) -> None:
             memory.text(each.second, 0, each.event, rotation=90, fontsize="x-small", va="bottom")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write tables and plot; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.soak",
-        __doc__,
-        seconds=(600.0, "length of the run"),
-        every=(20.0, "seconds between two faults"),
-        seed=(1, "seed for the choice of workers"),
-        out=(ROOT / "runs/soak", "folder of CSV and plot"),
-    ).parse_args(arguments)
-    require(packages=["matplotlib"])
+@benchmark(
+    packages=["matplotlib"],
+    seconds=(600.0, "length of the run"),
+    every=(20.0, "seconds between two faults"),
+    seed=(1, "seed for the choice of workers"),
+    out=(ROOT / "runs/soak", "folder of CSV and plot"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run, and write CSV and plot; return the conditions and the rows of the table."""
     with (
         only([newest(name) for name in bodies.NAMES]) as folder,
         convserve(folder, workers=WORKERS) as server,
@@ -225,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" killed, {changes} publications and removals:"
     )
     promises = judge(soak.rows, outcomes, soak.kills, soak.failed)
-    return report(promises, page=options.page, name="soak", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One image at a time on one thread, without decoding or HTTP. The accuracies are 
 test set, which ``training`` measured of the exported files and wrote into them.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from itertools import cycle
@@ -13,8 +14,7 @@ import numpy as np
 
 from bench.clients import bodies
 from bench.reporting.figures import median, quotients, ratios, rotated, seconds_per_call
-from bench.reporting.promises import Promise, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark
 from bench.rig.service import newest
 from serving.inference.images.pixels import read
 from serving.inference.models.model import FILES, Model
@@ -61,15 +61,12 @@ def milliseconds(model: Model, images: Sequence[Any], seconds: float) -> float:
     return 1000 * seconds_per_call(lambda: model.predict(next(turns)), seconds)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure all models, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "throughput.precision",
-        __doc__,
-        rounds=(9, "rounds in which the precisions take turns"),
-        seconds=(1.0, "length of each turn"),
-    ).parse_args(arguments)
-    require()
+@benchmark(
+    rounds=(9, "rounds in which the precisions take turns"),
+    seconds=(1.0, "length of each turn"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure all models; return the conditions and the rows of the table."""
     rows = []
     for name in bodies.NAMES:
         rows += measure(name, rounds=options.rounds, seconds=options.seconds)
@@ -77,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Medians of {options.rounds} interleaved rounds of {options.seconds:g} s; in brackets"
         " the least and the most:"
     )
-    return report(rows, page=options.page, name="precision", above=above)
+    return above, rows
 
 
 if __name__ == "__main__":
