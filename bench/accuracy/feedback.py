@@ -11,16 +11,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, repeat
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 
 from bench.accuracy import audit
 from bench.clients import bodies
-from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
+from bench.clients.feedback_posts import Post, PostOutcome, make_posts, post_in_turn, repeated
 from bench.clients.labels import Predicted, predict, published
-from bench.clients.traffic import Outcome, blameless
+from bench.clients.traffic import EXCUSED, Outcome, blameless
 from bench.reporting.figures import number, percentile
 from bench.reporting.promises import ACCURACY, Promise, benchmark, equal, fact, none_of, nothing
 from bench.rig.kill import Kill, kill, wait_for_workers
@@ -35,7 +35,6 @@ PREDICTING = 4  # concurrent requests: as many images as the queue of one worker
 TWICE = 0.3  # of all posts
 WRONG = 0.12  # of the labels, on purpose
 SETTLED = 3.0  # seconds of scrapes after the restart
-EXCUSED = "but for those of killed workers"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Sent:
     @property
     def tries(self) -> list[Outcome]:
         """The outcomes of all replicas."""
-        return [each for several in self.outcomes.values() for each in several]
+        return list(chain(*self.outcomes.values()))
 
     @property
     def unexplained(self) -> int:
@@ -67,9 +66,8 @@ class Found:
     """The content of the database and the figures of Prometheus after the restart."""
 
     rows: Sequence[audit.Row]
-    counts: tuple[int, int]
     scraped: audit.Scraped
-    fallen: Counter[str]
+    fallen: str  # the counters that fell
     right: float
     total: float
     accuracy: float
@@ -81,8 +79,7 @@ def predictions(servers: Sequence[Server], count: int) -> list[Predicted]:
     pictures = list(islice(cycle(published(MODEL)), count))
     forms = [pictures[place : place + FORM] for place in range(0, count, FORM)]
     with ThreadPoolExecutor(PREDICTING) as threads:
-        several = threads.map(predict, cycle(servers), repeat(MODEL), forms)
-        return [each for one in several for each in one]
+        return list(chain(*threads.map(predict, cycle(servers), repeat(MODEL), forms)))
 
 
 def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse.Namespace) -> Sent:
@@ -90,19 +87,20 @@ def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse
     rng = random.Random(options.seed)
     kills: dict[str, list[Kill]] = {name: [] for name in servers}
     began = time.monotonic()
-    clients = posters(list(servers.values()), posts, options.clients)
-    while posting(clients, options.every):
-        name = rng.choice(list(servers))
-        if done := kill(servers[name], rng):
-            kills[name].append(done)
+    with ThreadPoolExecutor(options.clients) as threads:
+        shares = [posts[first :: options.clients] for first in range(options.clients)]
+        posting = [threads.submit(post_in_turn, servers, *each) for each in enumerate(shares)]
+        while wait(posting, options.every).not_done:
+            name = rng.choice(list(servers))
+            if done := kill(servers[name], rng):
+                kills[name].append(done)
     seconds = time.monotonic() - began
+    results = [each.result() for each in posting]
     outcomes = {
-        name: [
-            each for client in clients for each in with_idle_time(client.clients[place].outcomes)
-        ]
-        for place, name in enumerate(servers)
+        name: [each for _, tries in results for each in with_idle_time(tries[name])]
+        for name in servers
     }
-    return Sent([each for client in clients for each in client.outcomes], outcomes, kills, seconds)
+    return Sent([each for answered, _ in results for each in answered], outcomes, kills, seconds)
 
 
 def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
@@ -112,14 +110,6 @@ def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
         began = each.began if ended is None else ended
         ended = each.began + each.seconds
         yield replace(each, began=began, seconds=ended - began)
-
-
-def posting(clients: Sequence[Poster], seconds: float) -> bool:
-    """Wait up to ``seconds``; return False as soon as no client is posting any more."""
-    end = time.monotonic() + seconds
-    for client in clients:
-        client.join(max(0.0, end - time.monotonic()))
-    return any(client.is_alive() for client in clients)
 
 
 def run(models: Path, options: argparse.Namespace) -> tuple[list[Post], Sent, Found]:
@@ -143,7 +133,6 @@ def look_up(database: str, watching: Prometheus, seconds: float, stopped: float)
     """Query the database and Prometheus for the last ``seconds``."""
     return Found(
         audit.rows(database),
-        audit.counts(database),
         audit.scraped(watching, seconds),
         audit.fallen(watching, seconds),
         watching.value(audit.RIGHT),
@@ -165,7 +154,7 @@ def judge(
     posts: Sequence[Post], sent: Sent, found: Found, expected: Mapping[str, str]
 ) -> list[Promise]:
     """Return the rows of the table."""
-    return [*judge_answers(sent), *judge_rows(found, expected), *judge_figures(posts, found)]
+    return [*judge_answers(sent), *judge_found(posts, found, expected)]
 
 
 def judge_answers(sent: Sent) -> list[Promise]:
@@ -190,19 +179,13 @@ def judge_answers(sent: Sent) -> list[Promise]:
     ]
 
 
-def judge_rows(found: Found, expected: Mapping[str, str]) -> list[Promise]:
-    """Return the rows about the content of the database."""
-    count = len(expected)
-    return [
-        equal("rows and ids in the database", "{:,} and {:,}", (count, count), found.counts),
-        none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
-    ]
-
-
-def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
-    """Return the rows about the figures of Prometheus."""
+def judge_found(posts: Sequence[Post], found: Found, expected: Mapping[str, str]) -> list[Promise]:
+    """Return the rows about the content of the database, and the figures of Prometheus."""
     right, total = sum(each.correct for each in posts), len(posts)
+    counts = len(found.rows), len({each.id for each in found.rows})
     return [
+        equal("rows and ids in the database", "{:,} and {:,}", [len(expected)] * 2, counts),
+        none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
         equal(
             "right and all labels, as Prometheus adds them up after a restart",
             "{:,.0f} of {:,.0f}",
@@ -210,7 +193,7 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
             (found.right, found.total),
         ),
         equal("accuracy, as Prometheus computes it", "{:.6f}", [right / total], [found.accuracy]),
-        nothing("counters of labels that fell", audit.listed(found.fallen)),
+        nothing("counters of labels that fell", found.fallen),
         none_of(
             "samples above the rows that the replica had written",
             found.scraped.ahead(found.rows),

@@ -11,15 +11,15 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.labels import post_labels, predict, published
 from bench.clients.wrk import closed
-from bench.reporting.figures import median, number, percentile, rotated, seconds_per_call, spread
+from bench.reporting.figures import in_turn, median, number, percentile, seconds_per_call, spread
 from bench.reporting.promises import ACCURACY, Promise, benchmark, fact
 from bench.rig.replicas import KEY
 from bench.rig.service import MODELS, WORKERS, Server, convserve, newest, versions
@@ -76,12 +76,13 @@ def requesting(server: Server, kind: Kind, seconds: float) -> tuple[float, float
 def measure_ids(server: Server, options: argparse.Namespace) -> dict[Kind, list[Round]]:
     """Measure every kind of request in each round, beginning with another one."""
     kinds = [Kind(model, count) for model in options.models for count in COUNTS]
-    signer, found = Signer([KEY], days=30), defaultdict[Kind, list[Round]](list)
-    for turn in range(options.rounds):
-        for kind in rotated(kinds, turn):
-            ids = signing(signer, kind, options.seconds / 4)
-            found[kind].append(Round(ids, *requesting(server, kind, options.seconds)))
-    return found
+    signer, seconds = Signer([KEY], days=30), options.seconds
+
+    def once(kind: Kind) -> Round:
+        ids = signing(signer, kind, seconds / 4)
+        return Round(ids, *requesting(server, kind, seconds))
+
+    return in_turn({kind: partial(once, kind) for kind in kinds}, options.rounds)
 
 
 def verifying(seconds: float) -> float:

@@ -20,12 +20,12 @@ from bench.clients.traffic import clients, mixture, stopped
 from bench.reporting.figures import median
 from bench.reporting.promises import Promise, benchmark, fact, nothing
 from bench.rig.service import WORKERS, Server, convserve, newest, only
-from bench.rig.sockets import outbound
+from bench.rig.sockets import Connection, outbound
 
 MOST_MB, READY_SECONDS, IDLE_SHARE = 250, 2.0, 0.01
 SETTLE = 3.0  # seconds from the start until the service idles
 PERIOD = 0.05
-CLIENTS = 4
+CLIENTS, PAUSE = 4, 0.005
 STARTS = 3
 
 # A call that opens or uses a connection to another machine, or asks a name server.
@@ -39,10 +39,9 @@ def idle(server: Server, seconds: float) -> float:
     return (sum(server.cpu().values()) - before) / seconds
 
 
-def connections(server: Server, seconds: float) -> set[tuple[str, str, int]]:
+def connections(server: Server, seconds: float) -> set[Connection]:
     """Return the outbound connections seen during ``seconds`` of mixed traffic."""
-    running = clients(server, mixture(), CLIENTS, pause=0.005)
-    found: set[tuple[str, str, int]] = set()
+    running, found = clients(server, mixture(), CLIENTS, pause=PAUSE), set[Connection]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found |= outbound(server.processes(), server.port)
@@ -61,9 +60,7 @@ def traced(models: Path, seconds: float) -> list[str] | None:
         if subprocess.run([*under, "true"], capture_output=True, check=False).returncode:
             return None
         with convserve(models, under, workers=WORKERS) as server:
-            running = clients(server, mixture(), CLIENTS, pause=0.005)
-            time.sleep(seconds)
-            stopped(running)
+            connections(server, seconds)
         time.sleep(SETTLE)  # strace, which -D made a child of the service, writes the rest
         return outbound_calls(file.read_text(errors="replace"))
 
@@ -85,17 +82,12 @@ def measure(models: Path, seconds: float) -> list[Promise]:
         fresh, share = server.pss(), idle(server, seconds)
         opened = connections(server, seconds)
         used = server.pss()
-    calls, ready, limit = traced(models, seconds), median(starts), f"≤ {READY_SECONDS:g} s"
-    below = share < IDLE_SHARE
+    calls, ready, below = traced(models, seconds), median(starts), share < IDLE_SHARE
+    soon, limit = ready <= READY_SECONDS, f"≤ {READY_SECONDS:g} s"
     return [
         _memory("after the start", fresh),
         _memory("after mixed traffic", used),
-        Promise(
-            f"from the start to ready, median of {STARTS}",
-            limit,
-            f"{ready:.2f} s",
-            ready <= READY_SECONDS,
-        ),
+        Promise(f"from the start to ready, median of {STARTS}", limit, f"{ready:.2f} s", soon),
         Promise("idle processor time, of one core", f"< {IDLE_SHARE:.0%}", f"{share:.2%}", below),
         nothing("outbound connections under traffic", _list(opened)),
         nothing("outbound system calls, under strace", _list(calls))
@@ -104,9 +96,7 @@ def measure(models: Path, seconds: float) -> list[Promise]:
     ]
 
 
-@benchmark(
-    seconds=(60.0, "length of idling, and of traffic"),
-)
+@benchmark(seconds=(60.0, "length of idling, and of traffic"))
 def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
     """Measure all models; return the conditions and the rows of the table."""
     with only([newest(name) for name in bodies.NAMES]) as models:
@@ -123,7 +113,7 @@ def _memory(when: str, megabytes: float) -> Promise:
     return Promise(f"memory (PSS) {when}", f"≤ {MOST_MB} MB", f"{megabytes:.0f} MB", kept)
 
 
-def _list(found: set[tuple[str, str, int]] | list[str]) -> str:
+def _list(found: set[Connection] | list[str]) -> str:
     return "; ".join(map(str, sorted(found)[:5]))
 
 

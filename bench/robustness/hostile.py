@@ -78,8 +78,7 @@ class Poster:
         """Post all images."""
         turns = enumerate(several)
         with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for working in [threads.submit(self._work, turns) for _ in range(CONNECTIONS)]:
-                working.result()
+            list(threads.map(self._work, [turns] * CONNECTIONS))
 
     @property
     def deaths(self) -> int:
@@ -155,9 +154,9 @@ def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
         save(poster.findings, options.save)
         print(f"Images that broke a promise are in {options.save}.", file=sys.stderr)
     above = (
-        f"{options.count:,} images of seed {options.seed}, and the files of"
-        f" {len(options.folders)} folders, each posted in two ways, beside sound images in odd"
-        f" bodies: {poster.answers.total():,} requests."
+        f"{options.count:,} images of seed {options.seed}, and the files of {len(options.folders)}"
+        " folders, each posted in two ways, beside sound images in odd bodies:"
+        f" {poster.answers.total():,} requests."
     )
     return above, judge(poster, deaths)
 

@@ -6,10 +6,11 @@ listed just before the kill.
 
 import argparse
 import random
-import re
 import sys
 import time
 from collections.abc import Sequence
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.clients import bodies
 from bench.clients.traffic import Outcome, blameless, clients, right, stopped
@@ -17,15 +18,14 @@ from bench.reporting.promises import Promise, benchmark, none_of
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.service import shipped
 
+FAILED = "requests that failed on connections of"
+
 
 def sum_of(page: str, name: str, **labels: str) -> float:
     """Return the sum of a metric's series with these labels."""
-    total = 0.0
-    for line in page.splitlines():
-        found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-        if found and all(f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()):
-            total += float(found[2])
-    return total
+    samples = (each for one in text_string_to_metric_families(page) for each in one.samples)
+    found = (e for e in samples if e.name == name and labels.items() <= e.labels.items())
+    return sum(each.value for each in found)
 
 
 def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> list[Promise]:
@@ -36,12 +36,8 @@ def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> l
     counted = sum_of(metrics, "convserve_requests_total", status="200", route="/predict/<name>")
     flying = sum_of(metrics, "convserve_requests_in_flight")
     return [
-        none_of("requests that failed on connections of another worker", unexplained),
-        Promise(
-            "requests that failed on connections of the killed worker",
-            "those in it",
-            f"{len(broken) - unexplained}",
-        ),
+        none_of(f"{FAILED} another worker", unexplained),
+        Promise(f"{FAILED} the killed worker", "those in it", f"{len(broken) - unexplained}"),
         none_of("other answers than 200", sum(not (e.broke or e.kept) for e in outcomes)),
         Promise(
             "answers counted in /metrics, and received",

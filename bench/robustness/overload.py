@@ -64,14 +64,8 @@ class Target:
 
     def storm(self, server: Server, path: str, rate: float, seconds: float) -> Open:
         """Send the requests to a server at a constant rate."""
-        return opened(
-            server.url(path),
-            self.bodies,
-            rate=rate,
-            seconds=seconds,
-            clients=CONNECTIONS,
-            echoed=True,
-        )
+        url, many = server.url(path), CONNECTIONS
+        return opened(url, self.bodies, rate=rate, seconds=seconds, clients=many, echoed=True)
 
     def once(self) -> float:
         """Return the seconds of one request on a new connection; infinite without a 200."""
@@ -122,13 +116,12 @@ def storm(target: Target, seconds: float) -> list[Promise]:
     stopped(watching)
     back = recovery(target, usual)
     highest = (before + ceiling(target, capacity)) / 2  # the machine varies
-    after, limit = target.capacity() / capacity, f"≤ {RECOVERY_SECONDS:g} s"
+    after = target.capacity() / capacity
+    soon, limit = back <= RECOVERY_SECONDS, f"≤ {RECOVERY_SECONDS:g} s"
     return [
         *judge_storm(seen, capacity, highest),
         *map(judge_probe, watching),
-        Promise(
-            "until answers are as fast as before", limit, f"{back:.2f} s", back <= RECOVERY_SECONDS
-        ),
+        Promise("until answers are as fast as before", limit, f"{back:.2f} s", soon),
         Promise("capacity after the storm ÷ before", "as before", f"{after:.2f}"),
     ]
 
@@ -183,24 +176,22 @@ def beside(target: Target, kind: str, count: int) -> list[Promise]:
     slowest = max(probe.at(1) for probe in watched)
     failed = sum(probe.failed for probe in watched)
     # Two large bodies at a time are unwanted work, but work.
-    floor = 0.0 if kind == "50 MB" else SPEED_KEPT
+    floor, who = 0.0 if kind == "50 MB" else SPEED_KEPT, f"{count} × {kind}"
+    lasted = f"{len(ended)}, median {number(median(ended))} s" if ended else "none"
     return [
         Promise(
-            f"{count} × {kind}: normal traffic beside ÷ alone",
+            f"{who}: normal traffic beside ÷ alone",
             f"≥ {floor}" if floor else "",
             ratios(crowded, alone),
             median(quotients(crowded, alone)) >= floor,
         ),
         Promise(
-            f"{count} × {kind}: slowest of all probes",
+            f"{who}: slowest of all probes",
             PROBES,
             f"{number(slowest)} ms, {failed} failed",
             not failed and slowest < PROBE_MS,
         ),
-        fact(
-            f"{count} × {kind}: connections that ended meanwhile, and after what time",
-            f"{len(ended)}, median {number(median(ended))} s" if ended else "none",
-        ),
+        fact(f"{who}: connections that ended meanwhile, and after what time", lasted),
     ]
 
 
