@@ -1,8 +1,7 @@
 """100,000 labels, 30 % of them twice, while workers are killed: is the accuracy exact at the end?
 
-Two replicas, one PostgreSQL, one Prometheus. Clients post labels for earlier predictions, some of
-them wrong on purpose, each until it is answered. Then the replicas are restarted, and the rows of
-the database and the figures of Prometheus are compared with what was sent.
+Clients post labels to two replicas, some wrong on purpose, each until it is answered. Then the
+replicas are restarted, and PostgreSQL and Prometheus are compared with what was sent.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """Badly behaved clients, which no load generator offers: slow, silent, cut short, far too large.
 
-Asyncio in a thread, with a fixed number of connections. Knows sockets and the head of a request;
-knows nothing of what the server should do.
+Knows sockets and the head of a request; knows nothing of what the server should do.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """What the service needs, and what it connects to: memory, start, idle processor time, sockets.
 
-All models, two workers. Outbound connections are looked for twice: among the open sockets several
-times a second, and, if strace is installed and may attach, in the system calls of a service that
-runs under it.
+Outbound connections are looked for twice: among the open sockets several times a second, and, if
+strace may attach, in the system calls of a service that runs under it.
 """
 
 import argparse

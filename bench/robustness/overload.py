@@ -1,9 +1,8 @@
 """More requests than can be answered, and slow clients: does the service stay responsive?
 
-First a storm: four times the measured capacity, at a constant rate over many connections. The load
-generator runs on the same cores: how much of the capacity it leaves is measured too, while nginx
-refuses the excess. Then each kind of bad client beside normal traffic, in turn with normal traffic
-alone.
+First a storm of four times the measured capacity. The load generator runs on the same cores: how
+much of the capacity it leaves is measured too, while nginx refuses the excess. Then each kind of
+bad client beside normal traffic, in turn with normal traffic alone.
 """
 
 import argparse
@@ -151,12 +150,9 @@ def judge_storm(seen: Open, capacity: float, highest: float) -> list[Promise]:
 def judge_probe(probe: Probe) -> Promise:
     """Return the row of a path that was probed in the storm."""
     latencies = " · ".join(number(probe.at(share)) for share in (0.5, 0.99, 1))
-    return Promise(
-        f"`{probe.path}` in the storm, median · p99 · slowest",
-        PROBES,
-        f"{latencies} ms, {probe.failed} failed",
-        not probe.failed and probe.at(1) < PROBE_MS,
-    )
+    what, fast = f"`{probe.path}` in the storm, median · p99 · slowest", probe.at(1) < PROBE_MS
+    measured = f"{latencies} ms, {probe.failed} failed"
+    return Promise(what, PROBES, measured, fast and not probe.failed)
 
 
 def beside(target: Target, kind: str, count: int) -> list[Promise]:

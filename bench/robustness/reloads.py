@@ -1,9 +1,8 @@
 """What reloads under load cost and leave behind: `python -m bench.robustness.reloads`.
 
 Keeps clients busy, and repeatedly publishes a version with a new number, moves the default by
-`routing.json`, and removes the version, each time until every worker serves the change. Prints
-memory, file descriptors and threads of the workers, size and time of a scrape at intervals, and
-the number of failed requests, which must be zero.
+`routing.json`, and removes the version, each time until every worker serves the change. No request
+may fail.
 """
 
 import signal

@@ -1,8 +1,7 @@
 """Ten minutes of mixed traffic with faults: does memory stay constant, are promises kept?
 
-All models, all kinds of bodies, incorrect requests, clients that are slow, silent, cut short or far
-too large; a worker killed now and then; a version published and removed again. Memory and latency
-over time are written to a CSV and a plot.
+All kinds of correct, incorrect and bad requests; workers killed, a version published and removed.
+Memory and latency over time are written to a CSV and a plot.
 """
 
 import argparse
