@@ -10,14 +10,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 
 from bench.accuracy import audit
 from bench.clients import bodies
-from bench.clients.feedback_posts import Post, PostOutcome, make_posts, post_in_turn, repeated
+from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
 from bench.clients.labels import Predicted, predict, published
 from bench.clients.traffic import EXCUSED, Outcome, blameless
 from bench.reporting.figures import number, percentile
@@ -86,20 +86,19 @@ def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse
     rng = random.Random(options.seed)
     kills: dict[str, list[Kill]] = {name: [] for name in servers}
     began = time.monotonic()
-    with ThreadPoolExecutor(options.clients) as threads:
-        shares = [posts[first :: options.clients] for first in range(options.clients)]
-        posting = [threads.submit(post_in_turn, servers, *each) for each in enumerate(shares)]
-        while wait(posting, options.every).not_done:
-            name = rng.choice(list(servers))
-            if done := kill(servers[name], rng):
-                kills[name].append(done)
+    clients = posters(list(servers.values()), posts, options.clients)
+    while posting(clients, options.every):
+        name = rng.choice(list(servers))
+        if done := kill(servers[name], rng):
+            kills[name].append(done)
     seconds = time.monotonic() - began
-    results = [each.result() for each in posting]
     outcomes = {
-        name: [each for _, tries in results for each in with_idle_time(tries[name])]
-        for name in servers
+        name: [
+            each for client in clients for each in with_idle_time(client.clients[place].outcomes)
+        ]
+        for place, name in enumerate(servers)
     }
-    return Sent([each for answered, _ in results for each in answered], outcomes, kills, seconds)
+    return Sent([each for client in clients for each in client.outcomes], outcomes, kills, seconds)
 
 
 def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
@@ -109,6 +108,14 @@ def with_idle_time(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
         began = each.began if ended is None else ended
         ended = each.began + each.seconds
         yield replace(each, began=began, seconds=ended - began)
+
+
+def posting(clients: Sequence[Poster], seconds: float) -> bool:
+    """Wait up to ``seconds``; return False as soon as no client is posting any more."""
+    end = time.monotonic() + seconds
+    for client in clients:
+        client.join(max(0.0, end - time.monotonic()))
+    return any(client.is_alive() for client in clients)
 
 
 def run(models: Path, options: argparse.Namespace) -> tuple[list[Post], Sent, Found]:

@@ -5,13 +5,14 @@ Knows the answers of /feedback; knows nothing of what is done to the service mea
 
 import json
 import random
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
 from bench.clients.labels import Predicted, feedback_call
-from bench.clients.traffic import Client, Outcome, error_code
+from bench.clients.traffic import Client, error_code
 from bench.rig.service import Server
 
 RETRIED = (0, 408, 503, 504)  # statuses after which a label may or may not have been recorded
@@ -73,26 +74,38 @@ def summary(status: int, body: bytes) -> str:
     return f"{answer.get('status')} {str(answer.get('correct')).lower()}"
 
 
-def post_in_turn(
-    replicas: Mapping[str, Server], first: int, posts: Sequence[Post]
-) -> tuple[list[PostOutcome], dict[str, list[Outcome]]]:
-    """Post labels to the replicas in turn, from number ``first`` on, each until it is answered.
+class Poster(threading.Thread):
+    """Posts labels one after another, to the replicas in turn, each until it is answered."""
 
-    Returns the outcome of each post, and those of its tries by replica.
-    """
-    clients = {name: Client(server, note=summary) for name, server in replicas.items()}
-    turns = islice(cycle(clients.values()), first % len(clients), None)
-    found = []
-    for post in posts:
+    def __init__(self, replicas: Sequence[Server], posts: Sequence[Post], first: int) -> None:
+        super().__init__(daemon=True)
+        self.clients = [Client(server, note=summary) for server in replicas]  # one per replica
+        self.outcomes: list[PostOutcome] = []
+        self._posts = posts
+        self._turns = islice(cycle(self.clients), first % len(replicas), None)
+
+    def run(self) -> None:
+        """Post all labels."""
+        for post in self._posts:
+            self.outcomes.append(self._post(post))
+        for client in self.clients:
+            client.close()
+
+    def _post(self, post: Post) -> PostOutcome:
         call, began = feedback_call(post.id, post.label), time.monotonic()
-        for client in turns:
+        while True:
+            client = next(self._turns)
             outcome = client.send(call)
             client.outcomes.append(outcome)
             seconds = time.monotonic() - began
             if outcome.status not in RETRIED or seconds > PATIENCE:
-                found.append(PostOutcome(post, seconds, outcome.status, outcome.code))
-                break
+                return PostOutcome(post, seconds, outcome.status, outcome.code)
             time.sleep(PAUSE)
-    for client in clients.values():
-        client.close()
-    return found, {name: client.outcomes for name, client in clients.items()}
+
+
+def posters(replicas: Sequence[Server], posts: Sequence[Post], count: int) -> list[Poster]:
+    """Start clients that share the posts."""
+    made = [Poster(replicas, posts[place::count], place) for place in range(count)]
+    for each in made:
+        each.start()
+    return made
