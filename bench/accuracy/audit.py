@@ -7,13 +7,12 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from bench.rig.postgres import query
 from bench.rig.prometheus import Prometheus
 
 COUNTER = "convserve_feedback_total"
-FROM_ROWS = "convserve_feedback(|_confusion|_brier|_bin.*)_total"
+FROM_ROWS = ("", "_confusion", "_brier", "_bin", "_bin_correct", "_bin_confidence")
 RIGHT = f'sum({COUNTER}{{correct="true"}})'
 ALL = f"sum({COUNTER})"
 
@@ -40,14 +39,6 @@ def rows(address: str) -> list[Row]:
     """Return all labels."""
     statement = "SELECT id, label, predicted = label, replica, labelled_at FROM convserve_labels"
     return [Row(*each) for each in query(address, statement)]
-
-
-def counts(address: str) -> tuple[int, int]:
-    """Return the numbers of rows and of different ids, as the database counts them."""
-    ((found, different),) = query(
-        address, "SELECT count(*), count(DISTINCT id) FROM convserve_labels"
-    )
-    return int(found), int(different)
 
 
 def differing(found: Iterable[Row], sent: Mapping[str, str]) -> int:
@@ -90,22 +81,12 @@ class Scraped:
         )
 
 
-def falls(samples: Sequence[tuple[float, float]]) -> int:
-    """Count how often a counter fell, which Prometheus interprets as a restart."""
-    return sum(after[1] < before[1] for before, after in pairwise(samples))
-
-
-def fallen(prometheus: Prometheus, seconds: float) -> Counter[str]:
-    """Count the falls of each counter computed from the database, in the last ``seconds``."""
-    found = Counter[str]()
-    for each in prometheus.instant(f'{{__name__=~"{FROM_ROWS}"}}[{max(1, round(seconds))}s]'):
-        found[each.labels["__name__"]] += falls(each.samples)
-    return +found
-
-
-def listed(fallen: Counter[str]) -> str:
-    """Format the counters that fell."""
-    return "; ".join(f"`{name}`: {count}" for name, count in fallen.most_common())
+def fallen(prometheus: Prometheus, seconds: float) -> str:
+    """List counters computed from the database that fell: a restart, as Prometheus reads it."""
+    names = [f"convserve_feedback{part}_total" for part in FROM_ROWS]
+    span = f"{max(1, round(seconds))}s"
+    falls = {name: prometheus.value(f"sum(resets({name}[{span}]))") for name in names}
+    return "; ".join(f"`{name}`: {count:g}" for name, count in falls.items() if count)
 
 
 def scraped(prometheus: Prometheus, seconds: float) -> Scraped:

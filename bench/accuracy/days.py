@@ -8,7 +8,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,7 @@ def days(data_dir: Path, seed: int) -> tuple[Day, Day]:
         for place, (image, name) in enumerate(pairs)
         if name in SHIFTED
     ]
-    return (
-        Day(plain, [1] * len(plain)),
-        Day(worse, [SHIFTED[each.label] for each in worse]),
-    )
+    return Day(plain, [1] * len(plain)), Day(worse, [SHIFTED[each.label] for each in worse])
 
 
 def noisy(image: NDArray[np.uint8], noise: np.random.Generator) -> NDArray[np.uint8]:
@@ -64,17 +61,19 @@ def blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(soft, dtype=np.uint8)
 
 
+@dataclass
 class Traffic:
     """Predictions at a steady rate, and the true labels of a share of them after a delay."""
 
-    def __init__(
-        self, server: Server, *, rate: float, share: float, delay: float, rng: random.Random
-    ) -> None:
-        self.images = self.labels = 0
-        self.failed: list[str] = []
-        self._server, self._rate, self._share, self._delay = server, rate, share, delay
-        self._rng = rng
-        self._due: deque[tuple[float, list[Predicted]]] = deque()
+    server: Server
+    rate: float  # images per second
+    share: float
+    delay: float  # seconds
+    rng: random.Random
+    images: int = 0
+    labels: int = 0
+    failed: list[str] = field(default_factory=list)
+    _due: deque[tuple[float, list[Predicted]]] = field(default_factory=deque)
 
     def run(self, day: Day, seconds: float) -> None:
         """Send the traffic of a day."""
@@ -86,21 +85,21 @@ class Traffic:
                 self._label(now)
             except (OSError, http.client.HTTPException, RuntimeError) as exc:
                 self.failed.append(str(exc))
-            due = max(due + IMAGES / self._rate, now)  # a delay is not caught up
+            due = max(due + IMAGES / self.rate, now)  # a delay is not caught up
             time.sleep(max(0.0, due - time.monotonic()))
 
     def _predict(self, day: Day, now: float) -> None:
-        chosen = self._rng.choices(day.pictures, day.weights, k=IMAGES)
-        predicted = predict(self._server, MODEL, chosen)
+        chosen = self.rng.choices(day.pictures, day.weights, k=IMAGES)
+        predicted = predict(self.server, MODEL, chosen)
         self.images += len(predicted)
-        sample = [each for each in predicted if self._rng.random() < self._share]
+        sample = [each for each in predicted if self.rng.random() < self.share]
         if sample:
-            self._due.append((now + self._delay, sample))
+            self._due.append((now + self.delay, sample))
 
     def _label(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, predicted = self._due.popleft()
-            recorded = post_labels(self._server, predicted)
+            recorded = post_labels(self.server, predicted)
             if recorded != len(predicted):
                 self.failed.append(f"{recorded} of {len(predicted)} labels were recorded")
             self.labels += len(predicted)

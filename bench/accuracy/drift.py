@@ -6,10 +6,10 @@ share of the predictions follow an hour later.
 """
 
 import argparse
+import math
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,20 +19,19 @@ from bench.accuracy import audit, panels, timeline
 from bench.accuracy.days import MODEL, Traffic, days
 from bench.accuracy.panels import Panels
 from bench.accuracy.timeline import Episode
-from bench.reporting.promises import ACCURACY, Promise, fact, none_of, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import ACCURACY, Promise, benchmark, fact, none_of, nothing
 from bench.rig.nginx import balanced
 from bench.rig.postgres import postgres
-from bench.rig.prometheus import PATIENCE, Prometheus, hastened, prometheus
+from bench.rig.prometheus import EVALUATE, PATIENCE, Prometheus, hastened, prometheus
 from bench.rig.replicas import addresses, replicas
 from bench.rig.service import ROOT, newest, only, until
 from training.data.datasets import default_data_dir
 
 RULES = ROOT / "deploy/prometheus"
-EVALUATE = 2.0  # seconds between two evaluations of the rules
 LEAST = 4.0  # seconds of a window, so that it spans several scrapes
 NEEDED = ("ConvserveAccuracyLow", "ConvserveClassesShifted", "ConvserveConfidenceShifted")
 QUALITY = (*NEEDED, "ConvserveExpectedAccuracyLow", "ConvserveCalibrationOff")
+AT_THE_END = "at the end of the normal · of the shifted day"
 ROWS = {
     "accuracy by labels": panels.ACCURACY,
     "expected without labels": panels.EXPECTED,
@@ -48,7 +47,7 @@ class Seen(Panels):
     images: int
     labels: int
     failed: Sequence[str]
-    fallen: Counter[str]
+    fallen: str  # the counters that fell
 
     @property
     def boundary(self) -> float:
@@ -61,9 +60,8 @@ class Seen(Panels):
             each
             for each in self.episodes
             if each.alert.name in names
-            and each.fired is not None
-            and each.fired < end
-            and (each.ended is None or each.ended > begin)
+            and (each.fired or math.inf) < end
+            and (each.ended or math.inf) > begin
         ]
 
     def day_ends(self, expression: str) -> tuple[str, str]:
@@ -86,15 +84,10 @@ def run(models: Path, options: argparse.Namespace) -> Seen:
         postgres() as database,
         replicas(models, database, ports) as servers,
         balanced(list(servers.values())) as front,
-        prometheus(ports, evaluate=EVALUATE, rules=rules) as watching,
+        prometheus(ports, rules=rules) as watching,
     ):
-        traffic = Traffic(
-            front,
-            rate=options.rate,
-            share=options.share,
-            delay=options.day / 24,
-            rng=random.Random(options.seed),
-        )
+        rng, delay = random.Random(options.seed), options.day / 24
+        traffic = Traffic(front, options.rate, options.share, delay, rng)
         settle(watching)
         begin = time.time()
         for day in (normal, shifted):
@@ -125,43 +118,33 @@ def judge(seen: Seen) -> list[Promise]:
     early = {str(each.alert) for each in seen.fired(QUALITY, seen.begin, seen.boundary)}
     return [
         none_of("requests that failed", len(seen.failed)),
-        *(
-            fact(
-                f"{what}, at the end of the normal · of the shifted day",
-                " · ".join(seen.day_ends(expression)),
-            )
-            for what, expression in ROWS.items()
-        ),
+        *(fact(f"{what}, {AT_THE_END}", " · ".join(seen.day_ends(e))) for what, e in ROWS.items()),
         nothing("alerts on quality that fired on the normal day", "; ".join(sorted(early))),
         *(_needed(name, seen) for name in NEEDED),
-        nothing("counters of labels that fell", audit.listed(seen.fallen)),
+        nothing("counters of labels that fell", seen.fallen),
     ]
 
 
 def _needed(name: str, seen: Seen) -> Promise:
-    late = [
-        each.fired - seen.boundary
-        for each in seen.fired([name], seen.boundary, float("inf"))
-        if each.fired is not None and each.fired >= seen.boundary
-    ]
+    fired = (each.fired or 0.0 for each in seen.fired([name], seen.boundary, math.inf))
+    late = [at - seen.boundary for at in fired if at >= seen.boundary]
     measured = f"after {min(late) / seen.day * 24:.1f} h of it" if late else "never"
     return Promise(f"`{name}` fires on the shifted day", "yes", measured, bool(late))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write table and picture; return 1 if a promise was broken."""
-    options = parser(
-        "accuracy.drift",
-        __doc__,
-        ACCURACY,
-        day=(180.0, "seconds of a day"),
-        rate=(150.0, "images per second"),
-        share=(0.3, "share of the predictions that are labelled"),
-        seed=(1, "seed of the traffic"),
-        data_dir=(default_data_dir(), "folder of the data sets"),
-        plot=(ROOT / "docs/drift.png", "picture to write"),
-    ).parse_args(arguments)
-    require(programs=["postgres", "prometheus", "nginx"], packages=["sqlalchemy", "matplotlib"])
+@benchmark(
+    ACCURACY,
+    programs=["postgres", "prometheus", "nginx"],
+    packages=["sqlalchemy", "matplotlib"],
+    day=(180.0, "seconds of a day"),
+    rate=(150.0, "images per second"),
+    share=(0.3, "share of the predictions that are labelled"),
+    seed=(1, "seed of the traffic"),
+    data_dir=(default_data_dir, "folder of the data sets"),
+    plot=(ROOT / "docs/drift.png", "picture to write"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run both days, and draw them; return the episodes and the rows of the table."""
     with only([newest(MODEL)]) as models:
         seen = run(models, options)
     panels.plot(seen, options.plot)
@@ -171,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" images, {seen.labels:,} labels:\n\n"
         f"{timeline.markdown(seen.episodes, seen.begin, seen.day)}\n\nWhat was promised:"
     )
-    return report(judge(seen), page=options.page, name="drift", above=above)
+    return above, judge(seen)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """100,000 labels, 30 % of them twice, while workers are killed: is the accuracy exact at the end?
 
-Two replicas, one PostgreSQL, one Prometheus. Clients post labels for earlier predictions, some of
-them wrong on purpose, each until it is answered. Then the replicas are restarted, and the rows of
-the database and the figures of Prometheus are compared with what was sent.
+Clients post labels to two replicas, some wrong on purpose, each until it is answered. Then the
+replicas are restarted, and PostgreSQL and Prometheus are compared with what was sent.
 """
 
 import argparse
@@ -13,18 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, repeat
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 
 from bench.accuracy import audit
 from bench.clients import bodies
 from bench.clients.feedback_posts import Post, Poster, PostOutcome, make_posts, posters, repeated
 from bench.clients.labels import Predicted, predict, published
-from bench.clients.traffic import Outcome, blameless
-from bench.reporting import promises
+from bench.clients.traffic import EXCUSED, Outcome, blameless
 from bench.reporting.figures import number, percentile
-from bench.reporting.promises import Promise, equal, fact, none_of, nothing
-from bench.rig.environment import require
+from bench.reporting.promises import ACCURACY, Promise, benchmark, equal, fact, none_of, nothing
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.postgres import postgres
 from bench.rig.prometheus import Prometheus, prometheus
@@ -37,7 +34,6 @@ PREDICTING = 4  # concurrent requests: as many images as the queue of one worker
 TWICE = 0.3  # of all posts
 WRONG = 0.12  # of the labels, on purpose
 SETTLED = 3.0  # seconds of scrapes after the restart
-EXCUSED = "but for those of killed workers"
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Sent:
     @property
     def tries(self) -> list[Outcome]:
         """The outcomes of all replicas."""
-        return [each for several in self.outcomes.values() for each in several]
+        return list(chain(*self.outcomes.values()))
 
     @property
     def unexplained(self) -> int:
@@ -69,9 +65,8 @@ class Found:
     """The content of the database and the figures of Prometheus after the restart."""
 
     rows: Sequence[audit.Row]
-    counts: tuple[int, int]
     scraped: audit.Scraped
-    fallen: Counter[str]
+    fallen: str  # the counters that fell
     right: float
     total: float
     accuracy: float
@@ -83,8 +78,7 @@ def predictions(servers: Sequence[Server], count: int) -> list[Predicted]:
     pictures = list(islice(cycle(published(MODEL)), count))
     forms = [pictures[place : place + FORM] for place in range(0, count, FORM)]
     with ThreadPoolExecutor(PREDICTING) as threads:
-        several = threads.map(predict, cycle(servers), repeat(MODEL), forms)
-        return [each for one in several for each in one]
+        return list(chain(*threads.map(predict, cycle(servers), repeat(MODEL), forms)))
 
 
 def send(servers: Mapping[str, Server], posts: Sequence[Post], options: argparse.Namespace) -> Sent:
@@ -145,7 +139,6 @@ def look_up(database: str, watching: Prometheus, seconds: float, stopped: float)
     """Query the database and Prometheus for the last ``seconds``."""
     return Found(
         audit.rows(database),
-        audit.counts(database),
         audit.scraped(watching, seconds),
         audit.fallen(watching, seconds),
         watching.value(audit.RIGHT),
@@ -167,7 +160,7 @@ def judge(
     posts: Sequence[Post], sent: Sent, found: Found, expected: Mapping[str, str]
 ) -> list[Promise]:
     """Return the rows of the table."""
-    return [*judge_answers(sent), *judge_rows(found, expected), *judge_figures(posts, found)]
+    return [*judge_answers(sent), *judge_found(posts, found, expected)]
 
 
 def judge_answers(sent: Sent) -> list[Promise]:
@@ -192,19 +185,13 @@ def judge_answers(sent: Sent) -> list[Promise]:
     ]
 
 
-def judge_rows(found: Found, expected: Mapping[str, str]) -> list[Promise]:
-    """Return the rows about the content of the database."""
-    count = len(expected)
-    return [
-        equal("rows and ids in the database", "{:,} and {:,}", (count, count), found.counts),
-        none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
-    ]
-
-
-def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
-    """Return the rows about the figures of Prometheus."""
+def judge_found(posts: Sequence[Post], found: Found, expected: Mapping[str, str]) -> list[Promise]:
+    """Return the rows about the content of the database, and the figures of Prometheus."""
     right, total = sum(each.correct for each in posts), len(posts)
+    counts = len(found.rows), len({each.id for each in found.rows})
     return [
+        equal("rows and ids in the database", "{:,} and {:,}", [len(expected)] * 2, counts),
+        none_of("labels changed, lost or never sent", audit.differing(found.rows, expected)),
         equal(
             "right and all labels, as Prometheus adds them up after a restart",
             "{:,.0f} of {:,.0f}",
@@ -212,7 +199,7 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
             (found.right, found.total),
         ),
         equal("accuracy, as Prometheus computes it", "{:.6f}", [right / total], [found.accuracy]),
-        nothing("counters of labels that fell", audit.listed(found.fallen)),
+        nothing("counters of labels that fell", found.fallen),
         none_of(
             "samples above the rows that the replica had written",
             found.scraped.ahead(found.rows),
@@ -225,18 +212,17 @@ def judge_figures(posts: Sequence[Post], found: Found) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write the table; return 1 if a promise was broken."""
-    options = promises.parser(
-        "accuracy.feedback",
-        __doc__,
-        promises.ACCURACY,
-        posts=(100_000, "number of posts"),
-        clients=(16, "number of clients"),
-        every=(5.0, "seconds between two kills"),
-        seed=(1, "seed for labels and kills"),
-    ).parse_args(arguments)
-    require(programs=["postgres", "prometheus"], packages=["sqlalchemy", "psycopg"])
+@benchmark(
+    ACCURACY,
+    programs=["postgres", "prometheus"],
+    packages=["sqlalchemy", "psycopg"],
+    posts=(100_000, "number of posts"),
+    clients=(16, "number of clients"),
+    every=(5.0, "seconds between two kills"),
+    seed=(1, "seed for labels and kills"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Post labels and compare; return the conditions and the rows of the table."""
     with only([newest(MODEL)]) as models:
         posts, sent, found = run(models, options)
     above = (
@@ -244,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" {options.clients} clients, two replicas, {sent.seconds:.0f} seconds:"
     )
     rows = judge(posts, sent, found, keys(posts))
-    return promises.report(rows, page=options.page, name="feedback", above=above)
+    return above, rows
 
 
 if __name__ == "__main__":

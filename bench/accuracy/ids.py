@@ -1,8 +1,7 @@
 """What the ids of predictions cost, and how long a scrape takes with everything on.
 
-Signing is timed in this process, in turn with whole requests of one client to a running service,
-one image and 32 images each, of every model. Then, after predictions and labels of every class for
-every published version, /metrics is scraped repeatedly.
+Signing is timed in this process, in turn with requests of one and of 32 images to a service. Then,
+after predictions and labels of every class for every published version, /metrics is scraped.
 """
 
 import argparse
@@ -11,17 +10,16 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.labels import post_labels, predict, published
 from bench.clients.wrk import closed
-from bench.reporting.figures import median, number, percentile, rotated, seconds_per_call, spread
-from bench.reporting.promises import ACCURACY, Promise, fact, parser, report
-from bench.rig.environment import require
+from bench.reporting.figures import in_turn, median, number, percentile, seconds_per_call, spread
+from bench.reporting.promises import ACCURACY, Promise, benchmark, fact
 from bench.rig.replicas import KEY
 from bench.rig.service import MODELS, WORKERS, Server, convserve, newest, versions
 from serving.feedback.ids import Signer
@@ -77,12 +75,13 @@ def requesting(server: Server, kind: Kind, seconds: float) -> tuple[float, float
 def measure_ids(server: Server, options: argparse.Namespace) -> dict[Kind, list[Round]]:
     """Measure every kind of request in each round, beginning with another one."""
     kinds = [Kind(model, count) for model in options.models for count in COUNTS]
-    signer, found = Signer([KEY], days=30), defaultdict[Kind, list[Round]](list)
-    for turn in range(options.rounds):
-        for kind in rotated(kinds, turn):
-            ids = signing(signer, kind, options.seconds / 4)
-            found[kind].append(Round(ids, *requesting(server, kind, options.seconds)))
-    return found
+    signer, seconds = Signer([KEY], days=30), options.seconds
+
+    def once(kind: Kind) -> Round:
+        ids = signing(signer, kind, seconds / 4)
+        return Round(ids, *requesting(server, kind, seconds))
+
+    return in_turn({kind: partial(once, kind) for kind in kinds}, options.rounds)
 
 
 def verifying(seconds: float) -> float:
@@ -133,30 +132,25 @@ def judge_kind(kind: Kind, rounds: Sequence[Round]) -> list[Promise]:
 def judge_scrapes(took: Sequence[float], size: int, labels: int) -> list[Promise]:
     """Return the rows of /metrics."""
     middle = median(took)
+    what, fast = f"a scrape after {labels:,} labels: median", bool(labels) and middle < SCRAPE_MS
     return [
-        Promise(
-            f"a scrape after {labels:,} labels: median",
-            f"< {SCRAPE_MS:g} ms",
-            f"{number(middle)} ms",
-            bool(labels) and middle < SCRAPE_MS,
-        ),
+        Promise(what, f"< {SCRAPE_MS:g} ms", f"{number(middle)} ms", fast),
         fact("a scrape: p99", f"{number(percentile(took, 0.99))} ms"),
         fact("a scrape: size", f"{size / 1000:,.0f} kB"),
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "accuracy.ids",
-        __doc__,
-        ACCURACY,
-        seconds=(4.0, "length of a window"),
-        rounds=(5, "rounds in which the kinds of requests take turns"),
-        seed=(1, "seed of the labels"),
-        models=(bodies.NAMES, "models to serve"),
-    ).parse_args(arguments)
-    require(programs=["wrk"], packages=["sqlalchemy"])
+@benchmark(
+    ACCURACY,
+    programs=["wrk"],
+    packages=["sqlalchemy"],
+    seconds=(4.0, "length of a window"),
+    rounds=(5, "rounds in which the kinds of requests take turns"),
+    seed=(1, "seed of the labels"),
+    models=(bodies.NAMES, "models to serve"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure ids and scrapes; return the conditions and the rows of the table."""
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as scratch:
         usual = {"workers": WORKERS, "feedback_keys": KEY}
         usual |= {"feedback_url": f"sqlite:///{scratch}/feedback.db"}
@@ -174,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promises = [line for kind, several in rounds.items() for line in judge_kind(kind, several)]
     promises.append(fact("verifying an id", f"{number(verified * 1e6)} µs"))
     promises += judge_scrapes(took, size, labels)
-    return report(promises, page=options.page, name="ids", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

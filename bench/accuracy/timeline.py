@@ -63,14 +63,11 @@ def episodes(alerts: Sequence[Series], step: float, end: float) -> list[Episode]
 def markdown(found: Sequence[Episode], begin: float, day: float) -> str:
     """Return a table; its times are those of days that last ``day`` seconds."""
 
-    def clock(at: float | None) -> str:
-        return "" if at is None else on_the_clock(at - begin, day)
-
-    rows = [
-        [f"`{alert.name}`", alert.severity, alert.window, *map(clock, (e.began, e.fired, e.ended))]
-        for e in found
-        if (alert := e.alert)
-    ]
+    rows = []
+    for each in found:
+        times = (each.began, each.fired, each.ended)
+        clock = ["" if at is None else on_the_clock(at - begin, day) for at in times]
+        rows.append([f"`{each.alert.name}`", each.alert.severity, each.alert.window, *clock])
     return table(["Alert", "Severity", "Window", "Pending", "Firing", "Ended"], rows)
 
 

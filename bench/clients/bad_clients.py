@@ -1,7 +1,6 @@
 """Badly behaved clients, which no load generator offers: slow, silent, cut short, far too large.
 
-Asyncio in a thread, with a fixed number of connections. Knows sockets and the head of a request;
-knows nothing of what the server should do.
+Knows sockets and the head of a request; knows nothing of what the server should do.
 """
 
 import asyncio
@@ -119,15 +118,12 @@ class BadClients(threading.Thread):
     async def _repeat(self, kind: str) -> None:
         while True:
             with suppress(OSError):
-                await self._once(KINDS[kind])
+                streams = await asyncio.open_connection("127.0.0.1", self._port)
+                began = time.monotonic()
+                try:
+                    with suppress(OSError):
+                        await KINDS[kind](streams)
+                    self.ended.append(time.monotonic() - began)
+                finally:
+                    streams[1].transport.abort()  # without waiting for a full buffer
             await asyncio.sleep(0.1)
-
-    async def _once(self, client: Callable[[Streams], Awaitable[None]]) -> None:
-        streams = await asyncio.open_connection("127.0.0.1", self._port)
-        began = time.monotonic()
-        try:
-            with suppress(OSError):
-                await client(streams)
-            self.ended.append(time.monotonic() - began)
-        finally:
-            streams[1].transport.abort()  # without waiting for a full buffer

@@ -33,11 +33,8 @@ class Predicted:
 
 def published(name: str) -> list[Known]:
     """Return the pictures that were published with a model."""
-    return [
-        Known(picture, label)
-        for label, several in bodies.pictures(name).items()
-        for picture in several
-    ]
+    pictures = bodies.pictures(name).items()
+    return [Known(picture, label) for label, several in pictures for picture in several]
 
 
 def predict(

@@ -8,7 +8,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -24,6 +24,7 @@ REFUSALS = {
     503: {"overloaded", "draining"},
     504: {"deadline_exceeded"},
 }
+EXCUSED = "but for those of killed workers"  # of broken connections in a table
 YOUNG = 0.5  # seconds before a kill in which a connection is too young to be known
 
 
@@ -62,12 +63,12 @@ class Outcome:
 
 def blameless(outcome: Outcome, kills: Sequence[Kill]) -> bool:
     """Return True if a broken request was on a connection of a worker that was killed then."""
-    for each in kills:
-        during = outcome.began - YOUNG <= each.at <= outcome.began + outcome.seconds + YOUNG
-        # A connection missing in the snapshot was opened in the very moment of the kill.
-        if during and each.owners.get(outcome.port, each.pid) == each.pid:
-            return True
-    return False
+    # A connection missing in the snapshot was opened in the very moment of the kill.
+    return any(
+        each.owners.get(outcome.port, each.pid) == each.pid
+        for each in kills
+        if outcome.began - YOUNG <= each.at <= outcome.began + outcome.seconds + YOUNG
+    )
 
 
 def right(name: str) -> list[Call]:
@@ -148,7 +149,7 @@ class Client(threading.Thread):
         """Send calls until `stop` is called or none is left."""
         for call in self._calls:
             self.outcomes.append(self.send(call))
-            if self._stopping.wait(self._pause) if self._pause else self._stopping.is_set():
+            if self._stopping.wait(self._pause):
                 break
         self.close()
 
@@ -197,17 +198,10 @@ def stopped(running: Sequence[Client]) -> list[Outcome]:
     return sorted((o for client in running for o in client.outcomes), key=lambda o: o.began)
 
 
-class Recent:
-    """The outcomes that running clients have recorded since the last call of `take`."""
-
-    def __init__(self, running: Sequence[Client]) -> None:
-        self._running, self._taken = running, [0] * len(running)
-
-    def take(self) -> list[Outcome]:
-        """Return the new outcomes, client by client."""
-        found = []
-        for place, client in enumerate(self._running):
-            new = client.outcomes[self._taken[place] :]
-            self._taken[place] += len(new)
-            found += new
-        return found
+def recent(running: Sequence[Client]) -> Iterator[list[Outcome]]:
+    """Yield, each time, what running clients have recorded since the last time."""
+    taken = [0] * len(running)
+    while True:
+        new = [client.outcomes[count:] for client, count in zip(running, taken, strict=True)]
+        taken = [count + len(each) for each, count in zip(new, taken, strict=True)]
+        yield [outcome for each in new for outcome in each]

@@ -8,8 +8,7 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,17 +71,11 @@ class Open:
 
 def closed(url: str, bodies: Bodies, *, clients: int, seconds: float) -> Closed:
     """Run clients with one connection each, kept alive if the server allows it."""
-    return read_closed(_wrk(url, bodies, 1, clients, seconds, {}))
+    return read_closed(_wrk(url, bodies, threads=1, clients=clients, seconds=seconds))
 
 
 def opened(
-    url: str,
-    bodies: Bodies,
-    *,
-    rate: float,
-    seconds: float,
-    clients: int = 64,
-    echoed: bool = False,
+    url: str, bodies: Bodies, *, rate: float, seconds: float, clients: int, echoed: bool = False
 ) -> Open:
     """Send requests at a constant ``rate`` over ``clients`` connections.
 
@@ -95,21 +88,20 @@ def opened(
         "BENCH_THREADS": str(threads),
         "BENCH_ECHOED": str(int(echoed)),
     }
-    return read_open(_wrk(url, bodies, threads, clients, seconds, variables))
+    seen = _wrk(url, bodies, threads=threads, clients=clients, seconds=seconds, **variables)
+    return read_open(seen)
 
 
 def _wrk(
-    url: str,
-    bodies: Bodies,
-    threads: int,
-    clients: int,
-    seconds: float,
-    variables: Mapping[str, str],
+    url: str, bodies: Bodies, *, threads: int, clients: int, seconds: float, **variables: str
 ) -> str:
     command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{max(1, round(seconds))}s"]
     command += ["--timeout", f"{TIMEOUT}s", "-s", str(SCRIPT)]
     command += ["-H", f"Content-Type: {bodies.content_type}", url]
-    with written(bodies.files) as paths:
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [Path(scratch, str(number)) for number in range(len(bodies.files))]
+        for path, data in zip(paths, bodies.files, strict=True):
+            path.write_bytes(data)
         done = subprocess.run(
             command,
             env={**os.environ, "BENCH_BODIES": "\n".join(map(str, paths)), **variables},
@@ -123,25 +115,11 @@ def _wrk(
     return done.stdout
 
 
-@contextmanager
-def written(files: Sequence[bytes]) -> Iterator[list[Path]]:
-    """Write bytes to files that another program can read."""
-    with tempfile.TemporaryDirectory() as scratch:
-        paths = [Path(scratch, str(number)) for number in range(len(files))]
-        for path, data in zip(paths, files, strict=True):
-            path.write_bytes(data)
-        yield paths
-
-
 def read_closed(output: str) -> Closed:
     """Parse the output of wrk after a closed loop."""
     found = json.loads(output[output.rindex("{") :])
-    return Closed(
-        found["requests"] / found["seconds"],
-        found["p50_us"] / 1000,
-        found["p99_us"] / 1000,
-        int(found["refused"] + found["broken"]),
-    )
+    speed, errors = found["requests"] / found["seconds"], found["refused"] + found["broken"]
+    return Closed(speed, found["p50_us"] / 1000, found["p99_us"] / 1000, errors)
 
 
 def read_open(output: str) -> Open:

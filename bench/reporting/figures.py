@@ -6,10 +6,11 @@ Knows numbers and Markdown; knows nothing of what is measured.
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Each = TypeVar("Each")
+Value = TypeVar("Value")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -53,6 +54,15 @@ def rotated(values: Sequence[Each], by: int) -> list[Each]:
     """Return the values in the same order, beginning with another in each round."""
     start = by % len(values)
     return [*values[start:], *values[:start]]
+
+
+def in_turn(ways: Mapping[Each, Callable[[], Value]], rounds: int) -> dict[Each, list[Value]]:
+    """Call each function once a round, another one first each time; return the values by name."""
+    found: dict[Each, list[Value]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in rotated(list(ways), turn):
+            found[name].append(ways[name]())
+    return found
 
 
 def seconds_per_call(step: Callable[[], object], seconds: float, calls: int = 1) -> float:

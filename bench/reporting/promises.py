@@ -4,12 +4,15 @@ Knows the pages of the documentation; knows nothing of what is measured.
 """
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from bench.reporting.figures import between, table
+from bench.rig.environment import require
 from bench.rig.service import ROOT
 
 PAGE = ROOT / "docs/performance.md"
@@ -24,6 +27,9 @@ class Promise:
     promised: str
     measured: str
     kept: bool = True
+
+
+Measure = Callable[[argparse.Namespace], tuple[str, list[Promise]]]
 
 
 def fact(what: str, measured: str) -> Promise:
@@ -47,23 +53,30 @@ def equal(what: str, form: str, expected: Sequence[float], found: Sequence[float
 
 
 def parser(
-    module: str, about: str | None, page: Path | None = PAGE, **options: tuple[Any, str]
+    module: str, about: str | None, page: Path | None = PAGE, **options: Any
 ) -> argparse.ArgumentParser:
     """Return the command line of ``bench.<module>``, with ``options`` and ``--page``.
 
-    Each option has a default, which sets its type, and a help text. The default of an option with
-    several texts holds all allowed ones.
+    An option is a tuple of its default, which sets its type, or a function that returns it; a help
+    text; and perhaps the allowed values, which the default of an option with several texts holds.
+    A dictionary holds the arguments of argparse for a positional argument.
     """
     made = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=about)
     if page:
         options["page"] = (page, "page that receives the tables")
-    for name, (default, text) in options.items():
-        several = list(default) if isinstance(default, (list, tuple)) else []
+    for name, option in options.items():
+        if isinstance(option, dict):
+            made.add_argument(name, **option)
+            continue
+        default, text, *allowed = option
+        default = default() if callable(default) else default
+        several = isinstance(default, (list, tuple))
+        one = default[0] if several else default
         made.add_argument(
             f"--{name.replace('_', '-')}",
-            type=type(several[0] if several else default),
+            type=type(one),
             nargs="*" if several else None,
-            choices=several if several and isinstance(several[0], str) else None,
+            choices=allowed or (default if several and isinstance(one, str) else None),
             default=default,
             help=f"{text} (%(default)s)",
         )
@@ -85,3 +98,32 @@ def report(promises: Sequence[Promise], *, page: Path, name: str, above: str) ->
     text = f"{above}\n\n{table(['What', 'Promised', 'Measured', 'Kept'], rows)}"
     put(page, name, text)
     return 0 if all(each.kept for each in promises) else 1
+
+
+def benchmark(
+    page: Path = PAGE,
+    *,
+    programs: Sequence[str] = (),
+    packages: Sequence[str] = (),
+    **options: Any,
+) -> Callable[[Measure], Callable[..., int]]:
+    """Make the command of a module from a function that returns a text and the rows below it.
+
+    The command requires programs and packages, and writes the table into the section of its page
+    that is named as the module; it returns 1 if a promise was broken.
+    """
+
+    def decorate(measure: Measure) -> Callable[..., int]:
+        module = sys.modules[measure.__module__]
+        name = getattr(module.__spec__, "name", "").removeprefix("bench.")  # not "__main__"
+
+        @wraps(measure)
+        def main(arguments: Sequence[str] | None = None) -> int:
+            found = parser(name, module.__doc__, page, **options).parse_args(arguments)
+            require(programs=programs, packages=packages)
+            above, rows = measure(found)
+            return report(rows, page=found.page, name=name.rpartition(".")[2], above=above)
+
+        return main
+
+    return decorate

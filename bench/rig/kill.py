@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bench.rig.service import WORKERS, Server, until
+from bench.rig.service import WORKERS, Server, is_ready, until
 from bench.rig.sockets import owners
 
 
@@ -35,9 +35,5 @@ def kill(server: Server, rng: random.Random) -> Kill | None:
 
 def wait_for_workers(server: Server, seconds: float = 30) -> None:
     """Wait until all workers are there again and the service is ready, or the time is up."""
-
-    def complete() -> bool:
-        return len(server.workers()) == WORKERS and server.status("GET", "/readyz") == 200
-
     with suppress(TimeoutError):
-        until(complete, seconds, "")
+        until(lambda: len(server.workers()) == WORKERS and is_ready(server), seconds, "")

@@ -28,19 +28,20 @@ _SETTINGS = (
 @contextmanager
 def postgres() -> Iterator[str]:
     """Yield the URL of a running database. Commits are durable: ``fsync`` stays on."""
-    user = OWNER if os.geteuid() == 0 else None
+    as_owner = ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"]
     with tempfile.TemporaryDirectory(prefix="convserve-postgres-") as folder:
-        if user:
-            shutil.chown(folder, user, user)
+        if os.geteuid() == 0:
+            shutil.chown(folder, OWNER, OWNER)
+        else:
+            as_owner = []
         data, port = str(Path(folder, "data")), free_port()
-        _make(data, user)
+        _make(data, as_owner)
         with started(
-            [str(program("postgres")), "-D", data, "-p", str(port), *_SETTINGS],
+            [*as_owner, str(program("postgres")), "-D", data, "-p", str(port), *_SETTINGS],
             port=port,
             ready=_ready,
             environment=os.environ,
             folder=Path(folder),
-            user=user,
             stop_signal=signal.SIGINT,  # at once; SIGTERM would wait for all connections to close
         ):
             yield url(port)
@@ -59,18 +60,11 @@ def query(address: str, statement: str) -> Sequence[Sequence[Any]]:
         return connection.execute(text(statement)).all()
 
 
-def _make(data: str, user: str | None) -> None:
-    command = [str(program("initdb")), "--pgdata", data, "--username", NAME, "--auth", "trust"]
-    command += ["--encoding", "UTF8", "--locale", "C", "--no-sync"]
+def _make(data: str, as_owner: Sequence[str]) -> None:
+    command = [*as_owner, str(program("initdb")), "--pgdata", data, "--username", NAME]
+    command += ["--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]
     done = subprocess.run(
-        command,
-        cwd=Path(data).parent,
-        user=user,
-        group=user,
-        extra_groups=[] if user else None,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=Path(data).parent, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"initdb exited with {done.returncode}: {done.stderr or done.stdout}")

@@ -20,6 +20,7 @@ from bench.rig.service import Server, free_port, started, until
 
 JOB = "convserve"
 PATIENCE = 60.0  # seconds to wait for a scrape
+EVALUATE = 2.0  # seconds between two evaluations of the rules
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(?P<before>\[|\bfor: )(?P<count>\d+)(?P<unit>[mhd])\b")
 
@@ -71,11 +72,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    ports: Mapping[str, int],
-    *,
-    scrape: float = 1.0,
-    evaluate: float = 2.0,
-    rules: Sequence[str] = (),
+    ports: Mapping[str, int], *, scrape: float = 1.0, rules: Sequence[str] = ()
 ) -> Iterator[Prometheus]:
     """Scrape replicas, given by name and port, running or not; evaluate rules, given as texts."""
     with tempfile.TemporaryDirectory(prefix="convserve-prometheus-") as folder:
@@ -83,13 +80,15 @@ def prometheus(
         for file, text in zip(files, rules, strict=True):
             file.write_text(text, "utf-8")
         configuration = Path(folder, "prometheus.yml")
-        intervals = {"scrape_interval": scrape, "evaluation_interval": evaluate}
         targets = [
             {"targets": [f"127.0.0.1:{number}"], "labels": {"instance": name}}
             for name, number in ports.items()
         ]
         configured = {
-            "global": {name: milliseconds(seconds) for name, seconds in intervals.items()},
+            "global": {
+                "scrape_interval": milliseconds(scrape),
+                "evaluation_interval": milliseconds(EVALUATE),
+            },
             "rule_files": [str(file) for file in files],
             "scrape_configs": [{"job_name": JOB, "static_configs": targets}],
         }
@@ -130,9 +129,6 @@ def milliseconds(seconds: float) -> str:
 def _series(data: Any) -> list[Series]:
     """Return the series of a vector or a matrix of the API."""
     return [
-        Series(
-            each["metric"],
-            [(at, float(value)) for at, value in each.get("values") or [each["value"]]],
-        )
+        Series(each["metric"], [(at, float(v)) for at, v in each.get("values") or [each["value"]]])
         for each in data["result"]
     ]

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -57,13 +57,10 @@ class Server:
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> tuple[int, bytes]:
         """Return status and body of the answer to one request on a new connection."""
-        connection = self.connect()
-        try:
+        with closing(self.connect()) as connection:
             connection.request(method, path, body, {"Content-Type": kind} if kind else {})
             response = connection.getresponse()
             return response.status, response.read()
-        finally:
-            connection.close()
 
     def workers(self) -> list[int]:
         """Return the process ids of the living children."""
@@ -75,11 +72,8 @@ class Server:
 
     def processes(self) -> list[int]:
         """Return the process ids of the server, its children and theirs."""
-        first = self.process.pid
-        return [
-            first,
-            *observe(first, lambda it: [each.pid for each in it.children(recursive=True)], []),
-        ]
+        own = [self.process.pid]
+        return own + observe(own[0], lambda it: [e.pid for e in it.children(recursive=True)], [])
 
     def pss(self) -> float:
         """Return the megabytes of memory of all processes; shared pages count once."""
@@ -88,9 +82,8 @@ class Server:
 
     def cpu(self) -> dict[int, float]:
         """Return the seconds of processor time of each process until now."""
-        return {
-            pid: observe(pid, lambda it: sum(it.cpu_times()[:2]), 0.0) for pid in self.processes()
-        }
+        pids = self.processes()
+        return {pid: observe(pid, lambda it: sum(it.cpu_times()[:2]), 0.0) for pid in pids}
 
     def output(self) -> str:
         """Return what the server wrote to stdout and stderr."""
@@ -140,10 +133,9 @@ def started(
     ready: Callable[[Server], bool],
     environment: Mapping[str, str],
     folder: Path = ROOT,
-    user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Server]:
-    """Start a server in ``folder``, as ``user`` if named; yield it when ready; stop it.
+    """Start a server in ``folder``; yield it when ready; stop it.
 
     Raises:
         RuntimeError: the server exited before it was ready.
@@ -159,13 +151,10 @@ def started(
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
         )
         server = Server(process, port, log)
 
-        def is_ready() -> bool:
+        def answers() -> bool:
             if process.poll() is not None:
                 raise RuntimeError(f"The server did not start:\n{server.output()}")
             return ready(server)
@@ -174,7 +163,7 @@ def started(
             return f"The server did not become ready:\n{server.output()}"
 
         try:
-            until(is_ready, START_SECONDS, late, every=0.02)
+            until(answers, START_SECONDS, late, every=0.02)
             server.ready_after = time.monotonic() - began
             yield server
         finally:
@@ -187,6 +176,11 @@ def started(
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 process.wait()
+
+
+def is_ready(server: Server) -> bool:
+    """Return True if Convserve accepts requests."""
+    return server.status("GET", "/readyz") == 200
 
 
 def convserve_environment(models: Path, **settings: object) -> dict[str, str]:
@@ -211,7 +205,7 @@ def convserve(
         with started(
             [*under, sys.executable, "-m", "serving"],
             port=int(bind.rpartition(":")[2]),
-            ready=lambda server: server.status("GET", "/readyz") == 200,
+            ready=is_ready,
             environment=convserve_environment(models, **settings),
             folder=folder,
         ) as server:

@@ -6,6 +6,8 @@ from typing import Any
 
 from bench.rig.service import observe
 
+Connection = tuple[str, str, int]  # kind, remote address, remote port
+
 
 def owners(pids: Iterable[int], port: int) -> dict[int, int]:
     """Return which process holds each connection to our ``port``: client's port to process id."""
@@ -17,11 +19,8 @@ def owners(pids: Iterable[int], port: int) -> dict[int, int]:
     }
 
 
-def outbound(pids: Iterable[int], port: int) -> set[tuple[str, str, int]]:
-    """Return kind, remote address and remote port of the connections that processes opened.
-
-    These are all connections but those to our own ``port``.
-    """
+def outbound(pids: Iterable[int], port: int) -> set[Connection]:
+    """Return the connections that processes opened: all but those to our own ``port``."""
     return {
         ("tcp" if each.type == socket.SOCK_STREAM else "udp", *(each.raddr or ("", 0)))
         for pid in pids

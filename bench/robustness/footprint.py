@@ -1,10 +1,10 @@
 """What the service needs, and what it connects to: memory, start, idle processor time, sockets.
 
-All models, two workers. Outbound connections are looked for twice: among the open sockets several
-times a second, and, if strace is installed and may attach, in the system calls of a service that
-runs under it.
+Outbound connections are looked for twice: among the open sockets several times a second, and, if
+strace may attach, in the system calls of a service that runs under it.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -12,21 +12,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.traffic import clients, mixture, stopped
 from bench.reporting.figures import median
-from bench.reporting.promises import Promise, fact, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, nothing
 from bench.rig.service import WORKERS, Server, convserve, newest, only
-from bench.rig.sockets import outbound
+from bench.rig.sockets import Connection, outbound
 
 MOST_MB, READY_SECONDS, IDLE_SHARE = 250, 2.0, 0.01
 SETTLE = 3.0  # seconds from the start until the service idles
 PERIOD = 0.05
-CLIENTS = 4
+CLIENTS, PAUSE = 4, 0.005
 STARTS = 3
 
 # A call that opens or uses a connection to another machine, or asks a name server.
@@ -40,10 +38,9 @@ def idle(server: Server, seconds: float) -> float:
     return (sum(server.cpu().values()) - before) / seconds
 
 
-def connections(server: Server, seconds: float) -> set[tuple[str, str, int]]:
+def connections(server: Server, seconds: float) -> set[Connection]:
     """Return the outbound connections seen during ``seconds`` of mixed traffic."""
-    running = clients(server, mixture(), CLIENTS, pause=0.005)
-    found: set[tuple[str, str, int]] = set()
+    running, found = clients(server, mixture(), CLIENTS, pause=PAUSE), set[Connection]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found |= outbound(server.processes(), server.port)
@@ -62,9 +59,7 @@ def traced(models: Path, seconds: float) -> list[str] | None:
         if subprocess.run([*under, "true"], capture_output=True, check=False).returncode:
             return None
         with convserve(models, under, workers=WORKERS) as server:
-            running = clients(server, mixture(), CLIENTS, pause=0.005)
-            time.sleep(seconds)
-            stopped(running)
+            connections(server, seconds)
         time.sleep(SETTLE)  # strace, which -D made a child of the service, writes the rest
         return outbound_calls(file.read_text(errors="replace"))
 
@@ -86,17 +81,12 @@ def measure(models: Path, seconds: float) -> list[Promise]:
         fresh, share = server.pss(), idle(server, seconds)
         opened = connections(server, seconds)
         used = server.pss()
-    calls, ready, limit = traced(models, seconds), median(starts), f"≤ {READY_SECONDS:g} s"
-    below = share < IDLE_SHARE
+    calls, ready, below = traced(models, seconds), median(starts), share < IDLE_SHARE
+    soon, limit = ready <= READY_SECONDS, f"≤ {READY_SECONDS:g} s"
     return [
         _memory("after the start", fresh),
         _memory("after mixed traffic", used),
-        Promise(
-            f"from the start to ready, median of {STARTS}",
-            limit,
-            f"{ready:.2f} s",
-            ready <= READY_SECONDS,
-        ),
+        Promise(f"from the start to ready, median of {STARTS}", limit, f"{ready:.2f} s", soon),
         Promise("idle processor time, of one core", f"< {IDLE_SHARE:.0%}", f"{share:.2%}", below),
         nothing("outbound connections under traffic", _list(opened)),
         nothing("outbound system calls, under strace", _list(calls))
@@ -105,19 +95,16 @@ def measure(models: Path, seconds: float) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.footprint", __doc__, seconds=(60.0, "length of idling, and of traffic")
-    ).parse_args(arguments)
-    require()
+@benchmark(seconds=(60.0, "length of idling, and of traffic"))
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure all models; return the conditions and the rows of the table."""
     with only([newest(name) for name in bodies.NAMES]) as models:
         promises = measure(models, options.seconds)
     above = (
         f"{WORKERS} workers and their master, {', '.join(f'`{n}`' for n in bodies.NAMES)},"
         f" {options.seconds:g} seconds each of idling and of traffic, {os.cpu_count()} cores:"
     )
-    return report(promises, page=options.page, name="footprint", above=above)
+    return above, promises
 
 
 def _memory(when: str, megabytes: float) -> Promise:
@@ -125,7 +112,7 @@ def _memory(when: str, megabytes: float) -> Promise:
     return Promise(f"memory (PSS) {when}", f"≤ {MOST_MB} MB", f"{megabytes:.0f} MB", kept)
 
 
-def _list(found: set[tuple[str, str, int]] | list[str]) -> str:
+def _list(found: set[Connection] | list[str]) -> str:
     return "; ".join(map(str, sorted(found)[:5]))
 
 

@@ -5,6 +5,7 @@ image in an odd body. No answer may be a 5xx or later than its deadline, and no 
 An image that breaks a promise is saved with the seed and the number that reproduce it.
 """
 
+import argparse
 import sys
 import threading
 from collections import Counter
@@ -17,8 +18,7 @@ from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.traffic import JSON, Call, Client, Outcome
-from bench.reporting.promises import Promise, fact, none_of, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, none_of
 from bench.rig.service import ROOT, Server, shipped
 from bench.robustness import odd_requests
 from bench.robustness.mutations import mutated
@@ -78,8 +78,7 @@ class Poster:
         """Post all images."""
         turns = enumerate(several)
         with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for working in [threads.submit(self._work, turns) for _ in range(CONNECTIONS)]:
-                working.result()
+            list(threads.map(self._work, [turns] * CONNECTIONS))
 
     @property
     def deaths(self) -> int:
@@ -132,21 +131,21 @@ def judge(poster: Poster, deaths: int) -> list[Promise]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Post all images, and write the table; return 1 if a promise was broken."""
-    command = parser(
-        "robustness.hostile",
-        __doc__,
-        count=(10_000, "number of images to make"),
-        seed=(1, "seed of the images"),
-        save=(ROOT / "runs/hostile", "folder for findings"),
-    )
-    command.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="files to post too")
-    options = command.parse_args(arguments)
-    for folder in options.folders:
-        if not folder.is_dir():
-            command.error(f"{folder} is not a folder.")
-    require()
+def directory(text: str) -> Path:
+    """Parse the path of a folder."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder.")
+    return Path(text)
+
+
+@benchmark(
+    count=(10_000, "number of images to make"),
+    seed=(1, "seed of the images"),
+    save=(ROOT / "runs/hostile", "folder for findings"),
+    folders={"nargs": "*", "type": directory, "metavar": "DIR", "help": "files to post too"},
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Post all images; return the conditions and the rows of the table."""
     with shipped(bodies.NAMES) as server:
         poster = Poster(server, options.seed)
         poster.post(images(options.folders, options.count, options.seed))
@@ -155,11 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save(poster.findings, options.save)
         print(f"Images that broke a promise are in {options.save}.", file=sys.stderr)
     above = (
-        f"{options.count:,} images of seed {options.seed}, and the files of"
-        f" {len(options.folders)} folders, each posted in two ways, beside sound images in odd"
-        f" bodies: {poster.answers.total():,} requests."
+        f"{options.count:,} images of seed {options.seed}, and the files of {len(options.folders)}"
+        " folders, each posted in two ways, beside sound images in odd bodies:"
+        f" {poster.answers.total():,} requests."
     )
-    return report(judge(poster, deaths), page=options.page, name="hostile", above=above)
+    return above, judge(poster, deaths)
 
 
 if __name__ == "__main__":

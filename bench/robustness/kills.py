@@ -4,28 +4,28 @@ Only requests on connections of the killed worker may fail. The connections of e
 listed just before the kill.
 """
 
+import argparse
 import random
-import re
 import sys
 import time
 from collections.abc import Sequence
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from bench.clients import bodies
 from bench.clients.traffic import Outcome, blameless, clients, right, stopped
-from bench.reporting.promises import Promise, none_of, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, none_of
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.service import shipped
+
+FAILED = "requests that failed on connections of"
 
 
 def sum_of(page: str, name: str, **labels: str) -> float:
     """Return the sum of a metric's series with these labels."""
-    total = 0.0
-    for line in page.splitlines():
-        found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-        if found and all(f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()):
-            total += float(found[2])
-    return total
+    samples = (each for one in text_string_to_metric_families(page) for each in one.samples)
+    found = (e for e in samples if e.name == name and labels.items() <= e.labels.items())
+    return sum(each.value for each in found)
 
 
 def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> list[Promise]:
@@ -36,12 +36,8 @@ def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> l
     counted = sum_of(metrics, "convserve_requests_total", status="200", route="/predict/<name>")
     flying = sum_of(metrics, "convserve_requests_in_flight")
     return [
-        none_of("requests that failed on connections of another worker", unexplained),
-        Promise(
-            "requests that failed on connections of the killed worker",
-            "those in it",
-            f"{len(broken) - unexplained}",
-        ),
+        none_of(f"{FAILED} another worker", unexplained),
+        Promise(f"{FAILED} the killed worker", "those in it", f"{len(broken) - unexplained}"),
         none_of("other answers than 200", sum(not (e.broke or e.kept) for e in outcomes)),
         Promise(
             "answers counted in /metrics, and received",
@@ -58,17 +54,14 @@ def judge(outcomes: Sequence[Outcome], kills: Sequence[Kill], metrics: str) -> l
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.kills",
-        __doc__,
-        seconds=(60.0, "length of the run"),
-        every=(5.0, "seconds between two kills"),
-        clients=(32, "number of clients"),
-        seed=(1, "seed for the choice of workers"),
-    ).parse_args(arguments)
-    require()
+@benchmark(
+    seconds=(60.0, "length of the run"),
+    every=(5.0, "seconds between two kills"),
+    clients=(32, "number of clients"),
+    seed=(1, "seed for the choice of workers"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Kill workers under load; return the conditions and the rows of the table."""
     rng, kills = random.Random(options.seed), list[Kill]()
     with shipped(bodies.NAMES) as server:
         running = clients(server, right("digits")[:10], options.clients)
@@ -85,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" {len(outcomes):,} requests:"
     )
     promises = judge(outcomes, kills, metrics)
-    return report(promises, page=options.page, name="kills", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def sound() -> tuple[bytes, ...]:
     clear = colours.copy()
     clear.putalpha(ramp)
     frames = [colours.rotate(90 * turn) for turn in range(3)]
+    animated: dict[str, object] = {"save_all": True, "append_images": frames}
     exif = Image.Exif()
     exif[0x0112] = 6
     variants: list[tuple[str, Image.Image, dict[str, object]]] = [
@@ -51,7 +52,7 @@ def sound() -> tuple[bytes, ...]:
         ("PNG", colours.convert("P"), {"transparency": 0}),
         ("PNG", ramp.convert("1"), {}),
         ("PNG", ramp.convert("I").convert("I;16"), {}),
-        ("PNG", colours, {"save_all": True, "append_images": frames}),
+        ("PNG", colours, animated),
         ("JPEG", colours, {"quality": 85, "exif": exif}),
         ("JPEG", colours, {"progressive": True}),
         ("JPEG", colours.resize((LARGE, LARGE)), {"progressive": True}),
@@ -59,12 +60,12 @@ def sound() -> tuple[bytes, ...]:
         ("JPEG", ramp, {"restart_marker_rows": 1}),
         ("WEBP", colours, {}),
         ("WEBP", clear, {"lossless": True}),
-        ("WEBP", colours, {"save_all": True, "append_images": frames}),
+        ("WEBP", colours, animated),
         ("BMP", colours, {}),
         ("BMP", colours.convert("P"), {}),
         ("BMP", ramp.convert("1"), {}),
         ("GIF", colours.convert("P"), {}),
-        ("GIF", frames[0], {"save_all": True, "append_images": frames, "loop": 0}),
+        ("GIF", frames[0], {**animated, "loop": 0}),
     ]
     saved = (_saved(image, form, more) for form, image, more in variants)
     return (*saved, run_lengths(LARGE), *(files(name)[0] for name in NAMES))
@@ -123,10 +124,22 @@ def edit(rng: random.Random, data: bytes) -> bytes:
 def pieces(rng: random.Random, data: bytes) -> bytes:
     """Remove, double, move, change or rename a chunk or segment."""
     container = _container(data)
-    if container and len(found := container.split(data)) > 1:
-        _rearrange(rng, found)
-        return container.join(found)
-    return edit(rng, data)
+    if not container or len(found := container.split(data)) < 2:
+        return edit(rng, data)
+    place = rng.randrange(len(found))
+    name, held = found[place]
+    what = rng.randrange(5)
+    if what == 0:
+        del found[place]
+    elif what == 1:
+        found.insert(rng.randrange(len(found)), (name, held))
+    elif what == 2:
+        found.insert(rng.randrange(len(found)), found.pop(place))
+    elif what == 3:
+        found[place] = (name, edit(rng, held) if held else b"\0")
+    else:
+        found[place] = (rng.choice(found)[0], held)
+    return container.join(found)
 
 
 def swell(rng: random.Random, data: bytes) -> bytes:
@@ -153,28 +166,12 @@ def _container(data: bytes) -> Container | None:
     return next((each for start, each in FORMATS.items() if data.startswith(start)), None)
 
 
-def _rearrange(rng: random.Random, found: list[Piece]) -> None:
-    place = rng.randrange(len(found))
-    name, held = found[place]
-    what = rng.randrange(5)
-    if what == 0:
-        del found[place]
-    elif what == 1:
-        found.insert(rng.randrange(len(found)), (name, held))
-    elif what == 2:
-        found.insert(rng.randrange(len(found)), found.pop(place))
-    elif what == 3:
-        found[place] = (name, edit(rng, held) if held else b"\0")
-    else:
-        found[place] = (rng.choice(found)[0], held)
-
-
 def png_pieces(data: bytes) -> list[Piece]:
     """Split a PNG into chunks."""
     found, at = [], 8
     while at + 12 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+        size, name = struct.unpack_from(">I4s", data, at)
+        found.append((name, data[at + 8 : at + 8 + size]))
         at += 12 + size
     return found
 
@@ -211,8 +208,8 @@ def webp_pieces(data: bytes) -> list[Piece]:
     """Split a WebP into chunks."""
     found, at = [], 12
     while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        found.append((data[at : at + 4], data[at + 8 : at + 8 + size]))
+        name, size = struct.unpack_from("<4sI", data, at)
+        found.append((name, data[at + 8 : at + 8 + size]))
         at += 8 + size + size % 2
     return found
 

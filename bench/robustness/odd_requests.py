@@ -24,9 +24,7 @@ VALUES: tuple[Any, ...] = (
 def call(seed: int, index: int, name: str) -> Call:
     """Return the request number ``index`` of a seed, for a model."""
     rng = random.Random(f"{seed} {index} {name}")
-    good = bodies.files(name)[0]
-    kinds = (_form, _ours, _v2, _v1)
-    return rng.choice(kinds)(rng, name, good)
+    return rng.choice((_form, _ours, _v2, _v1))(rng, name, bodies.files(name)[0])
 
 
 def _form(rng: random.Random, name: str, good: bytes) -> Call:
@@ -68,12 +66,9 @@ def _json(rng: random.Random, path: str, whole: dict[str, Any]) -> Call:
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the holder and the key of each part of a JSON value."""
-    keys: Any = ()
-    if isinstance(value, dict):
-        keys = list(value)
-    elif isinstance(value, list):
-        keys = range(len(value))
-    for key in keys:
+    if not isinstance(value, (dict, list)):
+        return
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
         yield value, key
         yield from _places(value[key])
 

@@ -1,16 +1,15 @@
 """More requests than can be answered, and slow clients: does the service stay responsive?
 
-First a storm: four times the measured capacity, at a constant rate over many connections. The load
-generator runs on the same cores: how much of the capacity it leaves is measured too, while nginx
-refuses the excess. Then each kind of bad client beside normal traffic, in turn with normal traffic
-alone.
+First a storm of four times the measured capacity. The load generator runs on the same cores: how
+much of the capacity it leaves is measured too, while nginx refuses the excess. Then each kind of
+bad client beside normal traffic, in turn with normal traffic alone.
 """
 
+import argparse
 import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.clients import bodies
@@ -19,8 +18,7 @@ from bench.clients.probes import Probe, probes
 from bench.clients.traffic import stopped
 from bench.clients.wrk import Open, closed, opened
 from bench.reporting.figures import median, number, quotients, ratios
-from bench.reporting.promises import Promise, fact, none_of, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, none_of
 from bench.rig.nginx import refusing
 from bench.rig.service import Server, shipped
 
@@ -65,14 +63,8 @@ class Target:
 
     def storm(self, server: Server, path: str, rate: float, seconds: float) -> Open:
         """Send the requests to a server at a constant rate."""
-        return opened(
-            server.url(path),
-            self.bodies,
-            rate=rate,
-            seconds=seconds,
-            clients=CONNECTIONS,
-            echoed=True,
-        )
+        url, many = server.url(path), CONNECTIONS
+        return opened(url, self.bodies, rate=rate, seconds=seconds, clients=many, echoed=True)
 
     def once(self) -> float:
         """Return the seconds of one request on a new connection; infinite without a 200."""
@@ -123,13 +115,12 @@ def storm(target: Target, seconds: float) -> list[Promise]:
     stopped(watching)
     back = recovery(target, usual)
     highest = (before + ceiling(target, capacity)) / 2  # the machine varies
-    after, limit = target.capacity() / capacity, f"≤ {RECOVERY_SECONDS:g} s"
+    after = target.capacity() / capacity
+    soon, limit = back <= RECOVERY_SECONDS, f"≤ {RECOVERY_SECONDS:g} s"
     return [
         *judge_storm(seen, capacity, highest),
         *map(judge_probe, watching),
-        Promise(
-            "until answers are as fast as before", limit, f"{back:.2f} s", back <= RECOVERY_SECONDS
-        ),
+        Promise("until answers are as fast as before", limit, f"{back:.2f} s", soon),
         Promise("capacity after the storm ÷ before", "as before", f"{after:.2f}"),
     ]
 
@@ -159,12 +150,9 @@ def judge_storm(seen: Open, capacity: float, highest: float) -> list[Promise]:
 def judge_probe(probe: Probe) -> Promise:
     """Return the row of a path that was probed in the storm."""
     latencies = " · ".join(number(probe.at(share)) for share in (0.5, 0.99, 1))
-    return Promise(
-        f"`{probe.path}` in the storm, median · p99 · slowest",
-        PROBES,
-        f"{latencies} ms, {probe.failed} failed",
-        not probe.failed and probe.at(1) < PROBE_MS,
-    )
+    what, fast = f"`{probe.path}` in the storm, median · p99 · slowest", probe.at(1) < PROBE_MS
+    measured = f"{latencies} ms, {probe.failed} failed"
+    return Promise(what, PROBES, measured, fast and not probe.failed)
 
 
 def beside(target: Target, kind: str, count: int) -> list[Promise]:
@@ -184,39 +172,34 @@ def beside(target: Target, kind: str, count: int) -> list[Promise]:
     slowest = max(probe.at(1) for probe in watched)
     failed = sum(probe.failed for probe in watched)
     # Two large bodies at a time are unwanted work, but work.
-    floor = 0.0 if kind == "50 MB" else SPEED_KEPT
+    floor, who = 0.0 if kind == "50 MB" else SPEED_KEPT, f"{count} × {kind}"
+    lasted = f"{len(ended)}, median {number(median(ended))} s" if ended else "none"
     return [
         Promise(
-            f"{count} × {kind}: normal traffic beside ÷ alone",
+            f"{who}: normal traffic beside ÷ alone",
             f"≥ {floor}" if floor else "",
             ratios(crowded, alone),
             median(quotients(crowded, alone)) >= floor,
         ),
         Promise(
-            f"{count} × {kind}: slowest of all probes",
+            f"{who}: slowest of all probes",
             PROBES,
             f"{number(slowest)} ms, {failed} failed",
             not failed and slowest < PROBE_MS,
         ),
-        fact(
-            f"{count} × {kind}: connections that ended meanwhile, and after what time",
-            f"{len(ended)}, median {number(median(ended))} s" if ended else "none",
-        ),
+        fact(f"{who}: connections that ended meanwhile, and after what time", lasted),
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both parts, and write the table; return 1 if a promise was broken."""
-    command = parser(
-        "robustness.overload",
-        __doc__,
-        seconds=(60.0, "length of the storm"),
-        window=(WINDOW, "seconds of a closed loop"),
-        bad=(list(BAD), "kinds of bad clients"),
-    )
-    command.add_argument("--model", default="cats_vs_dogs", choices=bodies.NAMES)
-    options = command.parse_args(arguments)
-    require(programs=["wrk", "nginx"])
+@benchmark(
+    programs=["wrk", "nginx"],
+    seconds=(60.0, "length of the storm"),
+    window=(WINDOW, "seconds of a closed loop"),
+    bad=(list(BAD), "kinds of bad clients"),
+    model=("cats_vs_dogs", "model of the storm", *bodies.NAMES),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run both parts; return the conditions and the rows of the table."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 1,024 is a usual soft limit
     with shipped(bodies.NAMES) as server:
@@ -230,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"`{options.model}`, {CONNECTIONS:,} connections, {options.seconds:g} seconds; bad"
         f" clients beside {NORMAL_CLIENTS} of `digits`:"
     )
-    return report(promises, page=options.page, name="overload", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

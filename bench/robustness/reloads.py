@@ -1,9 +1,8 @@
 """What reloads under load cost and leave behind: `python -m bench.robustness.reloads`.
 
 Keeps clients busy, and repeatedly publishes a version with a new number, moves the default by
-`routing.json`, and removes the version, each time until every worker serves the change. Prints
-memory, file descriptors and threads of the workers, size and time of a scrape at intervals, and
-the number of failed requests, which must be zero.
+`routing.json`, and removes the version, each time until every worker serves the change. No request
+may fail.
 """
 
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.clients import bodies
-from bench.clients.traffic import PNG, Call, Client, Recent, clients, stopped
+from bench.clients.traffic import PNG, Call, Outcome, clients, recent, stopped
 from bench.reporting.figures import median, number, percentile
 from bench.reporting.promises import parser
 from bench.rig.environment import require
@@ -53,35 +52,24 @@ def reload(server: Server, publication: Publication, turn: int) -> float:
     return time.monotonic() - began
 
 
-class Table:
-    """A printed table with a row for the reloads and requests since the previous row."""
-
-    def __init__(self, server: Server, running: Sequence[Client]) -> None:
-        self._server, self._recent, self._failed = server, Recent(running), 0
-        print(f"| {' | '.join(COLUMNS)} |", "|" + " ---: |" * len(COLUMNS), sep="\n")
-
-    def row(self, done: int, took: Sequence[float]) -> None:
-        """Print a row after ``done`` reloads; ``took`` has the seconds of the latest ones."""
-        outcomes = self._recent.take()
-        self._failed += sum(each.status != 200 for each in outcomes)
-        began = time.monotonic()
-        page = self._server.answer("GET", "/metrics")[1]
-        scrape, workers = time.monotonic() - began, self._server.workers()
-        cells = (
-            *(done, number(median(took) * 1000), number(max(took) * 1000)),
-            f"{self._server.pss():.1f}",
-            max(observe(pid, lambda it: it.num_fds(), 0) for pid in workers),
-            max(observe(pid, lambda it: it.num_threads(), 0) for pid in workers),
-            *(f"{len(page) / 1000:.0f}", f"{scrape * 1000:.0f}", len(outcomes)),
-            number(percentile([each.seconds for each in outcomes], 0.99) * 1000),
-            self._failed,
-        )
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+def row(server: Server, done: int, took: Sequence[float], new: Sequence[Outcome]) -> list[object]:
+    """Return the cells after ``done`` reloads: what the latest ones took, and their outcomes."""
+    began = time.monotonic()
+    page = server.answer("GET", "/metrics")[1]
+    scrape, workers = time.monotonic() - began, server.workers()
+    return [
+        *(done, number(median(took) * 1000), number(max(took) * 1000)),
+        f"{server.pss():.1f}",
+        max(observe(pid, lambda it: it.num_fds(), 0) for pid in workers),
+        max(observe(pid, lambda it: it.num_threads(), 0) for pid in workers),
+        *(f"{len(page) / 1000:.0f}", f"{scrape * 1000:.0f}", len(new)),
+        number(percentile([each.seconds for each in new], 0.99) * 1000),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return 1 if a request failed."""
-    command = parser(
+    options = parser(
         "robustness.reloads",
         __doc__,
         None,
@@ -89,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every=(100, "reloads between two rows"),
         clients=(2, "number of clients"),
         workers=(WORKERS, "number of workers"),
-    )
-    command.add_argument("--model", default="digits", choices=bodies.NAMES)
-    options = command.parse_args(arguments)
+        model=("digits", "model to publish", *bodies.NAMES),
+    ).parse_args(arguments)
     require()
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as folder:
         publication = Publication(Path(folder), options.model, newest(options.model))
@@ -100,13 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         calls = [Call(f"/predict/{options.model}", bodies.files(options.model)[0], PNG)]
         with convserve(publication.models, **settings) as server:
             running = clients(server, calls, options.clients)
-            table, took = Table(server, running), list[float]()
+            new, failed, took = recent(running), list[Outcome](), list[float]()
+            print(f"| {' | '.join(COLUMNS)} |", "|" + " ---: |" * len(COLUMNS), sep="\n")
             for done in range(1, options.reloads + 1):
                 took.append(reload(server, publication, done - 1))
                 if done in (1, options.reloads) or done % options.every == 0:
-                    table.row(done, took)
+                    outcomes = next(new)
+                    failed += (each for each in outcomes if each.status != 200)
+                    cells = [*row(server, done, took, outcomes), len(failed)]
+                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
                     took.clear()
-            failed = [each for each in stopped(running) if each.status != 200]
+            stopped(running)
+            failed += (each for each in next(new) if each.status != 200)
     for failure in sorted({f"{each.status} {each.code}" for each in failed}):
         print(f"failed: {failure}")
     return 1 if failed else 0

@@ -1,10 +1,10 @@
 """Ten minutes of mixed traffic with faults: does memory stay constant, are promises kept?
 
-All models, all kinds of bodies, incorrect requests, clients that are slow, silent, cut short or far
-too large; a worker killed now and then; a version published and removed again. Memory and latency
-over time are written to a CSV and a plot.
+All kinds of correct, incorrect and bad requests; workers killed, a version published and removed.
+Memory and latency over time are written to a CSV and a plot.
 """
 
+import argparse
 import csv
 import random
 import signal
@@ -17,11 +17,10 @@ from pathlib import Path
 
 from bench.clients import bodies, traffic
 from bench.clients.bad_clients import BadClients
-from bench.clients.traffic import REFUSALS, Outcome, Recent, blameless
+from bench.clients.traffic import EXCUSED, REFUSALS, Outcome, blameless
 from bench.reporting.figures import median, number, percentile
 from bench.reporting.pictures import picture
-from bench.reporting.promises import Promise, fact, none_of, nothing, parser, report
-from bench.rig.environment import require
+from bench.reporting.promises import Promise, benchmark, fact, none_of, nothing
 from bench.rig.kill import Kill, kill, wait_for_workers
 from bench.rig.service import ROOT, WORKERS, Server, convserve, newest, only, until
 from bench.robustness.publication import Publication, converged
@@ -36,6 +35,7 @@ BAD = {
     "aborted": 5,
     "50 MB": 1,
 }
+FIFTHS = "the second fifth and the last"
 PATIENCE = 30.0  # seconds for all workers to serve what is published
 GROWTH, GROWTH_MB = 1.2, 10  # memory at the end, of that after the first fifth
 
@@ -71,14 +71,12 @@ class Soak:
         bad = BadClients(self._server.port, BAD)
         bad.start()
         running = traffic.clients(self._server, traffic.mixture(), CLIENTS, pause=PAUSE)
-        recent, due = Recent(running), self._began + every
-        while time.monotonic() < self._began + seconds:
-            event = ""
-            if time.monotonic() >= due:
-                event = next(faults)
-                due = time.monotonic() + every
+        recent, due = traffic.recent(running), self._began + every
+        while (now := time.monotonic()) < self._began + seconds:
+            event = next(faults) if now >= due else ""
+            due = time.monotonic() + every if event else due
             time.sleep(1)
-            self.rows.append(self._second(recent.take(), event))
+            self.rows.append(self._second(next(recent), event))
         outcomes = traffic.stopped(running)
         bad.stop()
         if self._server.process.poll() is not None:
@@ -147,23 +145,16 @@ def judge(
     return [
         nothing("answers that were not promised", _list(odd)),
         fact("refusals: 408, 503, 504", _list(refused) or "none"),
-        none_of(
-            "connections that broke, but for those of killed workers",
-            unexplained,
-            f" of {len(broken)}",
-        ),
+        none_of(f"connections that broke, {EXCUSED}", unexplained, f" of {len(broken)}"),
         none_of("publications and removals that did not arrive", len(failed)),
         Promise(
-            "memory (PSS), the second fifth and the last",
+            f"memory (PSS), {FIFTHS}",
             f"≤ {GROWTH} × and {GROWTH_MB} MB more",
             f"{before:.0f} and {after:.0f} MB",
             after <= GROWTH * before + GROWTH_MB,
         ),
         fact("memory (PSS), the most", f"{max(each.pss_mb for each in rows):.0f} MB"),
-        fact(
-            "p99 of a second, the second fifth and the last",
-            f"{number(slow)} and {number(slower)} ms",
-        ),
+        fact(f"p99 of a second, {FIFTHS}", f"{number(slow)} and {number(slower)} ms"),
     ]
 
 
@@ -172,19 +163,14 @@ def _list(counts: Counter[str] | Counter[int]) -> str:
 
 
 def write(rows: Sequence[Second], to: Path) -> None:
-    """Write the CSV and the plot."""
+    """Write the CSV, and the plot of memory above latency, with a line at each fault."""
     to.mkdir(parents=True, exist_ok=True)
     with (to / "soak.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Second)])
         table.writeheader()
         table.writerows(map(asdict, rows))
-    plot(rows, to / "soak.png")
-
-
-def plot(rows: Sequence[Second], to: Path) -> None:
-    """Draw memory above, latency below, and a line at each fault."""
     seconds = [each.second for each in rows]
-    with picture(to, 2, 1, sharex=True, figsize=(10, 6)) as (_, (memory, latency)):
+    with picture(to / "soak.png", 2, 1, sharex=True, figsize=(10, 6)) as (_, (memory, latency)):
         memory.plot(seconds, [each.pss_mb for each in rows])
         memory.set_ylabel("PSS of all processes, MB")
         memory.set_ylim(bottom=0)
@@ -200,17 +186,15 @@ def plot(rows: Sequence[Second], to: Path) -> None:
             memory.text(each.second, 0, each.event, rotation=90, fontsize="x-small", va="bottom")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and write tables and plot; return 1 if a promise was broken."""
-    options = parser(
-        "robustness.soak",
-        __doc__,
-        seconds=(600.0, "length of the run"),
-        every=(20.0, "seconds between two faults"),
-        seed=(1, "seed for the choice of workers"),
-        out=(ROOT / "runs/soak", "folder of CSV and plot"),
-    ).parse_args(arguments)
-    require(packages=["matplotlib"])
+@benchmark(
+    packages=["matplotlib"],
+    seconds=(600.0, "length of the run"),
+    every=(20.0, "seconds between two faults"),
+    seed=(1, "seed for the choice of workers"),
+    out=(ROOT / "runs/soak", "folder of CSV and plot"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Run, and write CSV and plot; return the conditions and the rows of the table."""
     with (
         only([newest(name) for name in bodies.NAMES]) as folder,
         convserve(folder, workers=WORKERS) as server,
@@ -225,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" killed, {changes} publications and removals:"
     )
     promises = judge(soak.rows, outcomes, soak.kills, soak.failed)
-    return report(promises, page=options.page, name="soak", above=above)
+    return above, promises
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Compare the service of this checkout with the service of another one, on the same models.
 
-Both services run all the time on their own ports and take turns, in rounds: closed loops of
-keep-alive clients with one image a request. Prints the median requests per second of each, the
-ratio of the medians, and the median, least and most ratio of the rounds.
+Both services run all the time and take turns, in rounds: closed loops of keep-alive clients with
+one image a request. Prints the median requests per second of each, and their ratios.
 """
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.clients import bodies
 from bench.clients.wrk import closed
 from bench.reporting import promises
-from bench.reporting.figures import median, number, ratios, rotated, table
+from bench.reporting.figures import in_turn, median, number, ratios, table
 from bench.rig.environment import require
 from bench.rig.service import WORKERS, Server, convserve, newest, only
 from bench.throughput.serving import PAUSE, WARM_SECONDS, show
@@ -23,22 +23,21 @@ THIS, OTHER = "this", "other"
 
 def requests_per_second(server: Server, model: str, clients: int, seconds: float) -> float:
     """Run a closed loop; return NaN if a request failed."""
-    sent = bodies.single(bodies.files(model))
-    return closed(server.url(f"/predict/{model}"), sent, clients=clients, seconds=seconds).speed
+    time.sleep(PAUSE)
+    sent, url = bodies.single(bodies.files(model)), server.url(f"/predict/{model}")
+    speed = closed(url, sent, clients=clients, seconds=seconds).speed
+    show(f"{model}, {clients} clients, port {server.port}: {speed:.1f} requests/s")
+    return speed
 
 
 def measure(
     servers: Mapping[str, Server], model: str, clients: int, rounds: int, seconds: float
 ) -> list[str]:
     """Let both services take turns; return a row of the table."""
-    found: dict[str, list[float]] = {name: [] for name in servers}
-    for name in servers:
-        requests_per_second(servers[name], model, clients, WARM_SECONDS)
-    for turn in range(rounds):
-        for name in rotated(list(servers), turn):
-            time.sleep(PAUSE)
-            found[name].append(requests_per_second(servers[name], model, clients, seconds))
-        show(f"{model}, {clients} clients, round {turn + 1}: {found[THIS][-1]:.1f} requests/s here")
+    for server in servers.values():
+        requests_per_second(server, model, clients, WARM_SECONDS)
+    ways = {n: partial(requests_per_second, s, model, clients, seconds) for n, s in servers.items()}
+    found = in_turn(ways, rounds)
     this, other = median(found[THIS]), median(found[OTHER])
     row = [f"`{model}`, {clients} clients", number(this), number(other), f"{this / other:.3f}"]
     return [*row, ratios(found[THIS], found[OTHER])]

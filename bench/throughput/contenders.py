@@ -1,9 +1,8 @@
 """The compared servers: Convserve, what a user would write instead, and Convserve's own Flask
 application under another server.
 
-All have two workers and run the same file of the same model. Each peer runs in its best light:
-without an access log, with keep-alive where the peer has it. Convserve runs as it ships, access
-log and metrics included, but for explicit settings.
+All have two workers and run the same file of the same model. Each peer runs without an access log,
+with keep-alive where it has it. Convserve runs as it ships, access log and metrics included.
 """
 
 import os
@@ -58,12 +57,9 @@ def _convserve(subject: Subject) -> Iterator[Server]:
 
 @contextmanager
 def _flask_application(subject: Subject) -> Iterator[Server]:
-    def ready(server: Server) -> bool:
-        return server.status("GET", "/readyz") == 200
-
     with only([subject.folder]) as models:
         environment = service.convserve_environment(models, **subject.settings)
-        with _module(GTHREAD, ready, environment) as server:
+        with _module(GTHREAD, service.is_ready, environment) as server:
             yield server
 
 

@@ -4,17 +4,18 @@ One image at a time on one thread, without decoding or HTTP. The accuracies are 
 test set, which ``training`` measured of the exported files and wrote into them.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from bench.clients import bodies
-from bench.reporting.figures import median, quotients, ratios, rotated, seconds_per_call
-from bench.reporting.promises import Promise, parser, report
-from bench.rig.environment import require
+from bench.reporting.figures import in_turn, median, quotients, ratios, seconds_per_call
+from bench.reporting.promises import Promise, benchmark
 from bench.rig.service import newest
 from serving.inference.images.pixels import read
 from serving.inference.models.model import FILES, Model
@@ -23,7 +24,7 @@ SPEEDUPS = {"cifar10": 1.5, "cats_vs_dogs": 2.5}  # of int8 over float32, at lea
 POINTS = 0.1  # of accuracy that int8 may cost
 
 
-def measure(name: str, *, rounds: int, seconds: float) -> list[Promise]:
+def measure(name: str, rounds: int, seconds: float) -> list[Promise]:
     """Measure the newest version of a model; return the rows of the table."""
     folder, least = newest(name), SPEEDUPS.get(name, 0.0)
     models = {
@@ -32,10 +33,8 @@ def measure(name: str, *, rounds: int, seconds: float) -> list[Promise]:
     }
     spec = models["float32"].spec
     images = [read(file, spec, max_pixels=10**8)[np.newaxis] for file in bodies.files(name)]
-    times: dict[str, list[float]] = {precision: [] for precision in models}
-    for turn in range(rounds):
-        for precision in rotated(list(models), turn):
-            times[precision].append(milliseconds(models[precision], images, seconds))
+    ways = {name: partial(milliseconds, each, images, seconds) for name, each in models.items()}
+    times = in_turn(ways, rounds)
     slow, fast = times["float32"], times["int8"]
     metrics: dict[str, Any] = {each: model.about["metrics"] for each, model in models.items()}
     points = 100 * (metrics["float32"]["accuracy"] - metrics["int8"]["accuracy"])
@@ -61,23 +60,18 @@ def milliseconds(model: Model, images: Sequence[Any], seconds: float) -> float:
     return 1000 * seconds_per_call(lambda: model.predict(next(turns)), seconds)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure all models, and write the table; return 1 if a promise was broken."""
-    options = parser(
-        "throughput.precision",
-        __doc__,
-        rounds=(9, "rounds in which the precisions take turns"),
-        seconds=(1.0, "length of each turn"),
-    ).parse_args(arguments)
-    require()
-    rows = []
-    for name in bodies.NAMES:
-        rows += measure(name, rounds=options.rounds, seconds=options.seconds)
+@benchmark(
+    rounds=(9, "rounds in which the precisions take turns"),
+    seconds=(1.0, "length of each turn"),
+)
+def main(options: argparse.Namespace) -> tuple[str, list[Promise]]:
+    """Measure all models; return the conditions and the rows of the table."""
+    rows = [row for name in bodies.NAMES for row in measure(name, options.rounds, options.seconds)]
     above = (
         f"Medians of {options.rounds} interleaved rounds of {options.seconds:g} s; in brackets"
         " the least and the most:"
     )
-    return report(rows, page=options.page, name="precision", above=above)
+    return above, rows
 
 
 if __name__ == "__main__":

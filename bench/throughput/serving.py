@@ -1,10 +1,9 @@
 """How fast the service answers, beside what a user would write instead: `make bench`.
 
-Starts all contenders on the same file of each model and lets them take turns, in rounds, the order
-rotated: closed loops of several numbers of clients with one image a request, a form of 32 images,
-and an open loop at half and at four fifths of what each reached. Every round measures the
-in-process limit too. Writes the tables and a plot into the page of the documentation. With
-``--decision``, Convserve takes turns with its own Flask application alone, in the closed loops.
+All contenders serve the same file of each model and take turns, in rounds, the order rotated:
+closed loops with one image a request, a form of 32 images, and an open loop at half and at four
+fifths of what each reached. Every round measures the in-process limit too. With ``--decision``,
+Convserve takes turns with its own Flask application alone, in the closed loops.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from bench.clients import bodies
@@ -43,8 +43,8 @@ class Comparison:
 
     subject: Subject
     options: argparse.Namespace
-    results: Results
     contenders: Mapping[str, Contender]
+    results: Results
     servers: dict[str, Server] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -53,7 +53,7 @@ class Comparison:
             for name, contender in self.contenders.items():
                 self.servers[name] = running.enter_context(contender.start(self.subject))
             for name in self.contenders:
-                self._closed(name, self._single(name), clients=8, seconds=WARM_SECONDS)
+                closed(self._url(name), self._single(name), clients=8, seconds=WARM_SECONDS)
             for number in range(self.options.rounds):
                 self._closed_round(number)
             if not self.options.decision:
@@ -65,7 +65,7 @@ class Comparison:
         for batch in BATCHES:
             show(f"round {number + 1}: in process, batch {batch}")
             speed = limit(self.subject.model, pictures, batch=batch, seconds=seconds)
-            self._keep(f"batch {batch}", LIMIT, Closed(speed, 0, 0))
+            self.results.cells[f"batch {batch}", LIMIT].append(Closed(speed, 0, 0))
         for clients in self.options.clients:
             for name in rotated(list(self.contenders), number):
                 self._measure(f"{clients}", name, number, self._single(name), clients)
@@ -76,43 +76,32 @@ class Comparison:
         show(f"round {number + 1}: {name}, {load}")
         time.sleep(PAUSE)
         before = self.servers[name].cpu()
-        seen = self._closed(name, sent, clients=clients, seconds=self.options.seconds)
+        seen = closed(self._url(name), sent, clients=clients, seconds=self.options.seconds)
         after = self.servers[name].cpu()
         if name == OURS:
             spent = sorted((after[pid] - before.get(pid, 0.0) for pid in after), reverse=True)
-            shares = self.results.busier.setdefault((self.subject.name, load), [])
-            shares.append(spent[0] / (sum(spent[:WORKERS], 0.0) or math.nan))
-        self._keep(load, name, replace(seen, per_second=seen.per_second * sent.images))
+            self.results.busier[load].append(spent[0] / (sum(spent[:WORKERS], 0.0) or math.nan))
+        whole = replace(seen, per_second=seen.per_second * sent.images)
+        self.results.cells[load, name].append(whole)
 
     def _open_round(self, number: int) -> None:
-        for share in OPEN_SHARES:
-            for name in rotated(list(self.contenders), number):
-                show(f"round {number + 1}: {name}, {share:.0%} of its capacity")
-                rate = share * self.results.capacity(self.subject.name, name)
-                if math.isnan(rate):
-                    continue
-                time.sleep(PAUSE)
-                seen = opened(
-                    self._url(name),
-                    self._single(name),
-                    rate=rate,
-                    seconds=self.options.seconds,
-                    clients=OPEN_CLIENTS,
-                )
-                whole = Closed(seen.rate(), seen.at(0.5), seen.at(0.99), seen.errors)
-                self._keep(f"{share:.0%}", name, whole)
-
-    def _closed(self, name: str, sent: Bodies, *, clients: int, seconds: float) -> Closed:
-        return closed(self._url(name), sent, clients=clients, seconds=seconds)
+        seconds = self.options.seconds
+        for share, name in product(OPEN_SHARES, rotated(list(self.contenders), number)):
+            show(f"round {number + 1}: {name}, {share:.0%} of its capacity")
+            rate = share * self.results.capacity(name)
+            if math.isnan(rate):
+                continue
+            time.sleep(PAUSE)
+            sent = self._single(name)
+            seen = opened(self._url(name), sent, rate=rate, seconds=seconds, clients=OPEN_CLIENTS)
+            whole = Closed(seen.rate(), seen.at(0.5), seen.at(0.99), seen.errors)
+            self.results.cells[f"{share:.0%}", name].append(whole)
 
     def _single(self, name: str) -> Bodies:
         return self.contenders[name].single(self.subject.pictures)
 
     def _url(self, name: str) -> str:
         return self.servers[name].url(f"/predict/{self.subject.name}")
-
-    def _keep(self, load: str, name: str, seen: Closed) -> None:
-        self.results.add(self.subject.name, load, name, seen)
 
 
 def show(progress: str) -> None:
@@ -148,26 +137,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the tables; return 1 if an answer was not a 2xx."""
     options = parse(arguments)
     require(programs=["wrk"], packages=["fastapi", "uvicorn", "uvloop", "flask", "matplotlib"])
-    found = Results()
+    found = [Results(name) for name in options.models]
+    contenders = DECISION if options.decision else CONTENDERS
     precision = "int8" if "int8" in options.file else "float32"
     settings = dict(each.lower().split("=", 1) for each in options.set)
-    for name in options.models:
-        subject = Subject(
-            newest(name),
-            bodies.files(name, options.photos),
-            file=options.file,
-            settings={"precision": precision, **settings},
-        )
-        contenders = DECISION if options.decision else CONTENDERS
-        Comparison(subject, options, found, contenders).run()
+    for each in found:
+        pictures = bodies.files(each.model, options.photos)
+        more = {"precision": precision, **settings}
+        subject = Subject(newest(each.model), pictures, file=options.file, settings=more)
+        Comparison(subject, options, contenders, each).run()
     section = "decision" if options.decision else options.section
-    tables = found.markdown(closed_loops_only=options.decision)
+    tables = "\n\n".join(each.markdown(closed_loops_only=options.decision) for each in found)
     promises.put(options.page, section, f"{conditions(options)}\n\n{tables}")
     if section == "serving":
         results.plot(found, options.page.with_suffix(".png"))
-    void = found.void()
-    for each in void:
-        show(f"Void: {each}.")
+    void = [line for each in found for line in each.void()]
+    for line in void:
+        show(f"Void: {line}.")
     return 1 if void else 0
 
 

@@ -1,11 +1,8 @@
 """How fast the training half trains: `make bench-train`.
 
-Trains the CIFAR-10 recipe and the tutorial's network for some steps on one prepared batch, and for
-the same number on batches that are gathered and shuffled as in training: the difference is the time
-that a step waits for its batch. Then trains both completely, each in a new run folder, and prints
-wall time, time of an epoch with its validation and checkpoint, images per second, and the time to
-an accuracy on validation data. `--recipe` measures one of the two. Uses the device that Keras
-chooses.
+Times steps of the CIFAR-10 recipe and of the tutorial's network on one prepared batch, and on
+batches that are gathered and shuffled as in training: the difference is the wait for a batch. Then
+trains both completely, each in a new run folder, on the device that Keras chooses.
 """
 
 import argparse
@@ -61,11 +58,8 @@ def train(entry: Recipe, data: Dataset, run: Path, options: argparse.Namespace) 
     spans = [end - start for start, end in pairwise(ends)]
     epoch = median(spans)
     images = Batches(data.train, entry.batch_size, seed=1).steps * entry.batch_size
-    reached = (
-        f"{end:.0f} s"
-        for end, accuracy in zip(ends[1:], accuracies, strict=True)
-        if accuracy >= options.target
-    )
+    pairs = zip(ends[1:], accuracies, strict=True)
+    reached = (f"{end:.0f} s" for end, accuracy in pairs if accuracy >= options.target)
     return [
         *(f"`{entry.name}`", f"{len(spans)}", f"{ends[-1]:.0f} s", f"{epoch:.1f} s"),
         *(f"{images / epoch:,.0f}", next(reached, "never"), f"{max(accuracies):.2%}"),
@@ -89,11 +83,8 @@ def compare_batches(entry: Recipe, data: Dataset, steps: int, rounds: int = 3) -
                 times[name].append((time.perf_counter() - began) / steps)
     keras.config.set_dtype_policy("float32")
     medians = (f"{median(each) * 1000:.0f} ms" for each in times.values())
-    return [
-        f"`{entry.name}`",
-        *medians,
-        spread(quotients(times["gathered"], times["ready"]), ".3f"),
-    ]
+    ratio = spread(quotients(times["gathered"], times["ready"]), ".3f")
+    return [f"`{entry.name}`", *medians, ratio]
 
 
 class Same(Batches):

@@ -20,7 +20,7 @@ def module(path: Path) -> str:
 COMMANDS = {
     module(path)
     for path in (ROOT / "bench").rglob("*.py")
-    if "ArgumentParser" in path.read_text("utf-8") or "parser(" in path.read_text("utf-8")
+    if re.search(r"\b(parser|benchmark)\(", path.read_text("utf-8"))
 } - {"reporting.promises"}
 
 

@@ -1,7 +1,5 @@
 """Alerts on two days are assembled and judged."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -48,7 +46,7 @@ def test_a_time_is_shown_by_the_clock_of_its_day() -> None:
 
 def seen(*episodes: Episode) -> drift.Seen:
     series = {expression: [(99.0, 0.5), (199.0, 0.7)] for expression in drift.ROWS.values()}
-    return drift.Seen(0.0, 100.0, series, episodes, 10, 3, [], Counter())
+    return drift.Seen(0.0, 100.0, series, episodes, 10, 3, [], "")
 
 
 NEEDED = [Episode(Alert(name, "critical", "1h"), 110, 120) for name in drift.NEEDED]

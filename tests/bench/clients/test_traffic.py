@@ -13,9 +13,9 @@ from bench.clients.traffic import (
     Call,
     Client,
     Outcome,
-    Recent,
     blameless,
     mixture,
+    recent,
     stopped,
     wrong,
 )
@@ -50,11 +50,11 @@ def server() -> Iterator[Server]:
 def test_a_client_keeps_its_connection_and_records_each_answer(server: Server) -> None:
     calls = [Call(path, method="GET", expected=404) for path in ("/fine", "/wrong", "/wrong")]
     client = Client(server, calls)
-    recent = Recent([client])
+    new = recent([client])
     client.start()
     client.join()
-    assert [each.status for each in recent.take()] == [200, 404, 404]
-    assert recent.take() == []
+    assert [each.status for each in next(new)] == [200, 404, 404]
+    assert next(new) == []
     assert [each.kept for each in stopped([client])] == [False, True, True]
     assert len({each.port for each in client.outcomes}) == 1
 

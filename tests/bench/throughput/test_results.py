@@ -4,18 +4,18 @@ from bench.throughput.results import FORM, LIMIT, Results
 
 
 def results() -> Results:
-    made = Results()
+    made = Results("digits")
 
     def add(server: str, speeds: list[float], load: str = "8", errors: int = 0) -> None:
         for speed in speeds:
-            made.add("digits", load, server, Closed(speed, 2.0, 9.0, errors))
+            made.cells[load, server].append(Closed(speed, 2.0, 9.0, errors))
 
     add("Flask", [100, 50])
     add(OURS, [300, 200])
     add("Broken", [100, 100], errors=1)
     add(LIMIT, [500, 500], load="batch 1")
     add(OURS, [250, 250], load=FORM)
-    made.busier = {("digits", load): [0.6, 0.6] for load in ("8", FORM)}
+    made.busier |= {load: [0.6, 0.6] for load in ("8", FORM)}
     return made
 
 
@@ -35,6 +35,6 @@ def test_a_cell_with_errors_is_named() -> None:
 
 def test_the_capacity_is_the_highest_median_of_a_closed_loop() -> None:
     found = results()
-    found.add("digits", "32", OURS, Closed(400, 2.0, 9.0))
-    assert found.capacity("digits", OURS) == 400
-    assert found.capacity("digits", "Broken") != found.capacity("digits", "Broken")
+    found.cells["32", OURS].append(Closed(400, 2.0, 9.0))
+    assert found.capacity(OURS) == 400
+    assert found.capacity("Broken") != found.capacity("Broken")
