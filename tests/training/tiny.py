@@ -6,13 +6,14 @@ from keras import layers
 
 from training.data.datasets import Dataset
 from training.data.splits import Split
+from training.modelling.batch_norm import BatchNormalization
 from training.modelling.recipe import Recipe, Tensor
 
 
 def network(image: Tensor, classes: int) -> Tensor:
     x = layers.Rescaling(1 / 255)(image)
     x = layers.Conv2D(4, 3, activation="relu")(x)
-    x = layers.BatchNormalization(momentum=0.5)(x)
+    x = BatchNormalization(momentum=0.5)(x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(0.1)(x)
     return layers.Dense(classes, dtype="float32")(x)

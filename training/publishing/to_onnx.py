@@ -1,7 +1,7 @@
 """Convert a trained Keras network to one self-describing ONNX file, and compare the two.
 
-The only module that knows TensorFlow. Knows the contract in ``models/README.md``; knows nothing of
-training, of versions or of reports.
+Knows TensorFlow, as only ``modelling.batch_norm`` does beside it, and the contract in
+``models/README.md``; knows nothing of training, of versions or of reports.
 
 tf2onnx refuses opsets above 18 and writes an invalid file, without raising, for operators that it
 cannot convert; a network built under a mixed precision policy makes a file that onnxruntime
@@ -60,6 +60,13 @@ def save(graph: onnx.ModelProto, file: Path, metadata: Mapping[str, Any]) -> Non
         for key, value in metadata.items()
     }
     onnx.helper.set_model_props(graph, held)
+    onnx.save(graph, file)
+
+
+def add_metadata(file: Path, key: str, value: Any) -> None:
+    """Add a value to the metadata of a file, as JSON."""
+    graph = onnx.load(file)
+    graph.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     onnx.save(graph, file)
 
 

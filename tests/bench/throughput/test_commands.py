@@ -12,6 +12,7 @@ from bench.rig.service import ROOT
 from bench.throughput import ab, precision, serving
 from tests.bench.needs import needs
 from tests.tiny_data import write_tiny_data
+from tests.training import tiny
 
 
 @needs("wrk")
@@ -113,3 +114,26 @@ def test_an_existing_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.Monkey
     for arguments in (["--runs", str(tmp_path / "runs")], ["--help"]):
         with pytest.raises(SystemExit):
             training.main(arguments)
+
+
+def test_steps_with_keras_own_normalization_and_with_ours_take_turns() -> None:
+    from bench.throughput import training
+
+    row = training.compare_normalizations(tiny.RECIPE, 2, steps=2)
+    assert row[0] == "`tiny`"
+    assert re.fullmatch(r"\d+ ms \d+ ms [\d.]+ \([\d.]+–[\d.]+\)", " ".join(row[1:]))
+
+
+def test_the_comparison_of_normalizations_reads_no_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from bench.throughput import training
+
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(
+        training, "compare_normalizations", lambda entry, *_: [f"`{entry.name}`", "1", "1", "1"]
+    )
+    training.main(["--normalization"])
+    training.main(["--normalization", "digits"])
+    rows = re.findall(r"^\| `(\w+)`", capsys.readouterr().out, re.MULTILINE)
+    assert rows == ["digits", "cifar10", "cats_vs_dogs", "digits"]
