@@ -9,9 +9,12 @@ A file named ``SUBSET`` in its folder declares a set to be partial: fewer images
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.download import fetch
@@ -28,6 +31,7 @@ class Dataset:
     """The three splits of a set; ``content_hash`` identifies its content, ``notes`` are for people.
 
     ``extra`` counts training images from elsewhere: see ``training.data.feedback_images``.
+    ``outliers`` are images of no class, uint8 ``(M, H, W, C)``: see ``training.data.outliers``.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Dataset:
     content_hash: str
     notes: tuple[str, ...]
     extra: int = 0
+    outliers: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,18 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convserve"
 
 
-def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: Path,
+    size: tuple[int, int] | None = None,
+    leave_out: Collection[str] = (),
+) -> Dataset:
     """Read, check and split a data set; fetch it first if its folder is missing.
 
     ``size`` is the height and width in pixels to which pets are stretched; the other sets have a
-    fixed size.
+    fixed size. ``leave_out`` names pets, such as ``Cat/666.jpg``, that are neither trained nor
+    validated on.
 
     Raises:
         UsageError: if the data set is unknown or cannot be read at that size.
@@ -74,7 +86,7 @@ def load(name: str, *, data_dir: Path, size: tuple[int, int] | None = None) -> D
     if source.read:
         parts = split_records(*source.read(folder))
     else:
-        parts, unreadable = read_pets(folder, size or (0, 0))
+        parts, unreadable = read_pets(folder, size or (0, 0), leave_out=leave_out)
     _check_counts(source, folder, parts)
     return Dataset(
         name=source.name,
@@ -153,13 +165,19 @@ def _check_counts(source: Source, folder: Path, parts: Mapping[str, Hashed]) -> 
 
 def _per_class(source: Source, *parts: Hashed) -> list[int]:
     labels = Counter(
-        label for part in parts for label in (*part.split.labels.tolist(), *part.left_out)
+        label
+        for part in parts
+        for label in (
+            *part.split.labels.tolist(),
+            *part.left_out,
+            *(each for each, _ in part.named),
+        )
     )
     return [labels[index] for index in range(len(source.labels))]
 
 
 def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str]) -> Iterator[str]:
-    present = sum(len(hashed.hashes) + len(hashed.left_out) for hashed in parts.values())
+    present = sum(sum(_per_class(source, hashed)) for hashed in parts.values())
     published = sum(source.train) + sum(source.test)
     if present < published:
         yield f"{present:,} of the {published:,} published images are present and readable."
@@ -169,3 +187,8 @@ def _notes(source: Source, parts: Mapping[str, Hashed], unreadable: Sequence[str
         if hashed.left_out:
             held = "test" if part == "validation" else "test or validation"
             yield f"Images left out of {part}: {len(hashed.left_out):,} (pixels occur in {held})."
+        if hashed.named:
+            yield (
+                f"Images left out of {part}: {len(hashed.named):,} (unanswerable or wrong, each "
+                "for a reason in `training/data/pets_left_out.csv`; test keeps all of its images)."
+            )

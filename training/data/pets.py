@@ -4,10 +4,11 @@ Knows the layout ``PetImages/{Cat,Dog}/N.jpg`` and decodes on all cores; ``split
 image to its split.
 """
 
+import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,20 @@ def pet_files(folder: Path) -> dict[str, list[PetFile]]:
     return files
 
 
-def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], tuple[str, ...]]:
-    """Decode all images to ``(*size, 3)``; return the splits and the names of unreadable files."""
+def unanswerable() -> dict[str, str]:
+    """Return the training and validation images that show neither kind, both, the other one or a
+    drawing, and the reason of each, by name."""
+    with Path(__file__).with_name("pets_left_out.csv").open(encoding="utf-8", newline="") as file:
+        return {f"{row['kind']}/{row['number']}.jpg": row["reason"] for row in csv.DictReader(file)}
+
+
+def read_pets(
+    folder: Path, size: tuple[int, int], *, leave_out: Collection[str] = ()
+) -> tuple[dict[str, Hashed], tuple[str, ...]]:
+    """Decode all images to ``(*size, 3)``; return the splits and the names of unreadable files.
+
+    The images named by ``leave_out`` are missing in train and validation; test stays whole.
+    """
     files = pet_files(folder)
     total = sum(map(len, files.values()))
     seen: set[bytes] = set()
@@ -62,6 +75,7 @@ def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], t
             for part in reversed(PARTS):  # test first: it stays whole
                 images = np.empty((len(files[part]), *size, 3), dtype=np.uint8)
                 labels, hashes, left_out = list[int](), list[bytes](), list[int]()
+                names, named = list[str](), list[tuple[int, bytes]]()
                 decoded = pool.map(lambda file: _decode(file, size), files[part])
                 for file, (digest, image) in zip(files[part], decoded, strict=True):
                     step(1)
@@ -69,13 +83,17 @@ def read_pets(folder: Path, size: tuple[int, int]) -> tuple[dict[str, Hashed], t
                         unreadable.append(file.name)
                     elif digest in seen:
                         left_out.append(file.label)
+                    elif part != "test" and file.name in leave_out:
+                        named.append((file.label, digest))
                     else:
                         images[len(hashes)] = image
                         hashes.append(digest)
                         labels.append(file.label)
-                split = Split(images[: len(hashes)], np.asarray(labels, dtype=np.int64))
-                parts[part] = Hashed(split, tuple(hashes), tuple(left_out))
-                seen.update(hashes)
+                        names.append(file.name)
+                known = np.asarray(labels, dtype=np.int64)
+                split = Split(images[: len(hashes)], known, tuple(names))
+                parts[part] = Hashed(split, tuple(hashes), tuple(left_out), tuple(named))
+                seen.update(hashes, (digest for _, digest in named))
     finally:
         pool.shutdown(cancel_futures=True)  # a stopped process need not decode the rest
     return parts, tuple(unreadable)

@@ -12,7 +12,7 @@ of files.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -28,10 +28,12 @@ _VALIDATION_PER_CLASS = 500
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 ``(N, H, W, C)``, and the index of the label of each, int64 ``(N,)``."""
+    """Images, uint8 ``(N, H, W, C)``, the index of the label of each, int64 ``(N,)``, and their
+    names if they are files."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    names: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, *splits: "Split") -> "Split":
@@ -44,11 +46,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A split, the SHA-256 of the pixels of each image, and the labels of copies left out."""
+    """A split, the SHA-256 of the pixels of each image, the labels of copies left out, and label
+    and hash of each image left out by name."""
 
     split: Split
     hashes: tuple[bytes, ...]
     left_out: tuple[int, ...] = ()
+    named: tuple[tuple[int, bytes], ...] = ()
 
 
 def split_records(train: Split, test: Split) -> dict[str, Hashed]:
@@ -84,12 +88,23 @@ def pet_ranks(kind: str) -> dict[int, int]:
 
 
 def content_hash(parts: Mapping[str, Hashed]) -> str:
-    """Hash the pixels, the label and the split of every image, in any order."""
-    lines = sorted(
-        f"{part} {label} {value.hex()}\n"
+    """Hash the pixels, the label and the split of every image, in any order.
+
+    Images left out by name count as if they were there, so that the first word identifies the whole
+    set, and with it the test split; ``without`` and a hash of those images follow.
+    """
+    kept = [
+        (part, label, value)
         for part, hashed in parts.items()
         for value, label in zip(hashed.hashes, hashed.split.labels.tolist(), strict=True)
-    )
+    ]
+    named = [(part, *each) for part, hashed in parts.items() for each in hashed.named]
+    whole = _digest([*kept, *named])
+    return f"{whole} without {_digest(named)[:12]}" if named else whole
+
+
+def _digest(images: Iterable[tuple[str, int, bytes]]) -> str:
+    lines = sorted(f"{part} {label} {value.hex()}\n" for part, label, value in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import hashlib
 import logging
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny_data
+from training import recipes
 from training.data import pets, pixels
 from training.data.datasets import SUBSET, Dataset, default_data_dir, load
 from training.data.datasets import test_uploads as uploads_of
@@ -173,6 +175,74 @@ def test_a_copied_pet_stays_in_test_alone(own: Path) -> None:
     data = read("cats_vs_dogs", own)
     assert [per_class(getattr(data, part)) for part in PARTS] == [[19, 20], [9, 10], [10, 10]]
     assert sum("pixels occur in" in note for note in data.notes) == 2
+
+
+def listed(part: str) -> list[str]:
+    """Return two names of the tiny pets in a split, one of each kind."""
+    return [
+        next(f"{kind}/{n}.jpg" for n in tiny_data.pet_numbers(kind) if pet_part(kind, n) == part)
+        for kind in KINDS
+    ]
+
+
+def test_listed_pets_are_left_out_of_training_and_validation_and_noted(tiny: Path) -> None:
+    whole = read("cats_vs_dogs", tiny)
+    names = [*listed("train"), listed("validation")[0]]
+    data = load("cats_vs_dogs", data_dir=tiny, size=SIZES["cats_vs_dogs"], leave_out=names)
+    assert [per_class(getattr(data, part)) for part in PARTS] == [[19, 19], [9, 10], [10, 10]]
+    assert not {*names} & {*data.train.names, *data.validation.names}
+    for part, count in (("train", 2), ("validation", 1)):
+        text = f"Images left out of {part}: {count} (unanswerable or wrong, "
+        assert any(note.startswith(text) for note in data.notes)
+    assert data.notes[0] == whole.notes[0]  # they count as present
+
+
+def test_the_test_split_is_whole_whatever_is_listed(tiny: Path) -> None:
+    whole = read("cats_vs_dogs", tiny)
+    names = [f"{kind}/{n}.jpg" for kind in KINDS for n in tiny_data.pet_numbers(kind)]
+    spared = {*listed("train"), *listed("validation")}  # no split may be empty
+    data = load(
+        "cats_vs_dogs", data_dir=tiny, size=SIZES["cats_vs_dogs"], leave_out={*names} - spared
+    )
+    assert {*data.train.names, *data.validation.names} == spared
+    assert np.array_equal(data.test.images, whole.test.images)
+    assert np.array_equal(data.test.labels, whole.test.labels)
+    assert data.test.names == whole.test.names
+
+
+def test_listed_pets_change_the_content_hash_but_not_its_first_word(tiny: Path) -> None:
+    whole = read("cats_vs_dogs", tiny)
+    hashes = {
+        load("cats_vs_dogs", data_dir=tiny, size=(8, 8), leave_out=names).content_hash
+        for names in (listed("train"), listed("validation"), listed("test"))
+    }
+    assert len(hashes) == 3
+    assert {each.split()[0] for each in hashes} == {whole.content_hash}
+    assert whole.content_hash in hashes  # of the list that names test images alone
+
+
+def test_a_copy_of_a_listed_validation_image_is_not_trained_on(own: Path) -> None:
+    (validation, _), (train, _) = listed("validation"), listed("train")
+    shutil.copy(own / "PetImages" / validation, own / "PetImages" / train)
+    data = load("cats_vs_dogs", data_dir=own, size=(8, 8), leave_out=[validation])
+    assert train not in data.train.names
+
+
+def test_the_list_of_unanswerable_pets_names_training_and_validation_images_alone() -> None:
+    with Path(pets.__file__).with_name("pets_left_out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert row["split"] == pet_part(row["kind"], int(row["number"])) != "test"
+        assert row["reason"]
+    assert len(rows) == len(pets.unanswerable())
+    assert rows == sorted(rows, key=lambda row: (row["kind"], int(row["number"])))
+    counts = Counter(row["split"] for row in rows)
+    text = f"{counts['train']} training and {counts['validation']} validation images"
+    assert text in " ".join(DOCS.read_text("utf-8").split())
+
+
+def test_only_the_recommended_recipe_leaves_them_out() -> None:
+    assert [name for name in recipes.names() if recipes.find(name).leaves_out] == ["cats_vs_dogs"]
 
 
 def test_unreadable_pets_are_named_and_left_out(own: Path) -> None:
