@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from training.errors import UsageError
-from training.evaluation import cost
+from training.evaluation import cost, robustness
 from training.evaluation.published import Version
 from training.evaluation.scoring import Score, on_test
 
@@ -45,6 +45,9 @@ def _facts(version: Version) -> dict[str, str]:
         "recipe": str(version.metadata.get("recipe", NOTHING)),
         **{name.lower(): version.fact(name) or NOTHING for name in ("Epochs", "Training time")},
     }
+    if held := version.metadata.get("corrupted"):
+        facts["corrupted images"] = f"{held['accuracy']:.2%}"
+        facts |= {f"with {kind}": f"{share:.2%}" for kind, share in robustness.means(held).items()}
     recall = version.of_classes("Recall")
     return facts | {f"recall of {label}": share for label, share in recall.items()}
 

@@ -30,6 +30,17 @@ class Version:
         """The float32 graph."""
         return self.folder / "model.onnx"
 
+    def file_of(self, precision: str) -> Path:
+        """Return the file of a precision, ``float32`` or ``int8``.
+
+        Raises:
+            UsageError: if the version has none.
+        """
+        file = self.file if precision == "float32" else self.folder / f"model.{precision}.onnx"
+        if not file.is_file():
+            raise UsageError(f"{self.folder} has no {file.name}. Expected: another --precision.")
+        return file
+
     @cached_property
     def graph(self) -> onnx.ModelProto:
         """The file, parsed; raises ``UsageError`` if it is not an ONNX file."""

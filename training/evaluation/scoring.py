@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.datasets import Upload, load
+from training.data.splits import Split
 from training.errors import ServiceFailed
 
 onnxruntime.disable_telemetry_events()
@@ -63,9 +64,14 @@ def on_test(
     path: Path, dataset: str, *, data_dir: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return a file's probabilities on a test split, ``(N, K)``, and the labels ``(N,)``."""
-    _, height, width, _ = _session(path).get_inputs()[0].shape
-    test = load(dataset, data_dir=data_dir, size=(height, width)).test
+    test = test_split(path, dataset, data_dir=data_dir)
     return probabilities(path, test.images), test.labels
+
+
+def test_split(path: Path, dataset: str, *, data_dir: Path) -> Split:
+    """Return a test split in the size of a file's input."""
+    _, height, width, _ = _session(path).get_inputs()[0].shape
+    return load(dataset, data_dir=data_dir, size=(height, width)).test
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from training.data.datasets import Dataset
 from training.data.splits import Split
+from training.evaluation import robustness
 from training.evaluation.calibration import calibration_error, sets
 from training.evaluation.scoring import Score
 from training.publishing import plots
@@ -106,6 +107,7 @@ def card(
             "",
             *(f"![{name}](report/{name}.png)" for name in pictures),
             "",
+            *_corrupted(properties.get("corrupted")),
             "## About the data",
             "",
             *(f"- {note}" for note in data.notes or ("Nothing was left out.",)),
@@ -132,6 +134,12 @@ def _fact_rows(
         "Versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
     }
     return [f"| {name} | {value} |" for name, value in rows.items()]
+
+
+def _corrupted(held: Mapping[str, Any] | None) -> list[str]:
+    if held is None:
+        return []
+    return ["## On corrupted images", "", robustness.summary(held), "", *robustness.table(held), ""]
 
 
 def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,7 @@ from training.data.datasets import Dataset
 from training.data.pixels import encode_png
 from training.data.splits import PARTS, Split
 from training.errors import BelowGate, RunMismatch, UsageError
-from training.evaluation import calibration, cost
+from training.evaluation import calibration, cost, robustness
 from training.evaluation.evaluation import Judgement, judge
 from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import State
@@ -39,8 +39,12 @@ EXAMPLES = 4  # golden images shown with their edges and feature maps
 PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
-def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
+def publish(
+    recipe: Recipe, data: Dataset, *, run: Path, models: Path, corrupted: bool = False
+) -> Path:
     """Publish the best weights of a locked run as the next version of its model; return the folder.
+
+    ``corrupted`` adds the accuracy on corrupted test images, which takes minutes.
 
     Raises:
         BelowGate: if the file's test accuracy is below ``min_accuracy``; nothing is published.
@@ -66,7 +70,12 @@ def publish(recipe: Recipe, data: Dataset, *, run: Path, models: Path) -> Path:
         difference = to_onnx.compare(model, file, data.test.images[: to_onnx.MIN_COMPARED])
         log.info("the exported file: %s; off the network by %.1e", judgement.summary, difference)
         _check_gate(recipe, judgement)
-        int8, words = _int8(graph, data, folder / "model.int8.onnx", common, judgement)
+        int8_file = folder / "model.int8.onnx"
+        int8, words = _int8(graph, data, int8_file, common, judgement)
+        if corrupted:
+            results = _corrupted(data, [each for each in (file, int8_file) if each.exists()])
+            properties["corrupted"] = results[0]
+            words += "".join(f", {each['accuracy']:.2%} corrupted" for each in results[1:])
         answers = [each.answers for each in (judgement, int8) if each]
         examples = _write_golden(folder / "golden", data, answers)[:EXAMPLES]
         evidence = model_card.Evidence(
@@ -141,6 +150,15 @@ def _int8(
         return None, f"none: {reason}"
     log.info("the int8 file: %s", judgement.summary)
     return judgement, f"`{file.name}`: {judgement.summary}, {_size(file)}"
+
+
+def _corrupted(data: Dataset, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Add the accuracy on corrupted test images to the metadata of each file, and return it."""
+    judges = [robustness.by_file(file) for file in files]
+    results = robustness.measure(judges, data.name, data.test)
+    for file, result in zip(files, results, strict=True):
+        to_onnx.add_metadata(file, "corrupted", result)
+    return results
 
 
 def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict[str, Any]:

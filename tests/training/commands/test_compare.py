@@ -11,6 +11,7 @@ from training.__main__ import main
 from training.commands import compare
 from training.evaluation import scoring
 from training.evaluation.published import Version
+from training.publishing import to_onnx
 
 DIGITS = ROOT / "models/digits/1"
 CIFAR10 = ROOT / "models/cifar10/1"
@@ -45,6 +46,18 @@ def test_two_versions_are_shown_side_by_side() -> None:
     assert cells["training time"] == ["3 minutes", "30 minutes"]
     assert cells["recall of 7"] == ["99.03%", "–"]
     assert cells["recall of cat"] == ["–", "58.90%"]
+
+
+def test_results_on_corrupted_images_are_shown_where_a_version_has_them(biased: Path) -> None:
+    held = {"accuracy": 0.5, "kinds": {"fog": [0.25, 0.75], "snow": [0.5, 0.5]}}
+    to_onnx.add_metadata(biased / "model.onnx", "corrupted", held)
+    lines = compare.table(Version(DIGITS), Version(biased)).splitlines()
+    shown = [line.split() for line in lines if line.startswith(("corrupted", "with"))]
+    assert shown == [
+        ["corrupted", "images", "–", "50.00%"],
+        ["with", "fog", "–", "50.00%"],
+        ["with", "snow", "–", "50.00%"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def test_the_card_has_the_statistics_of_the_prediction_sets() -> None:
     assert "| 99% | 100.00% | 2.00 | 0.00% | 0.00% |" in lines
 
 
+def test_the_card_has_the_results_on_corrupted_images() -> None:
+    held = {"benchmark": "A set", "seed": 1, "images": 10, "accuracy": 0.6, "kinds": {"fog": [0.6]}}
+    properties = {**PROPERTIES, "corrupted": held}
+    text = model_card.card(properties, {}, DATA, evidence(3), pictures=[])
+    assert "## On corrupted images\n\n**60.00%**, the mean of 1 kinds of corruption" in text
+    assert "| fog | 60.00% |" in text
+    assert "corrupted images" not in card(evidence(3))
+
+
 def test_the_card_has_the_confidence_interval_and_the_measurements() -> None:
     text = card(evidence(3), **{"Cost of an image": "5 ms"})
     assert "(7; 95% confidence: 39.68% to 89.22%)" in text

@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.inference.models.published import check_sums
 from tests.training import tiny
 from training.errors import BelowGate, Preempted, RunMismatch, UsageError
 from training.evaluation import calibration, cost
+from training.evaluation.corruptions import sets
 from training.evaluation.scoring import probabilities
 from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import read_state
@@ -217,6 +219,26 @@ def test_a_signal_while_quantising_leaves_nothing(
     with pytest.raises(Preempted):
         publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_file_has_its_accuracy_on_corrupted_images(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = sets.Benchmark("two kinds", (sets.CIFAR10[0], sets.CIFAR10[10]))
+    monkeypatch.setattr(sets, "find", lambda *_: two)
+    fake_milliseconds(monkeypatch, float32=1.0, int8=0.5)
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path, corrupted=True)
+    test = tiny.dataset().test
+    for name in ("model.onnx", "model.int8.onnx"):
+        held = json.loads(properties(folder, name)["corrupted"])
+        assert list(held["kinds"]) == ["gaussian_noise", "contrast"]
+        answers = probabilities(folder / name, sets.CIFAR10[0].apply(test.images, 5))
+        share = np.mean(answers.argmax(axis=1) == test.labels)
+        assert held["kinds"]["gaussian_noise"][4] == pytest.approx(share, abs=1e-6)
+    card = (folder / "README.md").read_text()
+    assert "## On corrupted images" in card
+    assert f", {held['accuracy']:.2%} corrupted |" in card  # the row of int8
+    check_sums(folder)
 
 
 def test_a_run_of_an_older_recipe_is_not_published(run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tables import ROOT
+from tests.tiny_data import write_mnist
+from training.__main__ import main
+from training.data import pixels
+from training.data.datasets import Upload, load
+from training.evaluation import scoring
+from training.evaluation.corruptions import sets
+from training.evaluation.scoring import Score
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    write_mnist(tmp_path / "mnist")
+    return ["--models", str(ROOT / "models"), "--data-dir", str(tmp_path)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_corrupted_test_images_are_scored_by_kind(
+    precision: str, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "digits", "--corrupted", "--limit", "20", "--precision", precision]
+    assert main([*command, *places]) == 0
+    first, _, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("digits: **")
+    assert "15 kinds of corruption, each at 1 severity, on 20 test images (MNIST-C, seed" in first
+    names = [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]]
+    assert names == ["geometry", "others", *(kind.name for kind in sets.MNIST)]
+
+
+def test_a_service_receives_the_corrupted_images_as_files(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[list[Upload]] = []
+
+    def over_http(url: str, model: str, uploads: Iterable[Upload], *, version: int | None) -> Score:
+        assert (url, model, version) == ("http://here", "digits", 3)
+        sent.append(list(uploads))
+        return Score(1, 4)
+
+    monkeypatch.setattr(scoring, "over_http", over_http)
+    command = ["evaluate", "digits/3", "--corrupted", "--limit", "4", "--url", "http://here"]
+    assert main([*command, *places]) == 0
+    test = load("mnist", data_dir=tmp_path).test
+    stripe = [kind.name for kind in sets.MNIST].index("stripe")
+    image = np.asarray(pixels.decode(sent[stripe][3].data))[..., 0]
+    np.testing.assert_array_equal(image[:, :7], 255 - test.images[3, :, :7, 0])
+    assert [each.label for each in sent[0]] == [str(label) for label in test.labels[:4]]
