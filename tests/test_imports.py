@@ -17,7 +17,8 @@ FLOORS = {
     ],
     "training": [
         *("training", "training.errors", "training.lock", "training.data", "training.modelling"),
-        *("training.recipes", "training.evaluation", "training.fitting", "training.publishing"),
+        *("training.recipes", "training.evaluation.corruptions", "training.evaluation"),
+        *("training.fitting", "training.publishing"),
         *("training.commands", "training.__main__"),
     ],
     "convserve": ["convserve"],  # starts both halves by name, imports neither
@@ -42,14 +43,17 @@ KNOWN_BY = {
         "training.evaluation",
         "training.publishing",
     ],
-    "PIL": ["serving.inference.images", "training.data.pixels", "training.publishing"],
+    "PIL": [
+        *("serving.inference.images", "training.data.pixels", "training.publishing"),
+        "training.evaluation.corruptions.digital",
+    ],
     "pyspng": ["serving.inference.images"],
     "prometheus_client": ["serving.monitoring", "serving.feedback.collector"],
     "sqlalchemy": ["serving.feedback.database"],
     "httptools": ["serving.server.http.parser"],
     "multipart": ["serving.api.body"],
     "gunicorn": ["serving.server"],
-    "tensorflow": ["training.publishing.to_onnx"],
+    "tensorflow": ["training.modelling.batch_norm", "training.publishing.to_onnx"],
     "tf2onnx": ["training.publishing.to_onnx"],
     "jax": ["training.fitting.distributed"],
 }

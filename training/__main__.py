@@ -18,7 +18,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is im
 from training import recipes  # no import of Keras here, so that a wrong option is reported at once
 from training.commands import train
 from training.commands.options import parser
-from training.data.datasets import test_uploads
 from training.errors import TrainingError, UsageError
 from training.fitting.signals import SIGTERM
 
@@ -74,25 +73,16 @@ def _reproduce(options: argparse.Namespace) -> None:
     reproduce(options)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from training.evaluation import published, scoring
+def _audit(options: argparse.Namespace) -> None:
+    from training.commands.audit import audit
 
-    name, version = published.parse(options.name)
-    if options.photographed and not (options.url and name == "digits"):
-        raise UsageError(
-            "--photographed is for digits over HTTP. Expected: --url and the model digits."
-        )
-    if options.url and not options.url.startswith(("http://", "https://")):
-        raise UsageError(f"Expected an address that begins with http://, not {options.url!r}.")
-    dataset = recipes.find(name).dataset
-    if options.url:
-        uploads = test_uploads(dataset, data_dir=options.data_dir)
-        sent = scoring.photographed(uploads) if options.photographed else uploads
-        result = scoring.over_http(options.url, name, sent, version=version)
-    else:
-        file = published.find(options.name, options.models).file
-        result = scoring.score(*scoring.on_test(file, dataset, data_dir=options.data_dir))
-    print(f"{options.name}: {result}")
+    print(audit(options))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.commands import evaluate
+
+    print(evaluate.report(options))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -112,6 +102,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "reproduce": _reproduce,
     "compare": _compare,
+    "audit": _audit,
 }
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
         (["evaluate", "digits/first"], "A version is a positive integer, not 'first'"),
         (["evaluate", "cifar10", "--photographed"], "--photographed is for digits over HTTP"),
         (["evaluate", "digits", "--models", "nowhere"], "Nothing is published in nowhere"),
+        (["evaluate", "digits", "--limit", "5"], "--limit is for --corrupted"),
+        (
+            ["evaluate", "digits/1", "--precision", "int8", "--models", str(ROOT / "models")],
+            "has no model.int8.onnx. Expected: another --precision",
+        ),
         (
             ["evaluate", "digits/9", "--models", "nowhere"],
             "Nothing is published in nowhere",

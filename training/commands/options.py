@@ -21,29 +21,38 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     evaluate = add("evaluate", help="score a published model on its test split")
     reproduce = add("reproduce", help="train the tutorials' networks as published, and compare")
     compare = add("compare", help="show two published versions side by side")
-    for command in (train, export, evaluate, reproduce, compare):
+    audit = add("audit", help="list training images whose label cross-validated models doubt")
+    for command in (train, export, evaluate, reproduce, compare, audit):
         _add_folder(command, "--data-dir", "the data sets", default_data_dir())
     for command in (train, export, evaluate, compare):
         _add_folder(command, "--models", "the published versions", "models")
-    for command in (train, export, reproduce):
+    for command in (train, export, reproduce, audit):
         _add_folder(command, "--runs", "the checkpoints", "runs")
     for command in (train, export):
         command.add_argument(
             "names", nargs="+", metavar="NAME", help="a recipe, or a model for its recommended one"
         )
-        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
         command.add_argument(
             "--extra",
             type=Path,
             metavar="DIR",
             help="also train on the images in DIR/<model>/<label>/ or DIR/<label>/",
         )
-    for command in (train, reproduce):
+        command.add_argument(
+            "--corrupted",
+            action=argparse.BooleanOptionalAction,
+            help="publish the accuracy on corrupted test images too (default: of recommended "
+            "recipes; it takes minutes)",
+        )
+    for command in (train, export, audit):
+        command.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
+    for command in (train, reproduce, audit):
         command.add_argument("--precision", choices=PRECISIONS, default="auto")
     _add_train_options(train)
     _add_reproduce_options(reproduce)
     _add_evaluate_options(evaluate)
     _add_compare_options(compare)
+    _add_audit_options(audit)
     return parser
 
 
@@ -56,7 +65,7 @@ def _add_folder(
 
 def _add_train_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--epochs", type=_positive, help="instead of the recipe's own number")
+    _add_epochs(command)
     add(
         "--hosts",
         metavar="HOST:PORT,…",
@@ -84,6 +93,10 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_epochs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--epochs", type=_positive, help="instead of the recipe's own number")
+
+
 def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("names", nargs="*", metavar="NAME", help="a tutorial's recipe (default: all)")
@@ -100,6 +113,9 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
     )
+    add("--corrupted", action="store_true", help="score corrupted test images, by kind")
+    add("--limit", type=_positive, metavar="N", help="with --corrupted: the first N test images")
+    add("--precision", choices=("float32", "int8"), default="float32", help="of the file")
 
 
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
@@ -108,6 +124,20 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
     add("versions", nargs=2, metavar="MODEL[/VERSION]", help=either)
     summary = "run both on their test split, and count the different answers"
     add("--on-data", action="store_true", help=summary)
+
+
+def _add_audit_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("name", metavar="NAME", help="a recipe, or a model for its recommended one")
+    _add_epochs(command)
+    add("--folds", type=_folds, default=4, metavar="K", help="models (default: %(default)s)")
+    add("--worst", type=_positive, default=50, metavar="N", help="images (default: %(default)s)")
+
+
+def _folds(text: str) -> int:
+    if _seed(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected at least 2, not {text}")
+    return int(text)
 
 
 def _seed(text: str) -> int:

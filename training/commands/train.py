@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import recipes
-from training.data import feedback_images
+from training.data import feedback_images, outliers, pets
 from training.data.datasets import Dataset, load
 from training.data.sources import SOURCES
 from training.errors import PublishFailed, UsageError, translated
@@ -118,7 +118,8 @@ def _export_by_tensorflow(options: argparse.Namespace, entry: "Recipe") -> None:
     folders |= {"extra": options.extra} if options.extra else {}
     launcher.run(
         ["export", entry.name, f"--seed={options.seed}"]
-        + [f"--{key}={folder}" for key, folder in folders.items()],
+        + [f"--{key}={folder}" for key, folder in folders.items()]
+        + {None: [], True: ["--corrupted"], False: ["--no-corrupted"]}[options.corrupted],
         # without the GPU, whose memory JAX holds
         {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
     )
@@ -134,7 +135,14 @@ def _publish(
         before = published.find(entry.model, options.models).accuracy
     except UsageError:  # the first version
         before = 0.0
-    folder = publish(entry, data, run=_run_folder(options, entry), models=options.models)
+    corrupted = entry.recommended if options.corrupted is None else options.corrupted
+    folder = publish(
+        entry,
+        data,
+        run=_run_folder(options, entry),
+        models=options.models,
+        corrupted=corrupted,
+    )
     print(f"published {folder}")
     version = published.Version(folder)
     if version.accuracy < before:
@@ -189,7 +197,14 @@ def _run_folder(options: argparse.Namespace, entry: "Recipe") -> Path:
 
 
 def _data(options: argparse.Namespace, entry: "Recipe") -> Dataset:
-    data = load(entry.dataset, data_dir=options.data_dir, size=entry.size)
+    leave_out = pets.unanswerable() if entry.leaves_out else ()
+    data = load(entry.dataset, data_dir=options.data_dir, size=entry.size, leave_out=leave_out)
     if options.extra:
-        return feedback_images.add(data, options.extra, model=entry.model, fit=entry.fit)
-    return data
+        data = feedback_images.add(data, options.extra, model=entry.model, fit=entry.fit)
+    return outliers.add(
+        data,
+        entry.outliers,
+        share=entry.outlier_share,
+        seed=options.seed,
+        data_dir=options.data_dir,
+    )

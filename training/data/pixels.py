@@ -1,5 +1,5 @@
 """The pixel policy of ``models/README.md`` for training images: decode, rotate, flatten, stretch;
-and the simulated photographs of digits.
+simulated photographs of digits, and printed letters.
 
 Knows Pillow and NumPy; knows nothing of data sets. Has no limits: training reads its own files.
 """
@@ -8,11 +8,13 @@ import random
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from training.errors import UnreadableImage
 
@@ -102,3 +104,36 @@ def _flatten(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     front = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
+
+
+def enlarge(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Interpolate a small uint8 ``(h, w, C)``, of one or three channels, to ``(*size, C)``."""
+    grey = image.shape[2] == 1
+    opened = Image.fromarray(image[..., 0] if grey else image)
+    large = np.asarray(opened.resize(size[::-1], Image.Resampling.BICUBIC))
+    return large[..., None] if grey else large
+
+
+def fonts(names: Sequence[str]) -> list[ImageFont.FreeTypeFont]:
+    """Load TrueType fonts that matplotlib ships, by name and without suffix, in 48 points."""
+    import matplotlib as mpl  # half a second, and only outliers need it
+
+    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    return [ImageFont.truetype(folder / f"{name}.ttf", 48) for name in names]
+
+
+def letter(character: str, font: ImageFont.FreeTypeFont) -> NDArray[np.uint8]:
+    """Draw a character as MNIST draws its digits, uint8 ``(28, 28)``: white on black, the longer
+    side 20 pixels, the centre of mass in the middle."""
+    page = Image.new("L", (96, 96))
+    ImageDraw.Draw(page).text((24, 12), character, fill=255, font=font)
+    ink = page.crop(page.getbbox())
+    ink.thumbnail((20, 20), Image.Resampling.LANCZOS)
+    small = np.asarray(ink).astype(float)
+    framed = np.zeros((28, 28), np.uint8)
+    top, left = (
+        min(max(round(14 - float(np.average(np.arange(n), weights=mass))), 0), 28 - n)
+        for n, mass in zip(small.shape, (small.sum(axis=1), small.sum(axis=0)), strict=True)
+    )
+    framed[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return framed

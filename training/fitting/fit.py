@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from training.data.datasets import Dataset
+from training.data.splits import Split
 from training.errors import Diverged
 from training.fitting import checkpoints as runs
 from training.fitting.batches import Batches
@@ -150,7 +151,7 @@ def fit(
             command=command,
         )
         network = build(recipe, len(data.labels))
-        batches = Batches(data.train, recipe.batch_size, seed=seed)
+        batches = Batches(_with_outliers(data), recipe.batch_size, seed=seed)
         model = trainable(recipe, network, steps=batches.steps * state.epochs)
         state = runs.begin(run, state)
         if state.checkpoint:
@@ -166,6 +167,16 @@ def fit(
             batches.start_epoch(state.epoch)
             model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epochs, **options)
         return state
+
+
+def _with_outliers(data: Dataset) -> Split:
+    """Return the training split and its outliers; label -1 stands for every class equally."""
+    if data.outliers is None:
+        return data.train
+    return Split(
+        np.concatenate([data.train.images, data.outliers]),
+        np.concatenate([data.train.labels, np.full(len(data.outliers), -1)]),
+    )
 
 
 def _options(

@@ -13,10 +13,11 @@ from keras import ops
 
 
 class Augmentation(keras.layers.Layer):  # type: ignore[misc]
-    """A layer that changes float images ``(N, H, W, C)`` in training and only then."""
+    """A layer that changes a ``share`` of the float images ``(N, H, W, C)``, in training only."""
 
-    def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, share: float = 1.0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.share = share
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     @abstractmethod
@@ -24,15 +25,28 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, images: Any, training: bool = False) -> Any:
         """Change the images in training; return them as they are otherwise."""
-        return self._augment(images) if training else images
+        if not training:
+            return images
+        changed = self._augment(images)
+        if self.share == 1:
+            return changed
+        chosen = self._uniform((ops.shape(images)[0], 1, 1, 1)) < self.share
+        return ops.where(chosen, changed, images)
+
+    def _uniform(self, shape: Any, low: float = 0.0, high: float = 1.0) -> Any:
+        return keras.random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
+
+    def _normal(self, shape: Any) -> Any:
+        return keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
 
 
 class RandomResizedCrop(Augmentation):
     """A random part of each image, scaled to ``side`` pixels or back to the full size.
 
     The part covers ``area`` (low, high) of the image, uniformly; its aspect ratio is log-uniform
-    in ``ratio``. As in Szegedy et al., *Going deeper with convolutions*, 2015. Linear interpolation
-    is one matrix product per axis.
+    in ``ratio``. As in Szegedy et al., *Going deeper with convolutions*, 2015. An area above 1
+    shows the image on a larger page of a random grey. Linear interpolation is one matrix product
+    per axis.
     """
 
     def __init__(
@@ -47,25 +61,26 @@ class RandomResizedCrop(Augmentation):
 
     def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
-        share = ops.sqrt(self._uniform(count, self.area))
-        skew = ops.exp(self._uniform(count, [math.log(edge) for edge in self.ratio]) / 2)
-        rows = self._weights(ops.minimum(share / skew, 1.0), height)
-        columns = self._weights(ops.minimum(share * skew, 1.0), width)
-        return _mix(images, rows, columns)
+        share = ops.sqrt(self._uniform((count,), *self.area))
+        skew = ops.exp(self._uniform((count,), *map(math.log, self.ratio)) / 2)
+        largest = max(1.0, math.sqrt(self.area[1]))
+        rows = self._weights(ops.minimum(share / skew, largest), height)
+        columns = self._weights(ops.minimum(share * skew, largest), width)
+        inside = (
+            ops.sum(rows, axis=2)[:, :, None, None] * ops.sum(columns, axis=2)[:, None, :, None]
+        )
+        return mix(images, rows, columns) + (1 - inside) * self._uniform((count, 1, 1, 1), 0, 255)
 
     def _weights(self, share: Any, size: Any) -> Any:
         """Return the weight of each of ``size`` pixels in each new pixel: ``(N, side, size)``."""
         steps = ops.linspace(0.0, 1.0, self.side or size)
-        start = self._uniform(ops.shape(share)[0], (0, 1)) * (1 - share)
+        start = self._uniform(ops.shape(share)) * (1 - share)
         place = (start[:, None] + share[:, None] * steps) * (size - 1)
         return ops.relu(1 - ops.abs(place[:, :, None] - ops.arange(size, dtype="float32")))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape, with unknown sides if the layer changes the size (in training only)."""
         return shape if self.side is None else (shape[0], None, None, shape[3])
-
-    def _uniform(self, count: Any, limits: Any) -> Any:
-        return keras.random.uniform((count,), *limits, dtype="float32", seed=self.seed_generator)
 
 
 class RandomShift(Augmentation):
@@ -77,7 +92,7 @@ class RandomShift(Augmentation):
 
     def _augment(self, images: Any) -> Any:
         count, height, width, _ = ops.shape(images)
-        return _mix(images, self._weights(count, height), self._weights(count, width))
+        return mix(images, self._weights(count, height), self._weights(count, width))
 
     def _weights(self, count: Any, size: Any) -> Any:
         far = self.pixels
@@ -130,16 +145,25 @@ class AlternatingFlip(keras.layers.Layer):  # type: ignore[misc]
 
 
 class RandomAffine(Augmentation):
-    """A rotation, shear, scale and shift, all in one interpolation; the border is black.
+    """A rotation, shear, scale and shift, all in one interpolation; the border is black, or as
+    ``border`` says (``reflect``).
 
     Each is uniform up to its limit, in both directions: ``degrees``, ``shear`` (the tangent),
     ``scale`` (0.1: from 0.9 to 1.1, each axis by itself) and ``shift`` in pixels.
     """
 
     def __init__(
-        self, *, degrees: float, shear: float, scale: float, shift: float, **kwargs: Any
+        self,
+        *,
+        degrees: float,
+        shear: float,
+        scale: float,
+        shift: float,
+        border: str = "constant",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.border = border
         self.limits = math.radians(degrees), shear, scale, scale, shift, shift
 
     def _augment(self, images: Any) -> Any:
@@ -153,10 +177,11 @@ class RandomAffine(Augmentation):
         x, y = (width - 1) / 2, (height - 1) / 2
         zero = ops.zeros((count,))
         transform = [a, b, x - a * x - b * y + right, c, d, y - c * x - d * y + down, zero, zero]
-        return ops.image.affine_transform(images, ops.stack(transform, axis=1))
+        transforms = ops.stack(transform, axis=1)
+        return ops.image.affine_transform(images, transforms, fill_mode=self.border)
 
 
-def _mix(images: Any, rows: Any, columns: Any) -> Any:
+def mix(images: Any, rows: Any, columns: Any) -> Any:
     """Return images whose rows and columns are weighted sums of the old: float ``(N, H, W, C)``,
     ``(N, h, H)`` and ``(N, w, W)`` to ``(N, h, w, C)``."""
     count, height, width, channels = ops.shape(images)

@@ -128,7 +128,8 @@ def set_transient_state(model: keras.Model, values: list[Any]) -> None:
 
 class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     """The cross-entropy of integer labels and logits, with the target mixed with the uniform
-    distribution (Szegedy et al., 2016)."""
+    distribution (Szegedy et al., 2016), which is the whole target of a negative label: an outlier
+    (Hendrycks et al., 2019)."""
 
     def __init__(self, smoothing: float = 0.0) -> None:
         super().__init__(name="cross_entropy")
@@ -137,10 +138,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Map labels ``(N,)`` or ``(N, 1)`` and logits ``(N, K)`` to losses ``(N,)``."""
         logs = keras.ops.log_softmax(y_pred)
-        target = keras.ops.one_hot(
-            keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"),
-            logs.shape[-1],
-            dtype=logs.dtype,
-        )
+        labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
+        target = keras.ops.one_hot(labels, logs.shape[-1], dtype=logs.dtype)
         hit = keras.ops.sum(target * logs, axis=-1)
-        return -(1 - self.smoothing) * hit - self.smoothing * keras.ops.mean(logs, axis=-1)
+        smoothing = keras.ops.where(labels < 0, 1.0, self.smoothing)
+        return -(1 - smoothing) * hit - smoothing * keras.ops.mean(logs, axis=-1)

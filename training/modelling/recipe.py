@@ -31,7 +31,8 @@ class Recipe:
     published. ``optimizer(steps)`` makes the optimiser for a run of that many steps. ``augment()``
     makes Keras layers that map pixels 0-255 to pixels 0-255; they run on the device during training
     and are not exported. ``prepare(network, images)`` sets initial weights that depend on the
-    training images.
+    training images. ``outliers`` names kinds of ``training.data.outliers``: ``outlier_share`` as
+    many as there are training images are added, and the target of each is the uniform distribution.
     """
 
     name: str
@@ -49,9 +50,12 @@ class Recipe:
     batch_size: int
     loss: Literal["cross_entropy", "mean_squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
+    outliers: tuple[str, ...] = ()
+    outlier_share: float = 0.1
     min_accuracy: float  # the gate: least test accuracy of the exported file
     # number of training and validation images that a tutorial used, if not all
     published_split: tuple[int, int] | None = None
+    leaves_out: bool = False  # trains and validates without `data.pets.unanswerable`
     any_size: bool = False  # the network accepts crops of another size than the served image
     recommended: bool = False  # the recipe that `train <model>` runs
 

@@ -14,12 +14,13 @@ import pytest
 
 from tests.training import tiny
 from training.errors import Diverged, Preempted, RunFailed, RunMismatch, TrainingError
+from training.fitting import checkpoints
 from training.fitting import fit as fitting
 from training.fitting.batches import Batches
 from training.fitting.checkpoints import State, read_state
 from training.fitting.fit import fit
 from training.fitting.signals import Sigterm
-from training.modelling.network import SmoothedCrossEntropy
+from training.modelling.network import SmoothedCrossEntropy, build, predict
 from training.modelling.recipe import Recipe
 
 FLIPPED = replace(tiny.RECIPE, augment=lambda: [keras.layers.RandomFlip(seed=1)])
@@ -289,3 +290,27 @@ def test_the_loss_equals_that_of_keras_on_smoothed_targets(smoothing: float) -> 
     )
     ours = SmoothedCrossEntropy(smoothing)(labels, logits)
     assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_target_of_an_outlier_is_the_uniform_distribution() -> None:
+    logits = np.random.default_rng(1).normal(size=(16, 5)).astype(np.float32)
+    uniform = np.full((16, 5), 0.2, np.float32)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True)(uniform, logits)
+    ours = SmoothedCrossEntropy(0.1)(np.full(16, -1), logits)
+    assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_network_learns_to_be_unsure_of_outliers(tmp_path: Path) -> None:
+    data = tiny.dataset()
+    light = data.train.images[data.train.labels == 1]
+    recipe = replace(tiny.RECIPE, epochs=6)
+
+    def confidence(run: Path, outliers: np.ndarray | None) -> float:
+        fit(recipe, replace(data, outliers=outliers), run=run, verbose=0)
+        network = build(recipe, 2)
+        checkpoints.load_weights(network, checkpoints.best(run))
+        return float(keras.ops.softmax(predict(network, light))[:, 1].numpy().mean())
+
+    # three of four light images say that they are of no class
+    outliers = np.concatenate([light] * 3)
+    assert confidence(tmp_path / "with", outliers) < 0.8 < confidence(tmp_path / "without", None)

@@ -94,10 +94,42 @@ def test_an_affine_layer_moves_all_but_the_middle_unless_it_shifts(
 ) -> None:
     images = np.zeros((64, 33, 33, 1), np.float32)
     images[:, 16, 16] = images[:, 8, 28] = 255
-    still = {"degrees": 0.0, "shear": 0.0, "scale": 0.0, "shift": 0.0}
-    pixels = np.asarray(RandomAffine(**(still | limit), seed=1)(images, training=True))[..., 0]
+    limits = {"degrees": 0.0, "shear": 0.0, "scale": 0.0, "shift": 0.0} | limit
+    layer = RandomAffine(**limits, border="constant", seed=1)
+    pixels = np.asarray(layer(images, training=True))[..., 0]
     assert (pixels[:, 8, 28] < 200).any()
     assert (pixels[:, 16, 16] < 200).any() == ("shift" in limit)
+
+
+def test_the_border_of_an_affine_layer_is_black_or_reflected() -> None:
+    white = np.full((16, 9, 9, 1), 255, np.float32)
+    limits = {"degrees": 45.0, "shear": 0.0, "scale": 0.0, "shift": 0.0}
+    assert (
+        np.asarray(RandomAffine(**limits, border="constant", seed=1)(white, training=True)).min()
+        == 0
+    )
+    reflected = RandomAffine(**limits, border="reflect", seed=1)(white, training=True)
+    np.testing.assert_allclose(np.asarray(reflected), white, atol=1e-3)
+
+
+def test_an_area_above_one_shows_the_whole_image_on_a_grey_page() -> None:
+    red = np.zeros((64, 16, 16, 3), np.float32)
+    red[..., 0] = 255
+    layer = RandomResizedCrop(area=(4.0, 4.0), ratio=(1.0, 1.0), seed=1)
+    pixels = np.asarray(layer(red, training=True))
+    shown = (pixels[..., 0] == 255) & (pixels[..., 1] == 0)
+    assert shown.mean(axis=(1, 2)) == pytest.approx(0.25, abs=0.06)
+    page = np.where(shown[..., None], np.nan, pixels)
+    greys = np.nanmedian(page, axis=(1, 2))
+    np.testing.assert_allclose(greys, greys[:, :1].repeat(3, axis=1), atol=1e-3)
+    assert len(np.unique(greys.round())) > 20
+
+
+def test_a_share_of_the_images_is_changed_and_the_others_are_not() -> None:
+    images = np.zeros((400, 8, 8, 1), np.float32)
+    pixels = np.asarray(Cutout(4, share=0.25, seed=1)(images, training=True))
+    changed = (pixels != images).any(axis=(1, 2, 3))
+    assert 60 < changed.sum() < 140
 
 
 def test_a_cutout_greys_one_square_that_lies_within_the_image() -> None:

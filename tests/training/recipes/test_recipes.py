@@ -8,6 +8,7 @@ import pytest
 from training import recipes
 from training.data.sources import SOURCES
 from training.errors import UsageError
+from training.evaluation.corruptions import sets
 from training.modelling.network import build
 from training.modelling.recipe import Recipe
 
@@ -60,7 +61,7 @@ def test_the_cifar10_network_has_the_published_number_of_weights() -> None:
     assert build(recipes.find("cifar10_sixconv"), 10).count_params() == 276_138
 
 
-def test_the_stem_of_cifar10_whitens_and_is_frozen() -> None:
+def test_the_stem_of_cifar10_whitens_at_first() -> None:
     entry = recipes.find("cifar10")
     network = build(entry, 10)
     assert entry.prepare is not None
@@ -68,4 +69,19 @@ def test_the_stem_of_cifar10_whitens_and_is_frozen() -> None:
     stem = network.get_layer("whitening")
     (kernel,) = stem.get_weights()
     np.testing.assert_array_equal(kernel[..., 12:], -kernel[..., :12])
-    assert not stem.trainable_variables
+
+
+# What training may change in an image; the benchmark of corruptions scores none of these.
+AUGMENTATIONS = {"RandomFlip", "AlternatingFlip", "RandomResizedCrop", "RandomShift", "Cutout"}
+DISTORTIONS = {"RandomFilter", "StructuredNoise", "RandomTone", "Solarize", "Negative", "Posterize"}
+GEOMETRY = {"RandomAffine"}  # of which MNIST-C has four kinds, a row of their own
+
+
+@every_recipe
+def test_no_recipe_trains_on_a_kind_that_is_scored(entry: Recipe) -> None:
+    trained = {type(layer).__name__ for layer in entry.augment()}
+    assert trained <= AUGMENTATIONS | DISTORTIONS | GEOMETRY
+    benchmark = sets.find(entry.dataset, entry.size[0])
+    assert benchmark is not None
+    scored = {kind.name.replace("_", "").casefold() for kind in benchmark.kinds}
+    assert not scored & {name.removeprefix("Random").casefold() for name in trained}
