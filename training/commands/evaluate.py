@@ -14,7 +14,7 @@ from training.data.datasets import Upload, load, test_uploads
 from training.data.pixels import encode_png
 from training.data.sources import SOURCES
 from training.errors import UsageError
-from training.evaluation import published, robustness, scoring
+from training.evaluation import published, robustness, scoring, unfamiliar
 from training.evaluation.robustness import Judge
 
 
@@ -29,6 +29,8 @@ def report(options: argparse.Namespace) -> str:
     dataset = recipes.find(name).dataset
     if options.corrupted:
         return _corrupted(options, name, version)
+    if options.unfamiliar:
+        return _unfamiliar(options, dataset)
     if options.url:
         uploads = test_uploads(dataset, data_dir=options.data_dir)
         sent = scoring.photographed(uploads) if options.photographed else uploads
@@ -44,6 +46,8 @@ def _check(options: argparse.Namespace, name: str) -> None:
         raise UsageError(
             "--photographed is for digits over HTTP. Expected: --url and the model digits."
         )
+    if options.unfamiliar and (options.corrupted or options.url):
+        raise UsageError("--unfamiliar scores a file, without --corrupted and --url.")
     if options.limit and not options.corrupted:
         raise UsageError("--limit is for --corrupted. Expected: both, or neither.")
     if options.url and not options.url.startswith(("http://", "https://")):
@@ -61,6 +65,15 @@ def _corrupted(options: argparse.Namespace, name: str, version: int | None) -> s
         judge = robustness.by_file(file)
     held = robustness.measure([judge], recipe.dataset, test, limit=options.limit)[0]
     return "\n".join([f"{options.name}: {robustness.summary(held)}", "", *robustness.table(held)])
+
+
+def _unfamiliar(options: argparse.Namespace, dataset: str) -> str:
+    file = published.find(options.name, options.models).file_of(options.precision)
+    if not unfamiliar.kinds(dataset):
+        raise UsageError(f"The data set {dataset} has no unfamiliar images to score.")
+    data = load(dataset, data_dir=options.data_dir, size=scoring.size(file))
+    results = unfamiliar.measure(file, data, data_dir=options.data_dir)
+    return "\n".join([f"{options.name}: unfamiliar images", "", *unfamiliar.table(results)])
 
 
 def _by_service(url: str, name: str, version: int | None, labels: Sequence[str]) -> Judge:

@@ -114,6 +114,7 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         help="digits over HTTP only: dark on light, 200×150 scaled 1-6 times, JPEG",
     )
     add("--corrupted", action="store_true", help="score corrupted test images, by kind")
+    add("--unfamiliar", action="store_true", help="score pictures of something else, by kind")
     add("--limit", type=_positive, metavar="N", help="with --corrupted: the first N test images")
     add("--precision", choices=("float32", "int8"), default="float32", help="of the file")
 

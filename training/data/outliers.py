@@ -1,8 +1,8 @@
 """Pictures that belong to no class, for a network to answer "any class, equally" to.
 
 Outlier exposure: Hendrycks et al., *Deep anomaly detection with outlier exposure*, 2019. The kinds
-made here are trained on; the kinds that ``training.evaluation`` scores are others, and ``SCORED``
-names what is kept for it. Knows Pillow and NumPy; knows nothing of networks.
+made here are trained on; ``training.evaluation.unfamiliar`` scores others, and ``SCORED_FONTS`` and
+``SCORED_FOREIGN`` are kept for it. Knows what the kinds are; knows nothing of networks.
 """
 
 import string
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from training.data import pixels
 from training.data.datasets import Dataset, load
+from training.data.splits import Split
 
 Images = NDArray[np.uint8]
 
@@ -61,9 +62,11 @@ def smooth_noise(data: Dataset, count: int, rng: np.random.Generator, _: Path) -
     return images
 
 
-def letters(_: Dataset, count: int, rng: np.random.Generator, __: Path) -> Images:
+def letters(
+    _: Dataset, count: int, rng: np.random.Generator, __: Path, names: Sequence[str] = FONTS
+) -> Images:
     """Return printed letters, light on dark and framed as MNIST frames its digits."""
-    fonts = pixels.fonts(FONTS)
+    fonts = pixels.fonts(names)
     drawn = [
         pixels.letter(str(rng.choice(list(LETTERS))), fonts[rng.integers(len(fonts))])
         for _ in range(count)
@@ -86,11 +89,22 @@ def photographs(data: Dataset, count: int, rng: np.random.Generator, data_dir: P
 def foreign(data: Dataset, count: int, rng: np.random.Generator, data_dir: Path) -> Images:
     """Return enlarged training images of four classes of CIFAR-10."""
     cifar10 = load("cifar10", data_dir=data_dir)
-    allowed = [cifar10.labels.index(name) for name in FOREIGN]
-    rows = np.flatnonzero(np.isin(cifar10.train.labels, allowed))
-    size = data.train.images.shape[1:3]
-    chosen = cifar10.train.images[rng.choice(rows, count)]
-    return np.stack([pixels.enlarge(image, size) for image in chosen])
+    return of_classes(cifar10, cifar10.train, FOREIGN, data.train.images.shape[1:3], count, rng)
+
+
+def of_classes(
+    data: Dataset,
+    split: Split,
+    names: Sequence[str],
+    size: tuple[int, ...],
+    count: int,
+    rng: np.random.Generator,
+) -> Images:
+    """Return random images of some classes of a split, enlarged to ``size``."""
+    allowed = [data.labels.index(name) for name in names]
+    rows = np.flatnonzero(np.isin(split.labels, allowed))
+    chosen = split.images[rng.choice(rows, count)]
+    return np.stack([pixels.enlarge(image, (size[0], size[1])) for image in chosen])
 
 
 def shuffled_patches(data: Dataset, count: int, rng: np.random.Generator, _: Path) -> Images:

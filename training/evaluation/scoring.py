@@ -60,6 +60,21 @@ def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate([session.run(None, {"image": part})[0] for part in parts])
 
 
+def typicality(
+    path: Path, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run an exported file on uint8 ``(N, H, W, C)``; return its output ``typicality`` ``(N,)``, or
+    the highest probability if it has none, and the probabilities ``(N, K)``."""
+    session = _session(path)
+    parts = np.array_split(images, max(len(images) // BATCH, 1))
+    answers = [session.run(None, {"image": part}) for part in parts]
+    names = [output.name for output in session.get_outputs()]
+    found = np.concatenate([answer[names.index("probabilities")] for answer in answers])
+    if "typicality" not in names:
+        return found.max(axis=1), found
+    return np.concatenate([answer[names.index("typicality")] for answer in answers]), found
+
+
 def on_test(
     path: Path, dataset: str, *, data_dir: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -70,8 +85,13 @@ def on_test(
 
 def test_split(path: Path, dataset: str, *, data_dir: Path) -> Split:
     """Return a test split in the size of a file's input."""
+    return load(dataset, data_dir=data_dir, size=size(path)).test
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Return the height and width of a file's input, in pixels."""
     _, height, width, _ = _session(path).get_inputs()[0].shape
-    return load(dataset, data_dir=data_dir, size=(height, width)).test
+    return height, width
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from tests.tables import ROOT
-from tests.tiny_data import write_mnist
+from tests.tiny_data import write_mnist, write_tiny_data
 from training.__main__ import main
 from training.data import pixels
 from training.data.datasets import Upload, load
-from training.evaluation import scoring
+from training.evaluation import scoring, unfamiliar
 from training.evaluation.corruptions import sets
 from training.evaluation.scoring import Score
 
@@ -51,3 +51,22 @@ def test_a_service_receives_the_corrupted_images_as_files(
     image = np.asarray(pixels.decode(sent[stripe][3].data))[..., 0]
     np.testing.assert_array_equal(image[:, :7], 255 - test.images[3, :, :7, 0])
     assert [each.label for each in sent[0]] == [str(label) for label in test.labels[:4]]
+
+
+def test_pictures_of_something_else_are_scored_by_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfamiliar, "COUNT", 8)
+    places = ["--models", str(ROOT / "models"), "--data-dir", str(write_tiny_data(tmp_path))]
+    assert main(["evaluate", "digits", "--unfamiliar", *places]) == 0
+    first, _, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert first == "digits: unfamiliar images"
+    kinds = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert kinds == ["white noise", "scribbles", "two digits", "pets", "letters", "blank"]
+
+
+def test_unfamiliar_pictures_are_scored_by_a_file_alone(
+    places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "digits", "--unfamiliar", "--url", "http://here", *places]) == 2
+    assert "--unfamiliar scores a file" in capsys.readouterr().err
