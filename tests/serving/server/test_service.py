@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -277,20 +278,30 @@ def test_a_body_that_arrives_slowly_holds_no_place(models: Path) -> None:
             assert answer_of(client)[0] == 200
 
 
-def test_arriving_bodies_are_bounded_by_their_bytes(models: Path) -> None:
+def test_arriving_bodies_that_stall_shut_out_nobody(models: Path) -> None:
+    size = 1_000_000
     with (
-        running(models, workers=1, max_body_bytes=10_000) as service,
+        running(models, workers=1, max_body_bytes=size) as service,
         contextlib.ExitStack() as held,
     ):
-        slow = [held.enter_context(begun(service, 10_000, bytes(9_000))) for _ in range(9)]
+        slow = [held.enter_context(begun(service, size, bytes(size - 1))) for _ in range(9)]
         answered = select.poll()  # select accepts no descriptor above 1,023
         for each in slow:
             answered.register(each, select.POLLIN)
-        refused = dict(answered.poll(60_000))
+        refused = dict(answered.poll(60_000))  # the bytes of eight bodies are held
         (status, body) = answer_of(next(each for each in slow if each.fileno() in refused))
         assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
         assert len(refused) == 1
-        assert predict(service, "shade") == 200
+        assert {predict(service, "shade") for _ in range(20)} == {200}
+        answered.unregister(next(iter(refused)))
+        time.sleep(1.5)  # from now on they stall
+        image = "/predict/shade", bytes(size // 2)
+        assert service.request("POST", *image, content_type="image/png")[0] == 400  # not 503
+        given_up = dict(answered.poll(60_000))
+        assert len(given_up) == 1
+        (status, body) = answer_of(next(each for each in slow if each.fileno() in given_up))
+        assert status == 503
+        assert "arrived too slowly" in json.loads(body)["error"]["message"]
 
 
 def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
