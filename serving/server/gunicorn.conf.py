@@ -13,8 +13,8 @@ from pathlib import Path
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from serving.inference.models import worker_state
-from serving.monitoring import multiprocess, run_dir
-from serving.server.worker import Logger, Worker, free_slot, take_slot
+from serving.monitoring import json_log, multiprocess, run_dir
+from serving.server.worker import LOG_SECONDS, Logger, Worker, free_slot, take_slot
 from serving.settings import Settings
 
 _settings = Settings.from_environ(os.environ)
@@ -37,10 +37,11 @@ control_socket_disable = True
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Wrap two methods of the arbiter, and clean up however the start ends.
+    """Wrap three methods of the arbiter, and clean up however the start ends.
 
     On SIGHUP workers look for new versions and are not replaced. Before a stop they can see that it
-    is the whole service that ends, and not one worker that is replaced.
+    is the whole service that ends, and not one worker that is replaced. Once a second the master
+    writes what a stalled reader of the log did not accept.
     """
     arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
     stop = arbiter.stop
@@ -50,6 +51,13 @@ def on_starting(arbiter: Arbiter) -> None:
         stop(graceful)
 
     arbiter.stop = announce_and_stop
+    wait = arbiter.wait_for_signals
+
+    def flush_and_wait(timeout: float) -> list[int]:
+        json_log.flush()
+        return list(wait(timeout=timeout))
+
+    arbiter.wait_for_signals = flush_and_wait
     atexit.register(_clean)
 
 
@@ -73,4 +81,5 @@ def pre_exec(_: Arbiter) -> None:
 def _clean() -> None:
     """Delete the files of this run; a worker runs this at its exit, too, and must not."""
     if os.getpid() == _master:
+        json_log.flush(seconds=LOG_SECONDS)
         shutil.rmtree(_run, ignore_errors=True)

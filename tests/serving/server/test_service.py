@@ -1,6 +1,7 @@
 """The service in its own processes: sockets and signals."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -302,6 +303,28 @@ def test_arriving_bodies_that_stall_shut_out_nobody(models: Path) -> None:
         (status, body) = answer_of(next(each for each in slow if each.fileno() in given_up))
         assert status == 503
         assert "arrived too slowly" in json.loads(body)["error"]["message"]
+
+
+def replaced(service: Running, before: set[str]) -> bool:
+    """Return True if there is another worker than before."""
+    return bool(service.children() - before)
+
+
+def test_a_reader_of_the_log_that_stalls_stops_no_process(models: Path, tmp_path: Path) -> None:
+    os.mkfifo(log := tmp_path / "log")
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    shell = ["sh", "-c", 'exec "$@" >"$0"', str(log)]
+    with running(models, shell, workers=1) as service:
+        assert {predict(service, "shade") for _ in range(100)} == {200}  # the pipe is full
+        for _ in range(2):  # the master logs that it replaces a worker
+            before = service.children()
+            os.kill(int(next(iter(before))), signal.SIGKILL)
+            until(partial(replaced, service, before))
+            assert predict(service, "shade") == 200
+        assert service.terminate()[0] == 0
+        assert b'"serving"' in os.read(reader, 65536)
+    os.close(reader)
 
 
 def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
