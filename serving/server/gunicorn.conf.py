@@ -3,6 +3,7 @@
 # ruff: noqa: N999 - gunicorn looks for this name
 
 import atexit
+import logging
 import math
 import os
 import shutil
@@ -17,18 +18,20 @@ from serving.monitoring import json_log, multiprocess, run_dir
 from serving.server.worker import LOG_SECONDS, Logger, Worker, free_slot, take_slot
 from serving.settings import Settings
 
+logger = logging.getLogger("serving.server.master")
+
 _settings = Settings.from_environ(os.environ)
 _run = Path(os.environ[run_dir.DIRECTORY])
 _lock = run_dir.lock(_run)
 _master = os.getpid()
-_memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
 
 wsgi_app = "serving.app:create_app()"  # gunicorn requires one; our worker makes its own
 bind = _settings.bind
 workers = _settings.processes
 worker_class = Worker
 logger_class = Logger
-worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
+# Heartbeats on a disk stall with it; they need no room.
+worker_tmp_dir = str(run_dir.MEMORY) if os.access(run_dir.MEMORY, os.W_OK) else None
 preload_app = False
 keepalive = 75  # above the 60 s of most load balancers, which must close first
 timeout = 120  # without a heartbeat; covers the loading of models, not a request
@@ -59,6 +62,9 @@ def on_starting(arbiter: Arbiter) -> None:
 
     arbiter.wait_for_signals = flush_and_wait
     atexit.register(_clean)
+    if _run.parent != run_dir.MEMORY:
+        reason = {"memory": str(run_dir.MEMORY), "folder": str(_run)}
+        logger.warning("no room in shared memory: counts are kept on a disk", extra=reason)
 
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:

@@ -70,8 +70,8 @@ class Workers:
             with suppress(FileNotFoundError):  # another worker removes them, too
                 for old in sorted(self._folder.glob("agreed-*"), key=os.path.getmtime)[:-AGREEMENTS]:
                     old.unlink()
-        except OSError:  # a full disk must not stop a reload
-            logger.exception("The other workers could not be asked.")
+        except OSError as exc:  # a full disk must not stop a reload
+            logger.warning("the other workers could not be asked", extra={"reason": exc.strerror})
             return proposal
         return agreed or proposal
 
@@ -82,8 +82,11 @@ class Workers:
         try:
             partial.write_bytes(data)
             partial.replace(self._folder / name)
-        except OSError:  # a full disk must not stop a reload
-            logger.exception("The state of this worker could not be published.")
+        except OSError as exc:  # a full disk must not stop a reload
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            extra = {"file": name, "reason": exc.strerror}
+            logger.warning("the state of this worker could not be published", extra=extra)
 
 
 def forget(folder: Path, slot: int) -> None:

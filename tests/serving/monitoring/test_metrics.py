@@ -115,6 +115,42 @@ def test_a_replaced_worker_continues_the_file_of_its_slot(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.rglob("counter*")} == {"counter_0.db", "counter_1.db"}
 
 
+FULL = """
+import resource, sys
+from serving.monitoring.metrics import Metrics
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # as on a full disk, but for the code
+metrics = Metrics(slot=0)
+for version in (1, 2, 3):
+    labels = [f"label {each}" for each in range(100)]
+    metrics.add_version("shade", version, provider="CPU", precision="float32", labels=labels)
+    metrics.begin()
+    metrics.images("shade", version, [(label, 0.9) for label in labels], {})
+    metrics.finish(route="/", method="GET", status=200, model=("shade", version), seconds=1)
+    metrics.retire_version("shade", version)
+    metrics.sweep()
+print(metrics.page().decode())
+"""
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(0, False), (16_384, True), (2**20, True)])
+def test_where_no_room_is_left_a_worker_counts_in_its_memory(
+    tmp_path: Path, limit: int, counted: bool
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit)],
+        cwd=ROOT,
+        env={**os.environ, DIRECTORY: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stderr.count("no room for the counts") == (limit < 2**20)
+    assert ("convserve_requests_total{" in ended.stdout) == counted
+    for path in tmp_path.rglob("*.db"):  # no file is sparse
+        assert 512 * path.stat().st_blocks >= path.stat().st_size <= limit
+
+
 class Worker:
     """The metrics of a worker that loads and retires versions of one model."""
 

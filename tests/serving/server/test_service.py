@@ -310,6 +310,10 @@ def replaced(service: Running, before: set[str]) -> bool:
     return bool(service.children() - before)
 
 
+def found(service: Running, path: str) -> bool:
+    return service.status("GET", path) == 200
+
+
 def test_a_reader_of_the_log_that_stalls_stops_no_process(models: Path, tmp_path: Path) -> None:
     os.mkfifo(log := tmp_path / "log")
     reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
@@ -378,6 +382,50 @@ def test_the_log_is_one_json_object_a_line(models: Path) -> None:
     expected = {"request_id": "one", "method": "POST", "path": "/predict/shade", "status": 200}
     assert expected.items() <= access.items()
     assert (access["model"], access["version"]) == ("shade", 2)
+
+
+def shared_memory(size: str) -> list[str]:
+    """Return a command that runs another with a /dev/shm of that size, in mounts of its own."""
+    mount = ["unshare", "--mount", "sh", "-c"]
+    mount += ['mount -t tmpfs -o size="$0" none /dev/shm && exec "$@"', size]
+    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("A file system cannot be mounted here.")
+    return mount
+
+
+def test_a_service_without_room_in_shared_memory_starts(models: Path) -> None:
+    with running(models, shared_memory("64k"), workers=2) as service:
+        assert predict(service, "shade") == 200
+        page = service.request("GET", "/metrics")[2].decode()
+        assert value(page, "convserve_requests_total", status="200", method="POST") == 1
+        output = service.terminate()[1]
+    assert output.count("no room in shared memory") == 1
+
+
+def test_shared_memory_that_fills_up_ends_no_worker(tmp_path: Path) -> None:
+    publish(tmp_path)
+    size = 5 * 2**20
+    with running(tmp_path, shared_memory(str(size)), workers=1, poll_seconds=0.05) as service:
+        (first,) = service.children()
+        filler = Path(f"/proc/{service.process.pid}/root/dev/shm/filler")
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for version in (2, 3):
+            publish(tmp_path, version=version)
+            until(partial(found, service, f"/v2/models/shade/versions/{version}"))
+            assert predict(service, "shade") == 200
+        assert service.status("GET", "/readyz") == 200
+        assert service.status("GET", "/metrics") == 200
+        assert service.children() == {first}
+        os.kill(int(first), signal.SIGKILL)  # another one starts in the same memory
+        until(partial(replaced, service, {first}))
+        assert predict(service, "shade") == 200
+        assert service.status("GET", "/readyz") == 200
+        (second,) = service.children()
+        assert second != first
+        output = service.terminate()[1]
+    assert output.count("no room for the counts") == 2  # one line of each worker
 
 
 def test_a_broken_model_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
