@@ -33,6 +33,7 @@ logger_class = Logger
 # Heartbeats on a disk stall with it; they need no room.
 worker_tmp_dir = str(run_dir.MEMORY) if os.access(run_dir.MEMORY, os.W_OK) else None
 preload_app = False
+umask = 0o117  # of a Unix socket: for its owner and its group, a proxy's
 keepalive = 75  # above the 60 s of most load balancers, which must close first
 timeout = 120  # without a heartbeat; covers the loading of models, not a request
 graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)

@@ -29,7 +29,7 @@ class Workers:
 
     def publish(self, state: Mapping[str, Any]) -> None:
         """Publish the state of this worker."""
-        state = {"worker": self._slot, "process": os.getpid(), **state}
+        state = {"worker": self._slot, **state}
         self._own = json.dumps(state).encode()
         self._write(_name(self._slot), self._own)
 

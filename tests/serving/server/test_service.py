@@ -372,16 +372,37 @@ def test_the_log_is_one_json_object_a_line(models: Path) -> None:
     with running(models, workers=2) as service:
         service.request("POST", "/predict/shade", DARK, X_Request_ID="one", **PNG)
         service.request("GET", "/healthz")
+        service.request("POST", "/predict/none", DARK, **PNG)
         _, output = service.terminate()
     lines = [json.loads(line) for line in output.splitlines()]
     (start,) = [line for line in lines if line["message"] == "serving"]
     assert start["models"] == ["shade 1", "shade 2", "tint 1"]
     assert start["address"] == f"http://127.0.0.1:{service.port}"
-    (access,) = [line for line in lines if line["message"] == "request"]
+    access, refused = [line for line in lines if line["message"] == "request"]
+    assert (refused["status"], refused["error"]) == (404, "unknown_model")
+    assert "error" not in access
     assert access["ms"] > 0
     expected = {"request_id": "one", "method": "POST", "path": "/predict/shade", "status": 200}
     assert expected.items() <= access.items()
     assert (access["model"], access["version"]) == ("shade", 2)
+
+
+def test_a_unix_socket_is_for_its_owner_and_group(models: Path, tmp_path: Path) -> None:
+    address = tmp_path / "socket"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving"],
+        cwd=ROOT,
+        env=environment(
+            models, bind=f"unix:{address}", workers=1, feedback_url="sqlite:////dev/null"
+        ),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(address.is_socket)
+        assert oct(address.stat().st_mode & 0o777) == "0o660"
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def shared_memory(size: str) -> list[str]:
