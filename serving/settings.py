@@ -97,7 +97,8 @@ class Settings:
     max_body_bytes: int = _setting(
         32 * 1024 * 1024,
         "Largest request body, in bytes. For the bodies of predictions a worker holds at most eight"
-        " times as many bytes, for those of feedback once as many; beyond it, 503.",
+        " times as many bytes, for those of feedback once as many, and an eighth more for bodies of"
+        " up to 256 KiB; beyond it, 503.",
     )
     max_images: int = _setting(64, "Maximum number of images per request.", most=65535)
     max_pixels: int = _setting(

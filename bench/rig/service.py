@@ -6,6 +6,7 @@ Knows processes and HTTP; knows nothing of what is measured.
 import http.client
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -236,7 +237,5 @@ def only(folders: Sequence[Path]) -> Iterator[Path]:
     """Make a folder of models that holds just these versions."""
     with tempfile.TemporaryDirectory(prefix="convserve-bench-") as scratch:
         for folder in folders:
-            to = Path(scratch, folder.parent.name)
-            to.mkdir(exist_ok=True)
-            (to / folder.name).symlink_to(folder, target_is_directory=True)
+            shutil.copytree(folder, Path(scratch, folder.parent.name, folder.name))
         yield Path(scratch)

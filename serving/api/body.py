@@ -92,8 +92,7 @@ class Intake:
 
     async def _inflate(self, data: bytes, encoding: str, deadline: float) -> bytes:
         """Inflate in a thread: a few bytes may become many."""
-        with self.admission.receiving() as received:
-            received(len(data))
+        with self.admission.holding(len(data)):
             inflate = partial(inflated, data, encoding, self.limits.body_bytes)
             return await _in_thread(inflate, deadline)
 

@@ -64,7 +64,7 @@ class Exchange:
         self.model: tuple[str, int] | None = None  # the version that answers, once it is known
         sent = header("x-request-id")
         self.id = sent if sent and _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
-        self._metrics, self._route = metrics, route
+        self._metrics, self._route, self._error = metrics, route, ""
         metrics.begin()
 
     def fail(self, exc: Exception) -> Answer:
@@ -74,6 +74,7 @@ class Exchange:
         if not isinstance(error, ServingError):
             error = InternalError("Internal error. The log holds the cause under this request id.")
             logger.error("bug", exc_info=exc, extra={"request_id": self.id})
+        self._error = error.code
         self._metrics.error(error.code)
         plain = f"{self.path}/".startswith(PROTOCOLS)
         body = {"error": str(error)} if plain else error.body
@@ -94,6 +95,8 @@ class Exchange:
                 "status": status,
                 "ms": round(seconds * 1000, 2),
             }
+            if self._error:
+                fields["error"] = self._error
             if self.model is not None:
                 fields["model"], fields["version"] = self.model
             json_log.write(level, fields)

@@ -5,7 +5,10 @@ therefore exact whatever is killed, and continues after a restart. Knows nothing
 Prometheus.
 """
 
+import fcntl
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,6 +64,65 @@ _sums = sa.Table(
 )
 
 
+Inode = tuple[int, int]  # the device and the number of a file
+
+
+class _File:
+    """The file of an SQLite database, as long as it is the one that was opened.
+
+    What is written to a file that was deleted or replaced is lost, and SQLite does not notice.
+    """
+
+    LOGS = ("-wal", "-shm")  # beside it: the write-ahead log and its index
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode: Inode | None = None  # of the file that is open
+        self._logs: dict[Path, Inode | None] = {}
+
+    def create(self) -> None:
+        """Create a missing file, for its owner alone; SQLite gives the logs the same mode. An
+        existing one is not opened here: closing it would drop the locks of this process."""
+        with suppress(OSError):  # it exists, or SQLite reports why it cannot be opened
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def opened(self) -> None:
+        """Remember the file and its logs, which are open now."""
+        self.inode = _inode(self.path)
+        logs = [self.path.with_name(self.path.name + end) for end in self.LOGS]
+        self._logs = {path: _inode(path) for path in logs}
+
+    @property
+    def replaced(self) -> bool:
+        """True if the file that was opened was deleted or replaced."""
+        return self.inode is not None and _inode(self.path) != self.inode
+
+    def check(self, opened: Inode | None) -> None:
+        """Raise FeedbackUnavailable if the file is not the one that was opened."""
+        if _inode(self.path) != opened:
+            raise FeedbackUnavailable("The database of labels was replaced. Try again.")
+
+    def forget(self) -> None:
+        """Remove the logs of the file that was deleted or replaced, or SQLite would apply them to
+        its successor. Another worker may have opened that already: its logs stay."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            for path, inode in self._logs.items():
+                if inode is not None and _inode(path) == inode:
+                    path.unlink()
+        finally:
+            os.close(folder)
+
+
+def _inode(path: Path) -> Inode | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class Database:
     """The database of labels, as one worker of a replica uses it.
 
@@ -75,6 +137,10 @@ class Database:
         self._insert = postgresql.insert if self._engine.name == "postgresql" else sqlite.insert
         self._has_tables = False
         self._unreachable_until = 0.0
+        name = self._engine.url.database or ""
+        is_file = self._engine.name == "sqlite" and not name.startswith(("file:", ":memory:"))
+        self._file = _File(Path(name)) if is_file else None
+        self._opening = threading.Lock()
 
     @property
     def unreachable(self) -> bool:
@@ -89,8 +155,7 @@ class Database:
     @property
     def missing(self) -> bool:
         """True if this is a file that does not exist; a connection would create it."""
-        file = self._engine.url.database or ""
-        return self._engine.name == "sqlite" and "file:" not in file and not Path(file).exists()
+        return self._file is not None and not self._file.path.exists()
 
     def close(self) -> None:
         """Close the connections. SQLite first moves its log into the one file: it would not do so
@@ -192,17 +257,37 @@ class Database:
         if self.unreachable:
             raise FeedbackUnavailable(sentence)
         try:
-            if not self._has_tables:
-                self._create_tables()
+            opened = self._open()
             with self._engine.begin() as connection:
                 yield connection
-        except (sa.exc.SQLAlchemyError, TypeError) as exc:  # an unknown option in the URL
+            if self._file is not None:  # whatever was committed to another file is lost
+                self._file.check(opened)
+        except (sa.exc.SQLAlchemyError, OSError, TypeError) as exc:  # an unknown option in the URL
             self._unreachable_until = time.monotonic() + BACKOFF
             self._has_tables = False  # it may come back empty
             reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]
             extra = {"reason": reason, "database": self.name}
             logger.warning("the database of labels is unreachable", extra=extra)
             raise FeedbackUnavailable(sentence) from exc
+
+    def _open(self) -> Inode | None:
+        """Make sure that the tables exist, in the file that is there now. Return its inode."""
+        if self._file is None:
+            if not self._has_tables:
+                self._create_tables()
+            return None
+        with self._opening:
+            if self._file.replaced:
+                message = "the database of labels was deleted or replaced: it is opened again"
+                logger.warning(message, extra={"database": self.name})
+                self._file.forget()
+                self._has_tables = False
+            if not self._has_tables:
+                self._engine.dispose()  # connections to a file that may be gone
+                self._file.create()
+                self._create_tables()
+                self._file.opened()
+            return self._file.inode
 
     def _create_tables(self) -> None:
         """Create missing tables; several processes may do so at once. In a transaction of its own,

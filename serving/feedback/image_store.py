@@ -2,15 +2,17 @@
 
 A thread writes the images; an image is skipped while too many wait. The folder is bounded in bytes
 and days, plus what each worker writes between two clean-ups: at most a sixteenth. Files that no id
-names are left alone.
+names are left alone. What cannot be written, as on a full disk, is counted and leaves no file.
 """
 
 import asyncio
 import logging
+import os
 import random
 import re
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 PART = 16  # a worker also cleans up after writing this fraction of the folder's size
 QUEUED = 16 * 1024 * 1024  # bytes waiting to be written
 BLOCK = 4096  # bytes that a small file occupies on most disks
-INTERVAL = 60.0  # seconds between two clean-ups
+INTERVAL = 60.0  # seconds between two clean-ups, and between two log lines about failures
 # The name of a kept image, or of one partly written.
 _OURS = re.compile(r"\.?[0-9a-f]{28}(\.[a-z]+)?")
 
@@ -30,15 +32,28 @@ _OURS = re.compile(r"\.?[0-9a-f]{28}(\.[a-z]+)?")
 class ImageStore:
     """The folder of kept images, as one worker writes it."""
 
-    def __init__(self, folder: Path, *, share: float, megabytes: int, days: float) -> None:
-        self._folder, self.share = folder, share
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        share: float,
+        megabytes: int,
+        days: float,
+        count: Callable[[str], object] = str,
+    ) -> None:
+        """``count`` is called with the result of each drawn image: kept, skipped or failed."""
+        self._folder, self.share, self._count = folder, share, count
+        self._failed, self._reported_at = 0, -INTERVAL  # since the last log line; its time
         self._max_bytes, self._max_age = megabytes * 1_000_000, days * 86400
         self._queued, self._written = 0, 0  # bytes: waiting; written since the last clean-up
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def offer(self, model: str, key: str, image: bytes) -> None:
         """Keep a predicted image under the key of its id, if it is drawn and few others wait."""
-        if random.random() >= self.share or self._queued + len(image) > QUEUED:
+        if random.random() >= self.share:
+            return
+        if self._queued + len(image) > QUEUED:
+            self._count("skipped")
             return
         self._queued += len(image)
         loop = asyncio.get_running_loop()
@@ -50,17 +65,41 @@ class ImageStore:
 
     def _keep(self, model: str, key: str, image: bytes) -> None:
         try:
-            folder = self._folder / model
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{key}"
-            partial.write_bytes(image)
+            self._write(self._folder / model, key, image)
+        except OSError as exc:  # a full disk must not stop predictions
+            self._count("failed")
+            self._report(exc)
+            return
+        self._count("kept")
+        self._written += max(len(image), BLOCK)
+        if self._written > self._max_bytes / PART:
+            try:
+                self.clean_up()
+            except OSError as exc:
+                self._report(exc)
+
+    def _write(self, folder: Path, key: str, image: bytes) -> None:
+        """Write an image, readable by its owner alone; leave nothing if it cannot be written."""
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = folder / f".{key}"
+        try:
+            with open(partial, "wb", opener=_private) as file:
+                file.write(image)
             kind = pixels.file_format(image) or "bin"
             partial.replace(folder / f"{key}.{kind.lower().replace('jpeg', 'jpg')}")
-            self._written += max(len(image), BLOCK)
-            if self._written > self._max_bytes / PART:
-                self.clean_up()
-        except OSError:  # a full disk must not stop predictions
-            logger.exception("An image could not be kept.")
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+    def _report(self, exc: OSError) -> None:
+        """Log the failures since the last line, once in a while: each prediction may fail."""
+        self._failed += 1
+        if time.monotonic() >= self._reported_at + INTERVAL:
+            extra = {"count": self._failed, "folder": str(self._folder), "reason": exc.strerror}
+            logger.warning("images could not be kept", extra=extra)
+            self._failed, self._reported_at = 0, time.monotonic()
 
     async def watch(self) -> None:
         """Clean up at intervals while images are kept; one worker per replica does so."""
@@ -85,6 +124,10 @@ class ImageStore:
                 break
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def find(folder: Path, model: str, key: str) -> Path | None:

@@ -50,6 +50,7 @@ def create(
         share=settings.keep_images,
         megabytes=settings.keep_megabytes,
         days=settings.keep_days,
+        count=metrics.kept_image,
     )
     signer = Signer(keys, days=settings.feedback_days)
     return FeedbackService(signer, database, Writer(database), images)

@@ -2,7 +2,8 @@
 
 A request's line bypasses the logging module, which takes longer than the request. Several processes
 share one pipe: each write holds whole lines and at most what the kernel writes atomically. A reader
-that stalls blocks no worker: lines are buffered, and beyond a bound dropped and counted.
+that stalls blocks no process, the master included: lines are buffered, and beyond a bound dropped
+and counted.
 """
 
 import asyncio
@@ -10,12 +11,12 @@ import json
 import logging
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -57,17 +58,40 @@ def use(loop: asyncio.AbstractEventLoop | None) -> None:
     """Let this running loop write the lines of all threads from now on."""
     global _home
     _home = loop
+    if loop is not None:
+        loop.call_soon(_write_in_loop)  # what was left before it ran
 
 
-def flush(*, wait: bool = True) -> bool:
-    """Write the buffered lines; without ``wait``, only while the pipe accepts them. Return True if
-    none is left."""
+def flush(*, seconds: float = 0.0) -> bool:
+    """Write the buffered lines while the reader accepts them, and wait so many seconds for it at
+    most. Return True if none is left. Without a loop this is called by each line, by gunicorn's
+    master also once a second, and at the end."""
+    end = time.monotonic() + seconds
     while _lines:
-        if not select.select([], [OUT], [], None if wait else 0)[1]:
+        if not select.select([], [OUT], [], max(0.0, end - time.monotonic()))[1]:
             return False
-        with suppress(OSError):  # the reader has closed the pipe
-            os.write(OUT, _next_write())
+        data = _next_write()
+        try:
+            os.write(_nonblocking(OUT), data)
+        except BlockingIOError:  # another process was faster
+            with _lock:
+                _lines.appendleft(data)
+        except OSError:  # the reader has closed the pipe
+            pass
     return True
+
+
+@cache
+def _nonblocking(out: int) -> int:
+    """Return a descriptor that never blocks: if a pipe has room for one write only, several
+    processes may find that. The pipe is opened again, as its other writers may expect to block."""
+    kind = os.fstat(out).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
+        try:
+            return os.open(f"/proc/self/fd/{out}", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # a socket, another user's pipe, or another system
+            os.set_blocking(out, False)
+    return out
 
 
 def _put(line: bytes) -> None:
@@ -78,19 +102,22 @@ def _put(line: bytes) -> None:
             _lines.append(line)
         else:
             _dropped += 1
-    if not first:
+    if not first and _home is not None:
         return
     try:
-        asyncio.get_running_loop().call_soon(_write_in_loop)
+        loop = asyncio.get_running_loop()
     except RuntimeError:  # another thread
         if _home is None:
             flush()
         else:
             _home.call_soon_threadsafe(_write_in_loop)
+    else:
+        if first:
+            loop.call_soon(_write_in_loop)
 
 
 def _write_in_loop() -> None:
-    if not flush(wait=False):
+    if not flush():
         asyncio.get_running_loop().call_later(RETRY, _write_in_loop)
 
 
@@ -108,6 +135,16 @@ def _next_write() -> bytes:
             _lines.append(_line(logging.WARNING, __name__, "log lines dropped", fields))
             _dropped = 0
     return b"".join(taken)
+
+
+def _forget() -> None:
+    """Leave the buffered lines to the process that forked this one."""
+    global _dropped, _home, _lock
+    _lines.clear()
+    _dropped, _home, _lock = 0, None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _line(level: int, logger: str, message: str, fields: Mapping[str, object]) -> bytes:

@@ -82,6 +82,13 @@ class Metrics:
         self._rejected = counter(
             "convserve_feedback_rejected", "Labels that were not recorded, by reason.", ("reason",)
         )
+        self._kept = counter(
+            "convserve_kept_images",
+            "Images drawn to be kept by result: kept, skipped because too many waited, or failed.",
+            ("result",),
+        )
+        for result in ("kept", "skipped", "failed"):
+            self._kept.labels(result)
 
     def _create_version_series(self) -> None:
         counter = partial(Counter, registry=self.registry)
@@ -218,6 +225,10 @@ class Metrics:
     def label_rejection(self, reason: str) -> None:
         """Count a label that was not recorded."""
         self._rejected.labels(reason).inc()
+
+    def kept_image(self, result: str) -> None:
+        """Count an image that was drawn to be kept: kept, skipped or failed."""
+        self._kept.labels(result).inc()
 
     def add_computed(self, collect: Callable[[], Iterable[Metric]]) -> None:
         """Add series that are computed for each page, and are the same in every worker."""

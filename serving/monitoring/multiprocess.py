@@ -3,9 +3,14 @@
 Series without a version lie in the folder of the run, one file per slot. Those of a version lie in
 ``versions/<name>/<version>/`` and are dropped for all workers at once by renaming that folder: if
 each dropped its part alone, the sum would fall to the parts left, which ``rate()`` counts as new.
+
+The blocks of a file are allocated before it is mapped: where the memory of the folder is full, a
+write to a sparse file would end the process with SIGBUS. Series without room are counted in the
+memory of the worker alone, and are missing from the page.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -13,12 +18,20 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from weakref import WeakValueDictionary
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.values import MutexValue
 
+from serving.monitoring.run_dir import allocate
+
+logger = logging.getLogger(__name__)
+
+ALLOCATED = 16 * 1024  # bytes of a new file; it doubles when it is full
+ENTRY = 28  # bytes of an entry beside its key, at most
 VERSIONS = "versions"
 SERVES = "gauge_livemax"  # the file of a slot that exists while its worker serves the version
 
@@ -26,7 +39,24 @@ Version = tuple[str, int]
 
 
 class _File(MmapedDict):
-    """A mapped file, closed with its last value."""
+    """A mapped file, closed with its last value; raises OSError if there is no room for more."""
+
+    _f: BinaryIO | None = None  # type: ignore[assignment]  # until it is open
+
+    def __init__(self, path: Path) -> None:
+        with path.open("ab") as file:
+            if not file.tell():
+                allocate(file.fileno(), ALLOCATED)
+        super().__init__(path)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        """Add an entry, as the base class does: it doubles the file until the entry fits."""
+        capacity: int = self._capacity
+        while self._used + len(key.encode()) + ENTRY > capacity:
+            capacity *= 2
+        if capacity > self._capacity and self._f is not None:
+            allocate(self._f.fileno(), capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def __del__(self) -> None:
         self.close()  # type: ignore[no-untyped-call]
@@ -63,6 +93,7 @@ class SharedCounts:
         self._run, self._slot = run, slot
         self._files: WeakValueDictionary[Path, _File] = WeakValueDictionary()
         self._lock = threading.Lock()
+        self._full = False
 
     def value(
         self,
@@ -73,16 +104,31 @@ class SharedCounts:
         texts: Sequence[str],
         about: str,
         multiprocess_mode: str = "",
-    ) -> Value:
-        """Return a value for prometheus-client, continuing that of the slot's previous worker."""
+    ) -> Value | MutexValue:
+        """Return a value for prometheus-client, continuing that of the slot's previous worker; one
+        in memory if there is no room for it."""
         mode = f"_{multiprocess_mode}" if multiprocess_mode else ""
         folder = self._folder_of(dict(zip(labels, texts, strict=True)))
         path = folder / f"{kind}{mode}_{self._slot}.db"
-        with self._lock:
-            if (file := self._files.get(path)) is None or not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = self._files[path] = _File(path)  # type: ignore[no-untyped-call]
-            return Value(file, mmap_key(metric, name, list(labels), list(texts), about), self._lock)
+        try:
+            with self._lock:
+                if (file := self._files.get(path)) is None or not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = self._files[path] = _File(path)
+                key = mmap_key(metric, name, list(labels), list(texts), about)
+                return Value(file, key, self._lock)
+        except OSError as exc:
+            self._report(path, exc)
+            return MutexValue(kind, metric, name, labels, texts, about)  # type: ignore[no-untyped-call]
+
+    def _report(self, path: Path, exc: OSError) -> None:
+        """Log once that there is no room."""
+        if not self._full:
+            extra = {"path": str(path), "reason": exc.strerror}
+            logger.warning(
+                "no room for the counts of this worker: /metrics lacks some", extra=extra
+            )
+        self._full = True
 
     def holds(self, version: Version) -> bool:
         """Return True if this worker's counts of a version still exist."""

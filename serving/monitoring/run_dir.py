@@ -12,17 +12,37 @@ DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's variable, which na
 PREFIX = "convserve-"
 LOCK = "run.lock"
 KEY = "key"
+MEMORY = Path("/dev/shm")  # noqa: S108
+ROOM = 4 * 1024 * 1024  # bytes that must be free there: some two workers and five versions
 
 
-def create(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108
+def create(memory: Path = MEMORY) -> Path:
     """Create an empty folder, as no run may continue another's counts, and remove the folders that
-    killed runs left behind."""
-    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError), (folder / LOCK).open("r+") as file:  # locked, or another user's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    killed runs left behind. It lies in the temporary directory if ``memory`` has no room."""
+    temporary = Path(tempfile.gettempdir())
+    for parent in (memory, temporary):
+        for folder in parent.glob(f"{PREFIX}*"):
+            with suppress(OSError), (folder / LOCK).open("r+") as file:  # locked, or another user's
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=memory if _has_room(memory) else temporary))
+
+
+def _has_room(folder: Path) -> bool:
+    """Return True if a file of ``ROOM`` bytes can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            allocate(file.fileno(), ROOM)
+    except OSError:
+        return False
+    return True
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Allocate the first ``size`` bytes of a file, where the system can; raise OSError if there is
+    no room."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
 
 
 def lock(run: Path) -> int:

@@ -3,6 +3,7 @@
 # ruff: noqa: N999 - gunicorn looks for this name
 
 import atexit
+import logging
 import math
 import os
 import shutil
@@ -13,23 +14,26 @@ from pathlib import Path
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from serving.inference.models import worker_state
-from serving.monitoring import multiprocess, run_dir
-from serving.server.worker import Logger, Worker, free_slot, take_slot
+from serving.monitoring import json_log, multiprocess, run_dir
+from serving.server.worker import LOG_SECONDS, Logger, Worker, free_slot, take_slot
 from serving.settings import Settings
+
+logger = logging.getLogger("serving.server.master")
 
 _settings = Settings.from_environ(os.environ)
 _run = Path(os.environ[run_dir.DIRECTORY])
 _lock = run_dir.lock(_run)
 _master = os.getpid()
-_memory = Path("/dev/shm")  # noqa: S108 - heartbeats on a disk stall with it
 
 wsgi_app = "serving.app:create_app()"  # gunicorn requires one; our worker makes its own
 bind = _settings.bind
 workers = _settings.processes
 worker_class = Worker
 logger_class = Logger
-worker_tmp_dir = str(_memory) if os.access(_memory, os.W_OK) else None
+# Heartbeats on a disk stall with it; they need no room.
+worker_tmp_dir = str(run_dir.MEMORY) if os.access(run_dir.MEMORY, os.W_OK) else None
 preload_app = False
+umask = 0o117  # of a Unix socket: for its owner and its group, a proxy's
 keepalive = 75  # above the 60 s of most load balancers, which must close first
 timeout = 120  # without a heartbeat; covers the loading of models, not a request
 graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
@@ -37,10 +41,11 @@ control_socket_disable = True
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Wrap two methods of the arbiter, and clean up however the start ends.
+    """Wrap three methods of the arbiter, and clean up however the start ends.
 
     On SIGHUP workers look for new versions and are not replaced. Before a stop they can see that it
-    is the whole service that ends, and not one worker that is replaced.
+    is the whole service that ends, and not one worker that is replaced. Once a second the master
+    writes what a stalled reader of the log did not accept.
     """
     arbiter.handle_hup = partial(arbiter.kill_workers, signal.SIGHUP)
     stop = arbiter.stop
@@ -50,7 +55,17 @@ def on_starting(arbiter: Arbiter) -> None:
         stop(graceful)
 
     arbiter.stop = announce_and_stop
+    wait = arbiter.wait_for_signals
+
+    def flush_and_wait(timeout: float) -> list[int]:
+        json_log.flush()
+        return list(wait(timeout=timeout))
+
+    arbiter.wait_for_signals = flush_and_wait
     atexit.register(_clean)
+    if _run.parent != run_dir.MEMORY:
+        reason = {"memory": str(run_dir.MEMORY), "folder": str(_run)}
+        logger.warning("no room in shared memory: counts are kept on a disk", extra=reason)
 
 
 def pre_fork(_: Arbiter, worker: Worker) -> None:
@@ -73,4 +88,5 @@ def pre_exec(_: Arbiter) -> None:
 def _clean() -> None:
     """Delete the files of this run; a worker runs this at its exit, too, and must not."""
     if os.getpid() == _master:
+        json_log.flush(seconds=LOG_SECONDS)
         shutil.rmtree(_run, ignore_errors=True)

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 # Seconds before a worker that could not load its models is replaced.
 RESTART_DELAY = 1
 
+# Seconds for which a process that ends waits for the reader of its log.
+LOG_SECONDS = 1.0
+
 # Seconds for which an idle connection stays open while the worker stops.
 IDLE_SECONDS = 2.0
 
@@ -124,7 +127,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.loop.run_until_complete(self._serve())
         self._service.feedback.writer.close()
         json_log.use(None)
-        json_log.flush()
+        json_log.flush(seconds=LOG_SECONDS)
         self.loop.close()
 
     def _drain(self) -> None:

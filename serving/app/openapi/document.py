@@ -191,7 +191,6 @@ def _model_schemas() -> dict[str, Schema]:
         ),
         "Worker": structure(
             worker=COUNT,
-            process=COUNT,
             state={"enum": ["loading", "ready"]},
             models=mapping(states),
             refused=REFUSED,

@@ -4,6 +4,7 @@ Knows nothing of what is in a model.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,12 +34,13 @@ class Published:
 
     def may_hide(self, key: str) -> bool:
         """Return True if a version may exist although the scan did not find it."""
-        return not self.errors.keys().isdisjoint({".", key.partition("/")[0]})
+        return not self.errors.keys().isdisjoint({".", key.partition("/")[0], key})
 
 
 def scan(folder: Path) -> Published:
-    """Find everything published in ``folder``, and report what is unreadable or misnamed. Ignore
-    files, hidden folders, and a model without a version: it is being published."""
+    """Find everything published in ``folder``, and report what is unreadable, misnamed or a link
+    out of it. Ignore files, hidden folders, and a model without a version: it is being
+    published."""
     errors: dict[str, str] = {}
     versions = {
         version.relative_to(folder).as_posix(): _fingerprint(version)
@@ -47,14 +49,30 @@ def scan(folder: Path) -> Published:
     }
     if not versions and "." not in errors:
         errors["."] = f"No model is published in {folder}. Expected {folder}/<name>/<version>/."
+    file, rules = folder / routing.FILE, b""
     try:
-        rules = (folder / routing.FILE).read_bytes()
+        check_link(file, folder)
+        rules = file.read_bytes()
     except FileNotFoundError:
         rules = Published.routing
     except OSError as exc:
-        errors[routing.FILE] = f"{folder / routing.FILE} cannot be read: {exc.strerror}."
-        rules = b""
+        errors[routing.FILE] = f"{file} cannot be read: {exc.strerror}."
+    except ModelError as exc:
+        errors[routing.FILE] = str(exc)
     return Published(versions, errors, rules)
+
+
+def check_link(path: Path, root: Path) -> None:
+    """Raise ModelError if ``path`` is a link out of ``root``, whose files are not published."""
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise ModelError(f"{path} is a link out of {root}. Expected files in that folder.")
+
+
+def check_links(folder: Path, root: Path) -> None:
+    """Raise ModelError if a file or folder of the version in ``folder`` is a link out of ``root``,
+    the folder of all models."""
+    for path in folder.rglob("*"):
+        check_link(path, root)
 
 
 def check_sums(folder: Path) -> None:
@@ -108,11 +126,14 @@ def _folders(
         is_folder = path.is_dir() or not path.exists()  # a broken link is broken, not absent
         if path.name.startswith(".") or not is_folder:
             continue
-        if pattern.fullmatch(path.name):
-            yield path
+        try:
+            check_link(path, root)
+            if not pattern.fullmatch(path.name):
+                raise ModelError(f"{path} is not a valid name. Expected {expected}.")
+        except ModelError as exc:
+            errors[path.relative_to(root).as_posix()] = str(exc)
         else:
-            where = path.relative_to(root).as_posix()
-            errors[where] = f"{path} is not a valid name. Expected {expected}."
+            yield path
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:

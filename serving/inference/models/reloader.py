@@ -8,10 +8,12 @@ nothing of HTTP or of gunicorn.
 import asyncio
 import ctypes
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from serving.inference.models.model import Model
 from serving.inference.models.published import Fingerprint, Published, scan
@@ -22,6 +24,8 @@ from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_FOLDERS = re.compile(r"""(?<![^\s'"(])/(?:[^\s/'"]+/)+""")  # of an absolute path
 
 
 class Reloader:
@@ -39,8 +43,10 @@ class Reloader:
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """What is published and not served as published: the reason, by path."""
-        return self._snapshot.refused
+        """What is published and not served as published: the reason, by path, for clients. The log
+        has the reasons with the folders of this machine."""
+        folder, refused = self._settings.models, self._snapshot.refused
+        return {path: _without_folders(reason, folder) for path, reason in refused.items()}
 
     def request_refresh(self) -> None:
         """Make ``watch`` refresh at once and retry what was refused; call it in the loop."""
@@ -113,7 +119,14 @@ class Reloader:
             }
             for name, versions in sorted(repository.models.items())
         }
-        self.workers.publish({"state": state, "models": models, "refused": dict(self.refused)})
+        self.workers.publish({"state": state, "models": models, "refused": self.refused})
+
+
+def _without_folders(reason: str, models: Path) -> str:
+    """Return a reason in which no absolute path is left, but those below ``models`` by its name."""
+    if models.is_absolute() and models.name:
+        reason = reason.replace(str(models), models.name)
+    return _FOLDERS.sub("", reason)
 
 
 def _trim_memory() -> None:

@@ -18,6 +18,7 @@ from serving.inference.models.model import Model, load_precisions
 from serving.inference.models.published import (
     Fingerprint,
     Published,
+    check_links,
     check_sums,
     golden_images,
     golden_label,
@@ -189,6 +190,7 @@ def load_version(
     ModelError if the version is broken; the message says how.
     """
     try:
+        check_links(folder, folder.parent.parent)
         check_sums(folder)
         models = load_precisions(folder, settings)
         for model in models:

@@ -29,7 +29,7 @@ class Workers:
 
     def publish(self, state: Mapping[str, Any]) -> None:
         """Publish the state of this worker."""
-        state = {"worker": self._slot, "process": os.getpid(), **state}
+        state = {"worker": self._slot, **state}
         self._own = json.dumps(state).encode()
         self._write(_name(self._slot), self._own)
 
@@ -70,8 +70,8 @@ class Workers:
             with suppress(FileNotFoundError):  # another worker removes them, too
                 for old in sorted(self._folder.glob("agreed-*"), key=os.path.getmtime)[:-AGREEMENTS]:
                     old.unlink()
-        except OSError:  # a full disk must not stop a reload
-            logger.exception("The other workers could not be asked.")
+        except OSError as exc:  # a full disk must not stop a reload
+            logger.warning("the other workers could not be asked", extra={"reason": exc.strerror})
             return proposal
         return agreed or proposal
 
@@ -82,8 +82,11 @@ class Workers:
         try:
             partial.write_bytes(data)
             partial.replace(self._folder / name)
-        except OSError:  # a full disk must not stop a reload
-            logger.exception("The state of this worker could not be published.")
+        except OSError as exc:  # a full disk must not stop a reload
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            extra = {"file": name, "reason": exc.strerror}
+            logger.warning("the state of this worker could not be published", extra=extra)
 
 
 def forget(folder: Path, slot: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -194,3 +195,106 @@ def test_the_name_of_a_database_holds_no_password(url: str) -> None:
     database = Database(f"postgresql+psycopg://{url}", replica="one", worker=0)
     assert "secret" not in database.name
     assert "host/db" in database.name
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "labels.db"
+
+
+def opened(path: Path, stack: ExitStack, worker: int = 0) -> Database:
+    database = Database(f"sqlite:///{path}", replica="one", worker=worker)
+    return stack.enter_context(closing(database))
+
+
+def stored(path: Path) -> list[str]:
+    """Return the ids in a file, as another program reads it."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [key for (key,) in connection.execute("SELECT id FROM convserve_labels ORDER BY id")]
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_file_that_was_deleted_is_created_again(
+    path: Path, caplog: pytest.LogCaptureFixture, logs: bool
+) -> None:
+    with ExitStack() as stack:
+        workers = [opened(path, stack, worker) for worker in range(2)]
+        for worker, database in enumerate(workers):
+            database.write([of(f"old {worker}")])
+        path.unlink()
+        for log in path.parent.glob("labels.db-*") if logs else ():
+            log.unlink()
+        for key in range(3):
+            for worker, database in enumerate(workers):
+                assert database.write([of(f"{key} {worker}")]) == [None]
+        assert [each.labels for each in workers[0].sums()] == [6]
+        assert stored(path) == [f"{key} {worker}" for key in range(3) for worker in range(2)]
+        warnings = [
+            each.message for each in caplog.records if "deleted or replaced" in each.message
+        ]
+        assert len(warnings) == 2  # one of each worker
+    assert len(stored(path)) == 6
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_file_that_was_replaced_by_a_copy_is_opened(
+    path: Path, tmp_path: Path, logs: bool
+) -> None:
+    copy = tmp_path / "copy.db"
+    with ExitStack() as stack:
+        opened(copy, stack).write([of("copied")])
+    with ExitStack() as stack:
+        workers = [opened(path, stack, worker) for worker in range(2)]
+        for worker, database in enumerate(workers):
+            database.write([of(f"old {worker}")])
+        copy.rename(path)
+        for log in path.parent.glob("labels.db-*") if logs else ():
+            log.unlink()
+        for worker, database in enumerate(workers):
+            assert database.write([of(f"new {worker}")]) == [None]
+    assert stored(path) == ["copied", "new 0", "new 1"]
+
+
+def test_labels_committed_to_a_file_that_is_gone_are_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        database = opened(path, stack)
+        database.write([of("a")])
+        add = Database._add
+
+        def add_and_delete(*given: Any) -> None:
+            add(*given)
+            path.unlink()
+
+        monkeypatch.setattr(Database, "_add", add_and_delete)
+        with pytest.raises(FeedbackUnavailable, match="replaced"):
+            database.write([of("b")])
+        monkeypatch.undo()
+        assert not database.unreachable
+        assert database.write([of("b")]) == [None]
+    assert stored(path) == ["b"]
+
+
+def test_after_an_error_no_connection_to_a_file_that_is_gone_is_used(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF", 0)
+    with ExitStack() as stack:
+        database = opened(path, stack)
+        database.write([of("a")])
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(FeedbackUnavailable, match="unreachable"):
+            database.write([of("b")])
+        path.rmdir()
+        assert database.write([of("b")]) == [None]
+    assert stored(path) == ["b"]
+
+
+def test_a_new_file_is_its_owners_alone(path: Path) -> None:
+    with ExitStack() as stack:
+        opened(path, stack).write([SEVEN])
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys(("labels.db", "labels.db-wal", "labels.db-shm"), "0o600")

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from serving.feedback import image_store as module
 from serving.feedback.image_store import ImageStore, find
 from serving.settings import Settings
 from tests.serving.conftest import KEY
+from tests.serving.running import ROOT
 from tests.serving.samples import png
 from tests.serving.waiting import until
 
@@ -116,12 +119,64 @@ def test_a_folder_that_cannot_be_written_is_only_logged(
     assert "could not be kept" in caplog.text
 
 
+FULL = """
+import asyncio, logging, resource, sys
+from pathlib import Path
+from serving.feedback.image_store import ImageStore
+logging.basicConfig(format="%(message)s %(count)s %(reason)s")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as on a full disk, but for the code
+results = []
+store = ImageStore(Path(sys.argv[1]), share=1, megabytes=1, days=1, count=results.append)
+async def offer():
+    for number in range(50):
+        store.offer("shade", f"{number:028x}", bytes(900 if number == 7 else 2000))
+    await asyncio.to_thread(store._thread.shutdown)
+asyncio.run(offer())
+print(results.count("kept"), results.count("failed"))
+"""
+
+
+def test_what_a_full_disk_refuses_leaves_no_file_and_one_log_line(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "kept"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split() == ["1", "49"]
+    assert ended.stderr == "images could not be kept 1 File too large\n"
+    assert [path.name for path in tmp_path.rglob("*.*")] == [f"{7:028x}.bin"]
+
+
+def test_failures_are_logged_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = ImageStore(tmp_path / "file", share=1, megabytes=1, days=1)
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for after in (0, 1, 59, 61, 120):
+        now = 100.0 + after
+        store._keep("shade", "a1", png(9))
+    assert [vars(each)["count"] for each in caplog.records] == [1, 3]
+
+
+def test_a_kept_image_is_its_owners_alone(tmp_path: Path) -> None:
+    offer(ImageStore(tmp_path / "kept", share=1, megabytes=1, days=1), ("a1", png(9)))
+    found = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert found == {"kept": "0o700", "shade": "0o700", "a1.png": "0o600"}
+
+
 def test_images_are_skipped_while_too_many_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUEUED", len(png(1)))
-    offer(ImageStore(tmp_path, share=1, megabytes=1, days=1), ("a1", png(1)), ("b2", png(1)))
+    results: list[str] = []
+    store = ImageStore(tmp_path, share=1, megabytes=1, days=1, count=results.append)
+    offer(store, ("a1", png(1)), ("b2", png(1)))
     assert {path.stem for path in tmp_path.glob("*/*")} == {"a1"}
+    assert sorted(results) == ["kept", "skipped"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -4,10 +4,13 @@ import asyncio
 import json
 import logging
 import os
+import select
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +29,7 @@ async def steps():
             json_log.write(logging.INFO, {"request_id": "x" * 120, "step": step, "each": each})
         await asyncio.sleep(0)
 asyncio.run(steps())
-json_log.flush()
+json_log.flush(seconds=60)
 """
 
 
@@ -50,8 +53,11 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     out, into = os.pipe()
     json_log._lines.clear()  # of other tests
     monkeypatch.setattr(json_log, "OUT", into)
+    json_log._nonblocking.cache_clear()
     yield out
     json_log._lines.clear()
+    os.close(json_log._nonblocking(into))
+    json_log._nonblocking.cache_clear()
     os.close(into)
     os.close(out)
 
@@ -94,6 +100,57 @@ def test_a_stalled_reader_blocks_no_other_thread(pipe: int) -> None:
     finally:
         json_log.use(None)
     assert not json_log._lines
+
+
+def test_a_stalled_reader_blocks_no_process_without_a_loop(pipe: int) -> None:
+    for _ in range(2000):  # more than a pipe holds
+        json_log.write(20, FIELDS)
+    assert not json_log.flush(seconds=0.01)
+    reading = threading.Thread(target=read, args=(pipe, 2000))
+    reading.start()
+    assert json_log.flush(seconds=60)
+    reading.join(60)
+    assert not reading.is_alive()
+
+
+def test_a_pipe_that_another_process_has_filled_blocks_nobody(
+    pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = os.open(f"/proc/self/fd/{json_log.OUT}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(other, bytes(4096))
+    os.close(other)
+    before: Iterator[object] = iter([([], [json_log.OUT], [])])  # it was filled since
+    waits = select.select
+    monkeypatch.setattr(select, "select", lambda *given: next(before, None) or waits(*given))
+    json_log.write(20, FIELDS)
+    assert len(json_log._lines) == 1
+    assert not os.read(pipe, 2**20).strip(b"\0")
+    assert json_log.flush(seconds=60)
+    (line,) = read(pipe, 1)
+    assert line["status"] == 200
+
+
+def test_a_socket_blocks_nobody(pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monkeypatch.setattr(json_log, "OUT", ours.fileno())
+        for _ in range(5000):
+            json_log.write(20, FIELDS)
+        assert json_log._lines
+        assert not os.get_blocking(ours.fileno())
+        json_log._lines.clear()
+        json_log._nonblocking.cache_clear()
+
+
+def test_a_forked_process_does_not_repeat_the_lines_of_its_parent(pipe: int) -> None:
+    for _ in range(2000):
+        json_log.write(20, FIELDS)
+    child = os.fork()
+    if not child:
+        os._exit(len(json_log._lines) + json_log._lock.locked())
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_exception_leaves_one_line_with_its_end(pipe: int) -> None:

@@ -52,7 +52,7 @@ def sentences(page: str, *, count: int) -> None:
 
 
 def test_every_series_has_a_sentence_of_help(client: FlaskClient) -> None:
-    sentences(client.get("/metrics").text, count=24)
+    sentences(client.get("/metrics").text, count=25)
 
 
 def test_a_request_is_counted_once_in_every_series(client: FlaskClient) -> None:
@@ -113,6 +113,42 @@ def test_a_replaced_worker_continues_the_file_of_its_slot(tmp_path: Path) -> Non
     ]
     assert [value(page, "convserve_images_total") for page in pages] == [1, 2, 3]
     assert {path.name for path in tmp_path.rglob("counter*")} == {"counter_0.db", "counter_1.db"}
+
+
+FULL = """
+import resource, sys
+from serving.monitoring.metrics import Metrics
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # as on a full disk, but for the code
+metrics = Metrics(slot=0)
+for version in (1, 2, 3):
+    labels = [f"label {each}" for each in range(100)]
+    metrics.add_version("shade", version, provider="CPU", precision="float32", labels=labels)
+    metrics.begin()
+    metrics.images("shade", version, [(label, 0.9) for label in labels], {})
+    metrics.finish(route="/", method="GET", status=200, model=("shade", version), seconds=1)
+    metrics.retire_version("shade", version)
+    metrics.sweep()
+print(metrics.page().decode())
+"""
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(0, False), (16_384, True), (2**20, True)])
+def test_where_no_room_is_left_a_worker_counts_in_its_memory(
+    tmp_path: Path, limit: int, counted: bool
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit)],
+        cwd=ROOT,
+        env={**os.environ, DIRECTORY: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stderr.count("no room for the counts") == (limit < 2**20)
+    assert ("convserve_requests_total{" in ended.stdout) == counted
+    for path in tmp_path.rglob("*.db"):  # no file is sparse
+        assert 512 * path.stat().st_blocks >= path.stat().st_size <= limit
 
 
 class Worker:
@@ -181,7 +217,7 @@ def test_the_series_of_long_retired_versions_are_dropped(
     assert labels(page, "convserve_stage_seconds_count", "version") == left
     assert worker.images(1) == 3
     assert {child[1] for child in worker.metrics._images._metrics} == left
-    assert slot is None or len(list(tmp_path.rglob("*.db"))) == 3 * len(left) + 1 - KEPT
+    assert slot is None or len(list(tmp_path.rglob("*.db"))) == 3 * len(left) + 2 - KEPT
 
 
 def test_a_sum_never_falls_to_the_count_of_one_worker(pair: tuple[Worker, Worker]) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from serving.monitoring import run_dir
 from tests.serving.running import ROOT
 
@@ -44,3 +46,15 @@ def test_without_shared_memory_the_folder_is_a_temporary_one(tmp_path: Path) -> 
     created = run_dir.create(tmp_path / "none")
     assert created.is_dir()
     created.rmdir()
+
+
+def test_without_room_in_shared_memory_the_folder_is_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_dir, "ROOM", 2**62)  # more than any file system has
+    created = run_dir.create(tmp_path)
+    created.rmdir()
+    assert created.parent != tmp_path
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(run_dir, "ROOM", 4096)
+    assert run_dir.create(tmp_path).parent == tmp_path

@@ -1,6 +1,7 @@
 """The service in its own processes: sockets and signals."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -277,20 +279,56 @@ def test_a_body_that_arrives_slowly_holds_no_place(models: Path) -> None:
             assert answer_of(client)[0] == 200
 
 
-def test_arriving_bodies_are_bounded_by_their_bytes(models: Path) -> None:
+def test_arriving_bodies_that_stall_shut_out_nobody(models: Path) -> None:
+    size = 1_000_000
     with (
-        running(models, workers=1, max_body_bytes=10_000) as service,
+        running(models, workers=1, max_body_bytes=size) as service,
         contextlib.ExitStack() as held,
     ):
-        slow = [held.enter_context(begun(service, 10_000, bytes(9_000))) for _ in range(9)]
+        slow = [held.enter_context(begun(service, size, bytes(size - 1))) for _ in range(9)]
         answered = select.poll()  # select accepts no descriptor above 1,023
         for each in slow:
             answered.register(each, select.POLLIN)
-        refused = dict(answered.poll(60_000))
+        refused = dict(answered.poll(60_000))  # the bytes of eight bodies are held
         (status, body) = answer_of(next(each for each in slow if each.fileno() in refused))
         assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
         assert len(refused) == 1
-        assert predict(service, "shade") == 200
+        assert {predict(service, "shade") for _ in range(20)} == {200}
+        answered.unregister(next(iter(refused)))
+        time.sleep(1.5)  # from now on they stall
+        image = "/predict/shade", bytes(size // 2)
+        assert service.request("POST", *image, content_type="image/png")[0] == 400  # not 503
+        given_up = dict(answered.poll(60_000))
+        assert len(given_up) == 1
+        (status, body) = answer_of(next(each for each in slow if each.fileno() in given_up))
+        assert status == 503
+        assert "arrived too slowly" in json.loads(body)["error"]["message"]
+
+
+def replaced(service: Running, before: set[str]) -> bool:
+    """Return True if there is another worker than before."""
+    return bool(service.children() - before)
+
+
+def found(service: Running, path: str) -> bool:
+    return service.status("GET", path) == 200
+
+
+def test_a_reader_of_the_log_that_stalls_stops_no_process(models: Path, tmp_path: Path) -> None:
+    os.mkfifo(log := tmp_path / "log")
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    shell = ["sh", "-c", 'exec "$@" >"$0"', str(log)]
+    with running(models, shell, workers=1) as service:
+        assert {predict(service, "shade") for _ in range(100)} == {200}  # the pipe is full
+        for _ in range(2):  # the master logs that it replaces a worker
+            before = service.children()
+            os.kill(int(next(iter(before))), signal.SIGKILL)
+            until(partial(replaced, service, before))
+            assert predict(service, "shade") == 200
+        assert service.terminate()[0] == 0
+        assert b'"serving"' in os.read(reader, 65536)
+    os.close(reader)
 
 
 def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
@@ -334,16 +372,81 @@ def test_the_log_is_one_json_object_a_line(models: Path) -> None:
     with running(models, workers=2) as service:
         service.request("POST", "/predict/shade", DARK, X_Request_ID="one", **PNG)
         service.request("GET", "/healthz")
+        service.request("POST", "/predict/none", DARK, **PNG)
         _, output = service.terminate()
     lines = [json.loads(line) for line in output.splitlines()]
     (start,) = [line for line in lines if line["message"] == "serving"]
     assert start["models"] == ["shade 1", "shade 2", "tint 1"]
     assert start["address"] == f"http://127.0.0.1:{service.port}"
-    (access,) = [line for line in lines if line["message"] == "request"]
+    access, refused = [line for line in lines if line["message"] == "request"]
+    assert (refused["status"], refused["error"]) == (404, "unknown_model")
+    assert "error" not in access
     assert access["ms"] > 0
     expected = {"request_id": "one", "method": "POST", "path": "/predict/shade", "status": 200}
     assert expected.items() <= access.items()
     assert (access["model"], access["version"]) == ("shade", 2)
+
+
+def test_a_unix_socket_is_for_its_owner_and_group(models: Path, tmp_path: Path) -> None:
+    address = tmp_path / "socket"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving"],
+        cwd=ROOT,
+        env=environment(
+            models, bind=f"unix:{address}", workers=1, feedback_url="sqlite:////dev/null"
+        ),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(address.is_socket)
+        assert oct(address.stat().st_mode & 0o777) == "0o660"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def shared_memory(size: str) -> list[str]:
+    """Return a command that runs another with a /dev/shm of that size, in mounts of its own."""
+    mount = ["unshare", "--mount", "sh", "-c"]
+    mount += ['mount -t tmpfs -o size="$0" none /dev/shm && exec "$@"', size]
+    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("A file system cannot be mounted here.")
+    return mount
+
+
+def test_a_service_without_room_in_shared_memory_starts(models: Path) -> None:
+    with running(models, shared_memory("64k"), workers=2) as service:
+        assert predict(service, "shade") == 200
+        page = service.request("GET", "/metrics")[2].decode()
+        assert value(page, "convserve_requests_total", status="200", method="POST") == 1
+        output = service.terminate()[1]
+    assert output.count("no room in shared memory") == 1
+
+
+def test_shared_memory_that_fills_up_ends_no_worker(tmp_path: Path) -> None:
+    publish(tmp_path)
+    size = 5 * 2**20
+    with running(tmp_path, shared_memory(str(size)), workers=1, poll_seconds=0.05) as service:
+        (first,) = service.children()
+        filler = Path(f"/proc/{service.process.pid}/root/dev/shm/filler")
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for version in (2, 3):
+            publish(tmp_path, version=version)
+            until(partial(found, service, f"/v2/models/shade/versions/{version}"))
+            assert predict(service, "shade") == 200
+        assert service.status("GET", "/readyz") == 200
+        assert service.status("GET", "/metrics") == 200
+        assert service.children() == {first}
+        os.kill(int(first), signal.SIGKILL)  # another one starts in the same memory
+        until(partial(replaced, service, {first}))
+        assert predict(service, "shade") == 200
+        assert service.status("GET", "/readyz") == 200
+        (second,) = service.children()
+        assert second != first
+        output = service.terminate()[1]
+    assert output.count("no room for the counts") == 2  # one line of each worker
 
 
 def test_a_broken_model_stops_the_start_with_a_sentence(tmp_path: Path) -> None:

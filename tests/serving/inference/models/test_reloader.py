@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import weakref
@@ -24,7 +25,7 @@ from serving.monitoring.metrics import Metrics
 from serving.inference.models.model import Model
 from serving.inference.models.published import Fingerprint
 from serving.inference.models.worker_state import Workers, forget
-from serving.inference.models.reloader import Reloader
+from serving.inference.models.reloader import Reloader, _without_folders
 from serving.settings import Settings
 from tests.serving.front import Client
 from tests.serving.samples import add_int8, png, publish, sum_up
@@ -327,6 +328,45 @@ def test_workers_see_each_other_until_they_end(folder: Path, tmp_path: Path) -> 
     assert [state["worker"] for state in workers[0].states()] == [0]
 
 
+def test_no_reason_for_clients_holds_an_absolute_path(reloader: Reloader, folder: Path) -> None:
+    broken = publish(folder, version=2)
+    (broken / "model.onnx").write_bytes(b"no graph")
+    (publish(folder, version=3) / "golden" / "dark-1.png").write_bytes(b"no image")
+    (folder / "Shade").mkdir()
+    (folder / "tint").symlink_to("/etc")
+    (folder / "routing.json").write_text("{")
+    reloader.refresh()
+    reasons = {**reloader.refused, **reloader.workers.states()[0]["refused"]}
+    assert reasons == reloader.refused
+    assert reasons.keys() == {"shade/2", "shade/3", "Shade", "tint", "routing.json"}
+    text = " ".join(reasons.values())
+    assert f"{folder.name}/shade/2/model.onnx cannot be loaded" in text
+    assert not re.search(r"(^|[\s'\"(])/\w", text), text
+    assert str(os.getpid()) not in str(reloader.workers.states())
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("/srv/models/a/1/x.onnx broke at /usr/lib/y.so:3.", "models/a/1/x.onnx broke at y.so:3."),
+        ("cannot open '/etc/ssl/key.pem' and/or (/tmp/a/b)", "cannot open 'key.pem' and/or (b)"),
+        ("image/png or https://a.example/b", "image/png or https://a.example/b"),
+    ],
+)
+def test_absolute_paths_are_shortened(reason: str, shown: str) -> None:
+    assert _without_folders(reason, Path("/srv/models")) == shown
+
+
+def test_a_version_that_becomes_a_link_out_of_the_folder_stays_as_it_was(
+    reloader: Reloader, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "shade" / "1").rename(tmp_path / "elsewhere")
+    (folder / "shade" / "1").symlink_to(tmp_path / "elsewhere")
+    reloader.refresh()
+    assert served(reloader) == ["shade 1"]
+    assert "is a link out of" in reloader.refused["shade/1"]
+
+
 def test_workers_agree_on_the_first_proposal(tmp_path: Path) -> None:
     first, second = Workers(tmp_path, 0), Workers(tmp_path, 1)
     assert first.agree("shade/1", "int8") == "int8"
@@ -355,7 +395,7 @@ def test_a_full_disk_does_not_stop_a_reload(
     assert worker.agree("shade/1", "int8") == "int8"
     worker.publish({"state": "ready"})
     assert [state["state"] for state in worker.states()] == ["ready"]
-    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
 
 
 def test_workers_publish_how_they_run_and_run_alike(

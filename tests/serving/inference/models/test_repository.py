@@ -29,13 +29,31 @@ def test_every_version_is_loaded_and_the_highest_is_the_default(tmp_path: Path) 
 
 
 def test_a_link_to_a_version_is_a_version(tmp_path: Path) -> None:
-    published = publish(tmp_path / "all", version=3)
-    (tmp_path / "models" / "shade").mkdir(parents=True)
-    (tmp_path / "models" / "shade" / "3").symlink_to(published)
-    assert [str(model) for model in load(tmp_path / "models")] == ["shade 3"]
-    shutil.rmtree(published)
+    published = publish(tmp_path, version=3)
+    stored = published.rename(tmp_path / ".stored")
+    published.symlink_to(stored)
+    assert [str(model) for model in load(tmp_path)] == ["shade 3"]
+    (tmp_path.parent / "link").symlink_to(tmp_path)
+    assert [str(model) for model in load(tmp_path.parent / "link")] == ["shade 3"]
+    shutil.rmtree(stored)
     with pytest.raises(ModelError, match="shade/3"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["tint", "shade/3", "shade/1/model.onnx", "shade/1/golden", "shade/1/more", "routing.json"],
+)
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "elsewhere" / "secret").mkdir(parents=True)
+    publish(tmp_path / "models")
+    path = tmp_path / "models" / place
+    if path.exists():
+        path.rename(tmp_path / "former")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=f"{place} is a link out of") as raised:
         load(tmp_path / "models")
+    assert "secret" not in str(raised.value)
 
 
 def test_hidden_folders_files_and_unpublished_models_are_ignored(tmp_path: Path) -> None:
