@@ -313,7 +313,7 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
 
 def test_a_malformed_request_has_the_one_error_shape(service: Running) -> None:
     with service.open() as client:
-        client.sendall(b"GARBAGE\r\n\r\n")
+        client.sendall(b"\x16\x03\x01\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
