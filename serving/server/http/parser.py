@@ -46,7 +46,9 @@ class Parser:
         self._unparsed: bytes | memoryview = b""
         self._current: Request | None = None  # partly received
         self._method = b""  # of the current request, once its target begins
-        self._line: bytes | None = b""  # of the current request, before its target; None: unknown
+        self._step: bytes | memoryview = b""  # what is parsed at the moment
+        self._held = b""  # steps before it in which the current header began
+        self._aligned = True  # the first of these steps begins with a request
         self._fields: list[tuple[bytes, bytes]] = []  # of the current header
         self._framing = 0  # bytes since the last header ended or the last body byte
 
@@ -81,11 +83,10 @@ class Parser:
     def _parse(self) -> None:
         while self._unparsed and not self.full:
             step, self._unparsed = self._unparsed[:STEP], self._unparsed[STEP:]
+            self._step = step
             self._framing += len(step)
-            if self._current is None:
-                self._line = b""
-            elif self._method:
-                self._line = None
+            if self._current is None or self._current.method:
+                self._held, self._aligned = b"", self._current is None
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade as exc:
@@ -94,20 +95,20 @@ class Parser:
                 if self.ended:
                     self.stop()
                 else:
-                    self._fail(self._reason(exc, step))
-            if self._line is not None and self._current is not None and not self._method:
-                self._line += step
+                    self._fail(self._reason(exc))
+            if self._current is not None and not self._current.method:
+                self._held += step
             if self._framing > HEADER_BYTES and not self.stopped:
                 self._fail(HeaderTooLarge(f"The header has more than {HEADER_BYTES} bytes."))
             self.full = self._is_full()
 
-    def _reason(self, exc: httptools.HttpParserError, step: bytes | memoryview) -> ServingError:
-        """Return why the request is malformed, whose last bytes are in ``step``."""
+    def _reason(self, exc: httptools.HttpParserError) -> ServingError:
+        """Return why httptools failed."""
         raised = exc.__context__  # by one of the callbacks
         if isinstance(raised, ServingError):
             return raised
-        if isinstance(exc, httptools.HttpParserInvalidMethodError) and self._line is not None:
-            line = self._line + step
+        if isinstance(exc, httptools.HttpParserInvalidMethodError) and self._aligned:
+            line = self._held + self._step
             # httptools does not say where it failed.
             end = bisect_left(range(len(line)), True, key=lambda last: _fails(line[: last + 1]))
             if _TOKEN.fullmatch(line[: end + 1].rpartition(b"\n")[2]):
@@ -176,8 +177,13 @@ class Parser:
         if len(self._fields) > HEADER_FIELDS:
             raise HeaderTooLarge(f"The header has more than {HEADER_FIELDS} fields.")
         request, parser = self._open, self._parser
+        version = parser.get_http_version()
+        line = b"%b %b HTTP/%b" % (self._method, request.target, version.encode())
+        if version != "0.9" and line not in self._held + self._step:
+            # httptools accepts several spaces, and RTSP/1.0.
+            raise BadRequest("The request line is malformed. Expected 'GET /path HTTP/1.1'.")
         request.keep_alive = parser.should_keep_alive()
-        request.read_header(self._method, parser.get_http_version(), self._fields)
+        request.read_header(self._method, version, self._fields)
         self._framing = 0
         if "upgrade" not in request.headers or not parser.should_upgrade():
             self.ready.append(request)

@@ -242,6 +242,8 @@ def test_a_malformed_chunk_fails_the_request_that_is_being_read(
         *((b"GET\t/ HTTP/1.1", BadRequest), (b" GET / HTTP/1.1", BadRequest)),
         *((b"{} / HTTP/1.1", BadRequest), (b"G(T / HTTP/1.1", BadRequest)),
         *((b"GET / ICE/1.0", BadRequest), (b"GET / HTTP/2.0", BadRequest)),
+        *((b"GET / RTSP/1.0", BadRequest), (b"OPTIONS / RTSP/1.1", BadRequest)),
+        *((b"GET  / HTTP/1.1", BadRequest), (b"GET /  HTTP/1.1", BadRequest)),
     ],
 )
 def test_an_unknown_method_is_not_implemented_and_another_line_is_malformed(
