@@ -247,6 +247,7 @@ def encoded(answer: Answer, request: Request, *, keep_alive: bool) -> bytes:
     )
 
 
+@lru_cache(maxsize=64)
 def _is_host(text: str) -> bool:
     """Return True if the text is a host, with a port or without."""
     found = _HOST.fullmatch(text)

@@ -178,8 +178,8 @@ class Parser:
             raise HeaderTooLarge(f"The header has more than {HEADER_FIELDS} fields.")
         request, parser = self._open, self._parser
         version = parser.get_http_version()
-        line = b"%b %b HTTP/%b" % (self._method, request.target, version.encode())
-        if version != "0.9" and line not in self._held + self._step:
+        line = self._method + b" " + request.target + b" HTTP/"
+        if line not in self._held + self._step and version != "0.9":
             # httptools accepts several spaces, and RTSP/1.0.
             raise BadRequest("The request line is malformed. Expected 'GET /path HTTP/1.1'.")
         request.keep_alive = parser.should_keep_alive()
