@@ -25,6 +25,7 @@ ServingError
 ├── FeedbackUnavailable  503  labels cannot be recorded at the moment; try again later
 ├── DeadlineExceeded     504  no answer before the request's deadline
 │   └── BodyTooSlow      408  the body did not arrive before the deadline
+├── Unimplemented        501  the method, or the transfer coding, is not known
 └── InternalError        500  a bug in the service; the log names the cause
 
 Two more stand apart and answer no request. ModelError: a published model breaks the contract; it
@@ -143,6 +144,10 @@ class DeadlineExceeded(ServingError, status=504):
 
 class BodyTooSlow(DeadlineExceeded, status=408):
     """The body did not arrive before the deadline."""
+
+
+class Unimplemented(ServingError, status=501):
+    """The method, or the transfer coding, is not known."""
 
 
 class InternalError(ServingError):

@@ -114,6 +114,12 @@ class Settings:
         least=0,
     )
     grace_seconds: float = _setting(30.0, "Seconds that accepted requests then have to finish.")
+    hang_seconds: int = _setting(
+        30,
+        "Seconds without a heartbeat after which a worker is replaced. Workers give one every"
+        " second, also while they load models.",
+        least=3,
+    )
     feedback_keys: str = _setting(
         "",
         "Comma-separated keys that sign prediction ids: the first signs, all are accepted. At least"

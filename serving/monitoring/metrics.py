@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
@@ -47,10 +47,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.since = time.time() if since is None else since
         self.refusals: Callable[[], Iterable[str]] = tuple  # the paths refused at the moment
+        self.hangs: Callable[[], int] = int  # workers replaced because they gave no heartbeat
         self._shared = None if slot is None else SharedCounts(Path(os.environ[DIRECTORY]), slot)
         self._retired: dict[Version, None] = {}  # in the order of their retirement
         # Not counted, but computed for each page.
-        self._computed: list[Callable[[], Iterable[Metric]]] = [self._refused]
+        self._computed: list[Callable[[], Iterable[Metric]]] = [self._refused, self._hung]
         # The class is global to prometheus-client and read whenever a series is created.
         values.ValueClass = self._shared.value if self._shared else values.MutexValue
         self._create_request_series()
@@ -255,6 +256,13 @@ class Metrics:
         for path in sorted(set(self.refusals())):
             family.add_metric((path,), 1)
         yield family
+
+    def _hung(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "convserve_worker_hangs",
+            "Workers that were replaced because they gave no heartbeat.",
+            value=self.hangs(),
+        )
 
 
 def _remove(metric: MetricWrapperBase, **labels: str) -> None:

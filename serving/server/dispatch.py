@@ -31,13 +31,16 @@ class Finder:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[tuple[str, str], Route] = {}
         self._named: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
+        methods = {"HEAD", "OPTIONS"}
         for route in routes:
+            methods.add(route.method)
             if "<" not in route.path:
                 self._exact[route.method, route.path] = route
                 continue
             key = route.method, _first(route.path)
             pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", route.path)
             self._named.setdefault(key, []).append((re.compile(pattern), route))
+        self.methods = sorted(methods)  # of any route
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the route and the variable parts of the path; None for an unknown path or method.
@@ -80,6 +83,8 @@ class Dispatcher:
         if found is None:
             if request.error is not None:
                 return self._refuse(request, request.error)
+            if request.target == b"*":
+                return self._options(request)
             return self._run_flask(request)
         route, names = found
         if route.immediate:
@@ -107,6 +112,11 @@ class Dispatcher:
     def _refuse(self, request: Request, error: ServingError, *, route: str = UNKNOWN) -> Answer:
         exchange = self._exchange(request, route)
         return _finished(exchange, exchange.fail(error))
+
+    def _options(self, request: Request) -> Answer:
+        """Answer ``OPTIONS *``, which asks about the whole server (RFC 9110, 9.3.7)."""
+        allow = {"Allow": ", ".join(self._routes.methods)}
+        return _finished(self._exchange(request), Answer(200, b"", "text/plain", allow))
 
     def _run_now(self, request: Request, route: Route, names: dict[str, str]) -> Answer:
         exchange = self._exchange(request, route.path, names)

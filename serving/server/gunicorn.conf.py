@@ -15,7 +15,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from serving.inference.models import worker_state
 from serving.monitoring import json_log, multiprocess, run_dir
-from serving.server.worker import LOG_SECONDS, Logger, Worker, free_slot, take_slot
+from serving.server.worker import LOG_SECONDS, Logger, Worker, free_slot, report_hang, take_slot
 from serving.settings import Settings
 
 logger = logging.getLogger("serving.server.master")
@@ -35,7 +35,7 @@ worker_tmp_dir = str(run_dir.MEMORY) if os.access(run_dir.MEMORY, os.W_OK) else 
 preload_app = False
 umask = 0o117  # of a Unix socket: for its owner and its group, a proxy's
 keepalive = 75  # above the 60 s of most load balancers, which must close first
-timeout = 120  # without a heartbeat; covers the loading of models, not a request
+timeout = _settings.hang_seconds  # without a heartbeat; not for a request
 graceful_timeout = math.ceil(_settings.drain_seconds + _settings.grace_seconds)
 control_socket_disable = True
 
@@ -75,6 +75,8 @@ def pre_fork(_: Arbiter, worker: Worker) -> None:
 
 def child_exit(_: Arbiter, worker: Worker) -> None:
     """Delete the gauges and the state of a worker that has ended, and free its number."""
+    if worker.aborted:
+        report_hang(worker, seconds=timeout)
     multiprocess.forget(_run, worker.slot)
     worker_state.forget(_run, worker.slot)
     free_slot(worker)

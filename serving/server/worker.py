@@ -11,7 +11,9 @@ import logging
 import mmap
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from serving.app.service import Service
 
 logger = logging.getLogger(__name__)
+
+# Seconds between two heartbeats.
+BEAT_SECONDS = 1.0
+
+# Seconds for which a worker that loads models gives heartbeats: a load that takes longer hangs.
+LOAD_SECONDS = 120.0
 
 # Seconds before a worker that could not load its models is replaced.
 RESTART_DELAY = 1
@@ -62,6 +70,7 @@ class Worker(base.Worker):  # type: ignore[misc]
     taken: ClassVar[set[int]] = set()
     loads: ClassVar[LoadTable] = LoadTable()
     service_stops: ClassVar[mmap.mmap] = mmap.mmap(-1, 1)  # shared: 1 if all workers are to stop
+    hangs: ClassVar[memoryview] = memoryview(mmap.mmap(-1, 8)).cast("Q")  # shared: a count
     slot = 0
     _service: "Service"
 
@@ -101,7 +110,8 @@ class Worker(base.Worker):  # type: ignore[misc]
 
         settings = Settings.from_environ(os.environ)
         try:
-            app = create_app(settings, slot=self.slot, loop=self.loop)
+            with self._heartbeat():
+                app = create_app(settings, slot=self.slot, loop=self.loop)
         except ModelError as exc:
             logger.critical("%s", exc)
             time.sleep(RESTART_DELAY)
@@ -109,6 +119,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         self._service = service = app.extensions[SERVICE]
         self.pool = Dispatcher(app, service).pool(keep_alive=self.cfg.keepalive)
         self.pool.active_changed = partial(self.loads.publish, self.slot)
+        service.metrics.hangs = lambda: self.hangs[0]
         service.pipeline.batcher.active_requests = lambda: self.pool.in_progress
         self._selector.threads_work = lambda: service.pipeline.in_threads
         gc.freeze()  # collections that visit the application took a twentieth of the time
@@ -121,6 +132,26 @@ class Worker(base.Worker):  # type: ignore[misc]
                     "workers": settings.processes,
                 },
             )
+
+    @contextlib.contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Give heartbeats in a thread while the event loop does not run."""
+        done = threading.Event()
+
+        def beat() -> None:
+            end = time.monotonic() + LOAD_SECONDS
+            while time.monotonic() < end:
+                self.notify()
+                if done.wait(BEAT_SECONDS):
+                    break
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def run(self) -> None:
         """Serve until a signal, then flush labels and log."""
@@ -171,7 +202,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             for each in acceptors:
                 each.spare = round(fraction * self.pool.active)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1.0)
+                await asyncio.wait_for(self._stopping.wait(), BEAT_SECONDS)
             busy = self._selector.busy()
         for task in background:
             task.cancel()
@@ -209,3 +240,10 @@ def free_slot(worker: Worker) -> None:
     """Free the number of a worker that has ended."""
     Worker.taken.discard(worker.slot)
     Worker.loads.publish(worker.slot, NONE)
+
+
+def report_hang(worker: Worker, *, seconds: int) -> None:
+    """Log and count a worker that the master killed for its silence."""
+    Worker.hangs[0] += 1
+    extra = {"slot": worker.slot, "pid": worker.pid, "seconds": seconds}
+    logger.error("a worker gave no heartbeat and is replaced", extra=extra)

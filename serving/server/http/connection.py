@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None  # while the write buffer is full
         self._half_closed = False  # by the client
+        self._finished = False  # closed, or lingering
 
     # callbacks of the transport
 
@@ -125,7 +126,7 @@ class Connection(asyncio.Protocol):
                 self._pool.in_progress += 1
                 self._task = self._loop.create_task(self._respond(work))
                 self._task.add_done_callback(partial(self._task_done, work))
-        self._update_timer()
+        self._wait()
 
     def _respond_now(self, request: Request) -> Work | None:
         """Answer the only request without creating a task, or return the coroutine that does."""
@@ -176,7 +177,7 @@ class Connection(asyncio.Protocol):
             if self._ready:
                 await asyncio.sleep(0)  # let other connections run
         self._task = None
-        self._update_timer()
+        self._wait()
 
     def _send(self, answer: Answer) -> bool:
         """Write the answer to the first request. Return True if the connection stays open."""
@@ -194,7 +195,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Close after the last answer. If the client may still be sending, linger: half-close, then
         discard input, so that a reset cannot destroy the answer (RFC 9112, 9.6)."""
-        parser, self._task = self._parser, None
+        parser, self._task, self._finished = self._parser, None, True
         unread = not parser.at_boundary or parser.full or parser.stopped or bool(self._ready)
         self._ready.clear()
         parser.stop()
@@ -218,6 +219,13 @@ class Connection(asyncio.Protocol):
         self._parser.resume()
         if not self._parser.full:
             self._transport.resume_reading()
+
+    def _wait(self) -> None:
+        """Wait for the client. If what follows a request that was answered early cannot be parsed,
+        no answer will end the connection: end it now."""
+        if self._parser.ended and self.idle and self._task is None and not self._finished:
+            self._finish()
+        self._update_timer()
 
     def _update_timer(self) -> None:
         """Set the time limit of the present state; the clock keeps running if it is the same."""

@@ -5,22 +5,27 @@ Knows what header fields mean and which requests are malformed; knows no socket,
 
 import asyncio
 import email.utils
+import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
-from http import HTTPStatus
-from typing import Protocol
+from http import HTTPMethod, HTTPStatus
+from typing import NoReturn, Protocol
 from urllib.parse import unquote_to_bytes
 
-from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge, ServingError
+from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge, ServingError, Unimplemented
 
 # Yields a function that is called with the size of each part of a body that is arriving.
 Arriving = Callable[[], AbstractContextManager[Callable[[int], None]]]
 
-_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")  # with a port
-_ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # of a target in absolute form
+METHODS = frozenset(each.encode() for each in HTTPMethod)  # of RFC 9110, and PATCH
+
+# A host with a port (RFC 3986, 3.2). No comma: several fields are joined with one.
+_NAME = r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*"
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|" + _NAME + r")(?::[0-9]{0,5})?")
+_ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)")  # of a target in absolute form
 
 
 class Answer(Protocol):
@@ -47,6 +52,7 @@ class Request:
     """A request whose header is complete; its body may still be arriving."""
 
     method = ""  # until the header is complete
+    head = False  # the method is HEAD: the answer has no body, even if the header is malformed
     target = b""
     version = "1.1"
     keep_alive = True
@@ -91,18 +97,20 @@ class Request:
         a target in absolute form to origin form.
 
         Raises:
-            BadRequest: if they break RFC 9112, 3.2 or 6.1.
+            BadRequest: if they break RFC 9112, 3.2, 6.1 or 6.3.
+            Unimplemented: if a transfer coding is unknown.
         """
         self.received_at = time.monotonic()
-        self.version = version
-        if not self.target.startswith(b"/") and (origin := _ORIGIN.match(self.target)):
-            path = self.target[origin.end() :]
-            self.target = path if path.startswith(b"/") else b"/" + path
+        self.version, self.head = version, method == b"HEAD"
         headers = self.headers
         for raw, value in fields:
-            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+            name, text = raw.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
             headers[name] = f"{headers[name]}, {text}" if name in headers else text
         self._check()
+        if not self.target.startswith(b"/") or b"#" in self.target or method == b"CONNECT":
+            self._reduce_target(method)
+        if "connection" in headers or version == "1.0":
+            self._read_connection()
         self.method = method.decode("latin-1")
 
     def _check(self) -> None:
@@ -110,11 +118,40 @@ class Request:
         get = self.headers.get
         if self.version not in ("1.0", "1.1"):
             raise BadRequest(f"HTTP/{self.version} is not supported. Expected HTTP/1.1 or 1.0.")
-        if not _HOST.fullmatch(get("host", "" if self.version == "1.0" else " ")):
+        if not _is_host(get("host", "" if self.version == "1.0" else " ")):
             raise BadRequest("The Host field is missing, repeated or malformed. Expected one host.")
         coding = get("transfer-encoding")
         if coding is not None and (coding.lower() != "chunked" or self.version == "1.0"):
+            self._refuse_coding(coding.lower())
+
+    def _refuse_coding(self, coding: str) -> NoReturn:
+        """Raise why a transfer coding is refused: its end is unknown, or the coding itself."""
+        *others, last = (each.strip(" \t") for each in coding.split(","))
+        if self.version == "1.0" or last != "chunked" or {"", "chunked"} & {*others}:
             raise BadRequest("Transfer-Encoding must be 'chunked', in HTTP/1.1 alone.")
+        raise Unimplemented(f"The transfer coding {others[0]!r} is unknown. Expected 'chunked'.")
+
+    def _reduce_target(self, method: bytes) -> None:
+        """Reduce a target in absolute form to origin form, and refuse other malformed ones."""
+        if method == b"CONNECT":
+            if ":" in (authority := self.target.decode("latin-1")) and _is_host(authority):
+                return
+        elif origin := _ORIGIN.match(self.target):
+            path, host = self.target[origin.end() :], origin[1].decode("latin-1")
+            if host and _is_host(host) and b"#" not in path:
+                self.target = path if path.startswith(b"/") else b"/" + path
+                self.headers["host"] = host  # RFC 9112, 3.2.2
+                return
+        elif self.target == b"*" and method == b"OPTIONS":
+            return
+        raise BadRequest("The target is malformed. Expected a path, as in 'GET /path HTTP/1.1'.")
+
+    def _read_connection(self) -> None:
+        """Find out if the connection persists (RFC 9112, 9.3): ``close`` comes first."""
+        text = self.headers.get("connection", "").lower()
+        options = {each.strip(" \t") for each in text.split(",")}
+        if "close" in options or (self.version == "1.0" and "keep-alive" not in options):
+            self.keep_alive = False
 
     def feed(self, data: bytes) -> None:
         """Buffer a part of the body, or discard it if the request was answered."""
@@ -206,8 +243,22 @@ def encoded(answer: Answer, request: Request, *, keep_alive: bool) -> bytes:
         length,
         more,
         connection,
-        b"" if request.method == "HEAD" else answer.body,
+        b"" if request.head else answer.body,
     )
+
+
+@lru_cache(maxsize=64)
+def _is_host(text: str) -> bool:
+    """Return True if the text is a host, with a port or without."""
+    found = _HOST.fullmatch(text)
+    if found is None:
+        return False
+    if found["address"] is not None:
+        try:
+            ipaddress.IPv6Address(found["address"])
+        except ValueError:
+            return False
+    return True
 
 
 @lru_cache(maxsize=64)

@@ -63,11 +63,12 @@ def rest(client: socket.socket) -> str:
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
-        (b"GARBAGE\r\n\r\n", "400", "bad_request"),
+        (b"GARBAGE\r\n\r\n", "501", "unimplemented"),
+        (b"\x16\x03\x01", "400", "bad_request"),
         (b"GET /" + b"x" * 100_000, "414", "target_too_long"),
         (b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000, "431", "header_too_large"),
     ],
-    ids=["garbage", "target", "header"],
+    ids=["garbage", "TLS", "target", "header"],
 )
 def test_a_malformed_request_is_counted_and_logged(
     front: Client, lines: list[Mapping[str, object]], sent: bytes, status: str, code: str
@@ -82,6 +83,18 @@ def test_a_malformed_request_is_counted_and_logged(
     assert value(page, "convserve_errors_total", code=code) == 1
     assert value(page, "convserve_requests_total", route="unknown", status=status) == 1
     assert value(page, "convserve_requests_in_flight") == 1  # the page itself
+
+
+def test_options_of_the_whole_server_are_the_methods_of_its_routes(
+    front: Client, lines: list[Mapping[str, object]]
+) -> None:
+    with front.connect() as client:
+        client.sendall(b"OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        head, _, body = rest(client).partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert {"Allow: GET, HEAD, OPTIONS, POST", "Content-Length: 0"} <= set(head.split("\r\n"))
+    assert body == ""
+    assert (lines[0]["path"], lines[0]["status"]) == ("*", 200)
 
 
 def test_a_request_beyond_the_bound_is_refused_before_its_body_arrives(

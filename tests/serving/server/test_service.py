@@ -239,6 +239,24 @@ def answer_of(client: socket.socket) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
+def test_a_worker_that_hangs_is_replaced_logged_and_counted(models: Path) -> None:
+    with running(models, workers=1, hang_seconds=3) as service, service.open() as client:
+        (worker,) = service.workers()
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert answer_of(client)[0] == 200
+        os.kill(worker, signal.SIGSTOP)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        until(lambda: predict(service, "shade") == 200)
+        page = service.request("GET", "/metrics")[2].decode()
+        assert value(page, "convserve_worker_hangs_total") == 1
+        _, output = service.terminate()
+    lines = [json.loads(line) for line in output.splitlines()]
+    hangs = [line for line in lines if line["message"].startswith("a worker gave no heartbeat")]
+    assert [(line["pid"], line["slot"], line["seconds"]) for line in hangs] == [(worker, 0, 3)]
+
+
 def test_a_target_that_is_too_long_is_refused(service: Running) -> None:
     with service.open() as client:
         client.sendall(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -351,7 +369,7 @@ def test_a_failed_start_leaves_nothing_behind(models: Path, tmp_path: Path) -> N
 
 def test_a_malformed_request_has_the_one_error_shape(service: Running) -> None:
     with service.open() as client:
-        client.sendall(b"GARBAGE\r\n\r\n")
+        client.sendall(b"\x16\x03\x01\r\n\r\n")
         status, body = answer_of(client)
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 

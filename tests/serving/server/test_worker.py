@@ -1,14 +1,18 @@
 """Slots of workers, and the end of one."""
 
 import asyncio
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from serving.server import worker as worker_module
 from serving.server.http.pool import Pool
 from serving.server.load import LoadTable
 from serving.server.worker import Worker, free_slot, take_slot
+from tests.serving.waiting import until
 
 
 def worker() -> Worker:
@@ -38,6 +42,24 @@ def test_a_worker_that_has_ended_has_no_load() -> None:
     free_slot(one)
     Worker.loads.publish(one.slot + 1, 9)
     assert Worker.loads.others(4, but=2) == [(9, 0, 1)]
+
+
+def test_a_worker_gives_heartbeats_while_it_loads_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "BEAT_SECONDS", 0.001)
+    beats: list[float] = []
+    loading = cast("Worker", SimpleNamespace(notify=lambda: beats.append(time.monotonic())))
+    with Worker._heartbeat(loading):
+        until(lambda: len(beats) > 3)
+    given = len(beats)
+    time.sleep(0.05)
+    assert len(beats) == given
+
+
+def test_a_load_that_hangs_gives_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(worker_module, "LOAD_SECONDS", 0.01)
+    with Worker._heartbeat(cast("Worker", SimpleNamespace(notify=list))):
+        until(lambda: "heartbeat" not in {each.name for each in threading.enumerate()})
 
 
 def test_a_worker_waits_for_connections_that_it_has_accepted() -> None:

@@ -29,8 +29,11 @@ FAILURE = Answer(500, b"failure")
 
 
 def respond(request: Request) -> Answer | Coroutine[Any, Any, Answer]:
-    """Answer ``/now`` without waiting, and echo the rest."""
-    return Answer(200, b"now") if request.path == "/now" else echo(request)
+    """Answer ``/now`` and ``/unread-now`` without waiting, and echo the rest."""
+    at_once = {"/now": b"now", "/unread-now": b"unread"}
+    if (body := at_once.get(request.path)) is not None and request.method:
+        return Answer(200, body)
+    return echo(request)
 
 
 async def echo(request: Request) -> Answer:

@@ -15,6 +15,7 @@ from tests.serving.server.http.engine import FAILURE, LONG, Answer, Engine, bodi
 from tests.serving.waiting import until
 
 CLOSE = b"Connection: close\r\n\r\n"
+NOW = b"GET /now HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ CLOSE = b"Connection: close\r\n\r\n"
     [
         ([b"GET /a?b=%20 HTTP/1.1\r\nHost: h\r\n" + CLOSE], ["GET /a b=%20 "]),
         ([b"GET /%C3%A9 HTTP/1.1\r\nHost: h\r\n" + CLOSE], ["GET /é  "]),
+        ([b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n"], ["GET /  "]),
         ([b"GET http://a:1/b?c HTTP/1.1\r\nHost: h\r\n" + CLOSE], ["GET /b c "]),
         ([b"GET http://a?c HTTP/1.1\r\nHost: h\r\n" + CLOSE], ["GET / c "]),
         ([b"OPTIONS * HTTP/1.1\r\nHost: h\r\n" + CLOSE], ["OPTIONS *  "]),
@@ -71,7 +73,13 @@ CLOSE = b"Connection: close\r\n\r\n"
         ),
     ],
     ids=[
-        *("query", "percent-encoded path", "absolute target", "absolute target without a path"),
+        *(
+            "query",
+            "percent-encoded path",
+            "keep-alive and close",
+            "absolute target",
+            "absolute target without a path",
+        ),
         *("asterisk", "HTTP/1.0", "header in parts", "chunked", "pipelined", "pipelined body"),
         *("upgrade", "upgrade in HTTP/1.0", "upgrade with a body", "CONNECT"),
     ],
@@ -87,6 +95,12 @@ def test_the_answer_to_head_has_no_body(engine: Engine) -> None:
     got = engine.exchange(b"HEAD /a HTTP/1.1\r\nHost: h\r\n" + CLOSE)
     assert got.endswith("\r\n\r\n")
     assert "Content-Length: 9\r\n" in got
+
+
+def test_the_answer_to_a_malformed_head_request_has_no_body(engine: Engine) -> None:
+    got = engine.exchange(b"HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n")
+    assert got.startswith("HTTP/1.1 400 ")
+    assert got.endswith("\r\n\r\n")
 
 
 def test_100_continue_is_sent_when_the_body_is_read(
@@ -117,7 +131,11 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
-        (b"GARBAGE\r\n\r\n", "400 bad_request The request is not HTTP/1.1: Invalid method"),
+        (b"\x16\x03\x01\r\n\r\n", "400 bad_request The request is not HTTP/1.1: Invalid method"),
+        (b"GARBAGE\r\n\r\n", "501 unimplemented The method is unknown. Known methods: CONNECT, "),
+        (b"SOURCE / ICE/1.0\r\n\r\n", "501 unimplemented The method is unknown."),
+        (b"GET * HTTP/1.1\r\nHost: h\r\n\r\n", "400 bad_request The target is malformed."),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "400 bad_request Transfer-"),
         (
             b"GET / HTTP/1.1\r\nHost: h\r\nA: " + LONG,
             "431 header_too_large The header has more than 32768",
@@ -139,7 +157,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
         (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "400 bad_request The Host field"),
         (
             HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            "400 bad_request Transfer-Encoding must be 'chunked', in HTTP/1.1 alone.",
+            "501 unimplemented The transfer coding 'gzip' is unknown. Expected 'chunked'.",
         ),
     ],
 )
@@ -224,6 +242,66 @@ def test_an_answered_request_gets_no_second_answer_for_a_malformed_body(
         assert one(client) == (503, b"refused")
         client.sendall(b"x\r\n")
         assert rest(client) == ""
+
+
+BAD_ENDS = {
+    "chunk": b"x\r\n",
+    "trailer": b"0\r\nConnection: close\r\n\r\n",
+    "long trailer": b"0\r\nA: " + LONG,
+    "framing in a trailer": b"0\r\nContent-Length: 1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("path", [b"/unread", b"/unread-now"])
+@pytest.mark.parametrize("end", BAD_ENDS.values(), ids=BAD_ENDS)
+def test_no_connection_is_deaf_after_an_early_answer(
+    engine: Engine, end: bytes, path: bytes
+) -> None:
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with engine.connect() as client:
+        client.sendall(head)
+        assert one(client) == (200, b"unread")
+        client.sendall(end + NOW)
+        assert rest(client) == ""
+        assert engine.connections  # half-closed at once, not timed out
+
+
+@pytest.mark.parametrize("length", [0, 300_000])
+def test_no_connection_is_deaf_if_a_body_was_malformed_before_its_early_answer(
+    engine: Engine, length: int
+) -> None:
+    """With a long body the parser is full, and fails after the answer."""
+    head = b"POST /unread HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"%x\r\n" % length + bytes(length) + b"\r\n" if length else b""
+    with engine.connect() as client:
+        client.sendall(head + body + b"x\r\n" + NOW)
+        assert one(client) == (200, b"unread")
+        assert rest(client) == ""
+        assert engine.connections
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_trailer_that_closes_ends_the_connection_before_the_next_request(
+    engine: Engine, early: bool
+) -> None:
+    """A proxy would give a stranger's request to a connection that is not closed."""
+    head = b"POST /unread" if early else b"POST /"
+    head += b" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with engine.connect() as client:
+        client.sendall(head + b"0\r\nConnection: close\r\n\r\n" + NOW)
+        got = rest(client)
+    assert len(bodies(got)) == 1
+    assert "Connection: close" in got
+
+
+def test_a_harmless_trailer_leaves_the_connection_open(engine: Engine) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with engine.connect() as client:
+        for trailer in (b"X: y", b"Connection: keep-alive", b"Host: x"):
+            client.sendall(head + b"0\r\n" + trailer + b"\r\n\r\n")
+            assert one(client) == (200, b"POST /  ")
+            client.sendall(NOW)
+            assert one(client) == (200, b"now")
 
 
 def test_an_unread_body_must_arrive_in_time(impatient: Engine) -> None:
@@ -395,9 +473,6 @@ def test_a_client_that_disconnects_in_a_body_leaves_nothing_behind(engine: Engin
         client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
     bodies(engine.exchange(b"GET / HTTP/1.1\r\nHost: h\r\n" + CLOSE))
     until(lambda: not engine.connections and not engine.in_progress)
-
-
-NOW = b"GET /now HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge
+from serving.errors import BadRequest, BodyTooSlow, RequestTooLarge, ServingError, Unimplemented
 from serving.server.http.message import Request, encoded
 from tests.serving.server.http.engine import Answer
 
@@ -34,8 +34,6 @@ def request(
         (b"HTTPS+x.-1://a?c", "/", "c"),
         (b"http://a", "/", ""),
         (b"/http://a", "/http://a", ""),
-        (b"*", "*", ""),
-        (b"a:1", "a:1", ""),
     ],
 )
 def test_path_and_query_are_those_of_the_target(target: bytes, path: str, query: str) -> None:
@@ -43,20 +41,58 @@ def test_path_and_query_are_those_of_the_target(target: bytes, path: str, query:
     assert (made.path, made.query) == (path, query)
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "accepted"),
+    [
+        *((b"OPTIONS", b"*", True), (b"GET", b"*", False), (b"OPTIONS", b"**", False)),
+        *((b"CONNECT", b"a:1", True), (b"CONNECT", b"[::1]:1", True), (b"GET", b"a:1", False)),
+        *((b"CONNECT", b"a", False), (b"CONNECT", b"/", False), (b"CONNECT", b"u@a:1", False)),
+        *((b"GET", b"/#a", False), (b"GET", b"http://a/#a", False), (b"GET", b"a", False)),
+        *((b"GET", b"http://", False), (b"GET", b"http:///a", False), (b"GET", b"", False)),
+        *((b"GET", b"http://u@a/", False), (b"GET", b"http://][/", False)),
+    ],
+)
+def test_the_form_of_a_target_is_that_of_its_method(
+    method: bytes, target: bytes, accepted: bool
+) -> None:
+    if accepted:
+        assert request(target=target, method=method).target == target
+    else:
+        with pytest.raises(BadRequest, match=r"^The target is malformed\. Expected a path"):
+            request(target=target, method=method)
+
+
+def test_the_host_of_an_absolute_target_replaces_the_host_field() -> None:
+    assert request(target=b"http://a:1/b").headers == {"host": "a:1"}
+    with pytest.raises(BadRequest, match="Host"):
+        request((b"Host", b"a b"), target=b"http://a/")
+
+
 def test_a_header_is_read() -> None:
     before = time.monotonic()
-    made = request((b"Host", b"h"), (b"A", b"\xe9"), (b"a", b"2"), (b"B", b""), method=b"PUT")
-    assert made.headers == {"host": "h", "a": "\xe9, 2", "b": ""}
+    fields = (b"Host", b"h \t "), (b"A", b"\xe9\t"), (b"a", b"2 3 "), (b"B", b"")
+    made = request(*fields, method=b"PUT")
+    assert made.headers == {"host": "h", "a": "\xe9, 2 3", "b": ""}
     assert (made.method, made.version) == ("PUT", "1.1")
     assert before <= made.received_at <= time.monotonic()
 
 
-@pytest.mark.parametrize("host", [b"", b"h", b"h:80", b"[::1]:80", b"a.b-c_d~e%20"])
+@pytest.mark.parametrize(
+    "host",
+    [b"", b"h", b"h:80", b"h:", b"[::1]:80", b"[::ffff:1.2.3.4]", b"1.2.3.4:1", b"a.b-c_d~e%20"],
+)
 def test_a_host_is_accepted(host: bytes) -> None:
     assert request((b"Host", host)).method
 
 
-@pytest.mark.parametrize("host", [b"a/b", b"a b", b"a@b", b"a,b", b"a\\b", b"a?b", b"a#b"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"a/b", b"a b", b"a@b", b"a,b", b"a\\b", b"a?b", b"a#b", b"][:::[", b"[::1", b"::1"),
+        *(b"[:::]", b"[a]", b"[]", b"[::1]a", b"[::1%25lo]", b"a:b", b"a:1:2", b"a:123456", b"a%"),
+        *(b"a[b]", b"a%2", b"a%xx", b"\xe9"),
+    ],
+)
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_a_malformed_host_is_refused(host: bytes, version: str) -> None:
     with pytest.raises(BadRequest, match=r"^The Host field is missing, repeated or malformed"):
@@ -79,11 +115,36 @@ def test_other_versions_are_refused(version: str) -> None:
     assert made.method == ""  # so the parser knows that it was never ready
 
 
-@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"chunked, chunked"])
-def test_other_transfer_codings_than_chunked_are_refused(coding: bytes) -> None:
-    assert request((b"Host", b"h"), (b"Transfer-Encoding", b"Chunked")).method
-    with pytest.raises(BadRequest, match=r"^Transfer-Encoding must be"):
+@pytest.mark.parametrize(
+    ("coding", "error"),
+    [
+        *((b"gzip", BadRequest), (b"identity", BadRequest), (b"chunked, gzip", BadRequest)),
+        *((b"chunked, chunked", BadRequest), (b"", BadRequest), (b", chunked", BadRequest)),
+        *((b"chunked;a=b", BadRequest), (b"gzip, chunked", Unimplemented)),
+    ],
+)
+def test_other_transfer_codings_than_chunked_are_refused(
+    coding: bytes, error: type[ServingError]
+) -> None:
+    assert request((b"Host", b"h"), (b"Transfer-Encoding", b"Chunked\t ")).method
+    with pytest.raises(error, match=r"^Transfer-Encoding must be|^The transfer coding 'gzip' is"):
         request((b"Host", b"h"), (b"Transfer-Encoding", coding))
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "keep_alive"),
+    [
+        *(("1.1", None, True), ("1.1", b"a", True), ("1.1", b"keep-alive", True)),
+        *(("1.1", b"close", False), ("1.1", b"keep-alive,\tClose , a", False)),
+        *(("1.1", b"closed, xclose", True), ("1.0", None, False), ("1.0", b"a", False)),
+        *(("1.0", b"Keep-Alive", True), ("1.0", b"keep-alive, close", False)),
+    ],
+)
+def test_close_comes_before_keep_alive(
+    version: str, options: bytes | None, keep_alive: bool
+) -> None:
+    field = [(b"Connection", options)] if options is not None else []
+    assert request((b"Host", b"h"), *field, version=version).keep_alive is keep_alive
 
 
 def test_http_1_0_has_no_transfer_coding() -> None:

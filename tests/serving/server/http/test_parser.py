@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.errors import BadRequest, HeaderTooLarge, TargetTooLong
+from serving.errors import BadRequest, HeaderTooLarge, ServingError, TargetTooLong, Unimplemented
 from serving.server.http.message import Request
 from serving.server.http.parser import (
     BUFFERED,
@@ -191,7 +191,7 @@ def test_a_target_is_bounded(parser: Parser, more: int) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
         b"GET / HTTP/1.1\nHost: h\n\n",
         b"GET / HTTP/1.1\r\nHost : h\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
@@ -229,6 +229,120 @@ def test_a_malformed_chunk_fails_the_request_that_is_being_read(
     assert list(parser.ready) == [request]
     assert isinstance(request.error, BadRequest)
     assert str(request.error).startswith("The request is not HTTP/1.1: ")
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        *((b"FOO / HTTP/1.1", Unimplemented), (b"get / HTTP/1.1", Unimplemented)),
+        *((b"GETX / HTTP/1.1", Unimplemented), (b"GE T / HTTP/1.1", Unimplemented)),
+        *((b"\r\n!~ / HTTP/1.1", Unimplemented), (b"PROPFIND / HTTP/1.1", Unimplemented)),
+        *((b"SOURCE / ICE/1.0", Unimplemented), (b"DESCRIBE / RTSP/1.0", Unimplemented)),
+        *((b"GET\t/ HTTP/1.1", BadRequest), (b" GET / HTTP/1.1", BadRequest)),
+        *((b"{} / HTTP/1.1", BadRequest), (b"G(T / HTTP/1.1", BadRequest)),
+        *((b"GET / ICE/1.0", BadRequest), (b"GET / HTTP/2.0", BadRequest)),
+        *((b"GET / RTSP/1.0", BadRequest), (b"OPTIONS / RTSP/1.1", BadRequest)),
+        *((b"GET  / HTTP/1.1", BadRequest), (b"GET /  HTTP/1.1", BadRequest)),
+    ],
+)
+def test_an_unknown_method_is_not_implemented_and_another_line_is_malformed(
+    parser: Parser, sent: bytes, error: type[ServingError], size: int
+) -> None:
+    sent += b"\r\nHost: h\r\n\r\n"
+    for place in range(0, len(sent), size):
+        if not stopped(parser):
+            parser.feed(sent[place : place + size])
+    (request,) = parser.ready
+    assert type(request.error) is error
+    assert (request.method, request.keep_alive) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("before", "error"),
+    [(GET, Unimplemented), (POST + b"Content-Length: 3\r\n\r\n", BadRequest)],
+)
+def test_an_unknown_method_is_found_behind_whole_requests(
+    parser: Parser, before: bytes, error: type[ServingError]
+) -> None:
+    """Behind a body from an earlier step, a bad request at least."""
+    parser.feed(before)
+    parser.feed(b"abc"[: 3 * (error is BadRequest)] + GET + b"FOO / HTTP/1.1\r\n\r\n")
+    assert type(parser.ready[-1].error) is error
+
+
+@pytest.mark.parametrize(
+    ("sent", "head"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n", True),
+        (b"HEAD / HTTP/1.1\r\nA : b\r\n\r\n", True),
+        (b"HEAD / HTTP/9.9\r\n\r\n", True),
+        (b"HEAD /" + bytes([120]) * HEADER_BYTES, True),
+        (b"GET / HTTP/1.1\r\n\r\n", False),
+        (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\nFOO / HTTP/1.1\r\n\r\n", False),
+        (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n" + b"\r\n" * 3 * STEP, False),
+    ],
+    ids=["host", "field", "version", "target", "GET", "FOO", "lines"],
+)
+def test_a_malformed_head_request_is_one(parser: Parser, sent: bytes, head: bool) -> None:
+    request = fed(parser, sent)[-1]
+    assert request.error is not None
+    assert request.head is head
+
+
+# the last request
+
+TRAILERS = (
+    *(b"Connection: close", b"connection: keep-alive, close", b"Proxy-Connection: close"),
+    *(b"Connection: Upgrade\r\nUpgrade: h2c", b"Connection: keep-alive", b"Host: x", b"X: y"),
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("trailer", TRAILERS)
+def test_behind_trailer_fields_all_is_parsed_or_the_connection_ends(
+    parser: Parser, trailer: bytes, size: int
+) -> None:
+    sent = CHUNKED + b"1\r\nx\r\n0\r\n" + trailer + b"\r\n\r\n"
+    for place in range(0, len(sent), size):
+        parser.feed(sent[place : place + size])
+    (request,) = parser.ready
+    assert (body(request), request.complete, request.error) == (b"x", True, None)
+    assert parser.ended is not request.keep_alive
+    assert not stopped(parser)
+    parser.feed(GET)
+    assert stopped(parser) is not request.keep_alive
+    assert [each.error for each in parser.ready] == [None] * (1 + request.keep_alive)
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Content-Length: 1"]
+)
+def test_a_trailer_field_that_names_framing_is_malformed(parser: Parser, trailer: bytes) -> None:
+    (request,) = fed(parser, CHUNKED + b"0\r\n" + trailer + b"\r\n\r\n" + GET)
+    assert isinstance(request.error, BadRequest)
+    assert (request.keep_alive, parser.stopped) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n",
+        b"GET / HTTP/1.0\r\nProxy-Connection: keep-alive\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("behind", [GET, b"FOO", b"\x16"])
+def test_nothing_is_parsed_behind_the_last_request(
+    parser: Parser, sent: bytes, behind: bytes
+) -> None:
+    (request,) = fed(parser, sent)
+    assert (request.keep_alive, request.complete, parser.ended) == (False, True, True)
+    assert not stopped(parser)
+    parser.feed(behind)
+    assert list(parser.ready) == [request]
+    assert stopped(parser)
 
 
 PIECES = st.sampled_from(
