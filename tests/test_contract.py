@@ -154,6 +154,18 @@ def test_the_service_answers_like_the_file(service: Running, file: Path) -> None
     assert scoring.over_http(f"http://127.0.0.1:{service.port}", "brightness", uploads) == expected
 
 
+def test_the_service_answers_the_typicality_of_the_file(service: Running, file: Path) -> None:
+    images = tiny.dataset().test.images[:20]
+    (expected,) = scoring.run(file, images, "typicality")
+    for image, share in zip(images, expected, strict=True):
+        answer = service.json(
+            "POST", "/predict/brightness?typical=0.5", encode_png(image), Content_Type="image/png"
+        )
+        (prediction,) = answer["predictions"]
+        assert prediction["typicality"] == pytest.approx(share, abs=1e-3)
+        assert prediction.get("unusual", False) == (share < 0.5)
+
+
 @pytest.mark.parametrize("coverage", ["0.9", "0.99"])
 def test_the_sets_over_http_are_those_of_the_file(
     service: Running, file: Path, coverage: str

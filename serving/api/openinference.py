@@ -30,7 +30,7 @@ SERVER = {
 LIVE = {"live": True}
 READY = {"live": True, "ready": True}  # the member of the specification, and that of other servers
 
-INPUT, OUTPUT, IDS = "image", "probabilities", "id"
+INPUT, OUTPUT, IDS, TYPICALITY = "image", "probabilities", "id", "typicality"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Tensor:
 
 def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
     """Return the inputs and outputs of a model."""
+    typicality = {"name": TYPICALITY, "datatype": "FP32", "shape": [-1]}
     return {
         "name": model.name,
         "versions": [str(version) for version in versions],
@@ -69,12 +70,21 @@ def metadata(model: Model, versions: Sequence[int]) -> dict[str, Any]:
         "outputs": [
             {"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(model.labels)]},
             {"name": IDS, "datatype": "BYTES", "shape": [-1]},
+            *([typicality] if model.typical else []),
         ],
     }
 
 
-def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = None) -> Infer:
-    """Parse a body; ``head`` is the header ``Inference-Header-Content-Length``.
+def parse(
+    data: bytes,
+    spec: PixelSpec,
+    limits: Limits,
+    *,
+    head: str | None = None,
+    typical: bool = False,
+) -> Infer:
+    """Parse a body; ``head`` is the header ``Inference-Header-Content-Length``, and ``typical`` is
+    True if the model has typicality.
 
     Raises:
         BadRequest: the body is malformed, or is not an input of the model.
@@ -89,7 +99,8 @@ def parse(data: bytes, spec: PixelSpec, limits: Limits, *, head: str | None = No
     body = loaded(data[:length], spec, limits)
     parameters = _member(body, "parameters", dict) or {}
     binary = _member(parameters, "binary_data_output", bool) or False
-    outputs = _outputs(_member(body, "outputs", list) or [], binary)
+    known = [OUTPUT, IDS, *([TYPICALITY] if typical else [])]
+    outputs = _outputs(_member(body, "outputs", list) or [], known, binary)
     tensor = _input(_member(body, "inputs", list) or [], memoryview(data)[length:])
     return Infer(
         images=_images(tensor, spec, limits),
@@ -125,12 +136,17 @@ def _tensor(
     output: Output, model: Model, predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], bytes]:
     """Return the JSON of an output tensor, and its bytes if it is binary."""
-    rows: list[Any] = [each.row for each in predictions]
-    if output.classes:
-        rows = [_best(row, output.classes, model.labels) for row in rows]
-    values, sizes = list(chain.from_iterable(rows)), [len(rows), len(rows[0])]
+    values: list[Any]
+    sizes = [len(predictions)]
     if output.name == IDS:
-        values, sizes = [each.id for each in predictions], [len(predictions)]
+        values = [each.id for each in predictions]
+    elif output.name == TYPICALITY:
+        values = [each.typicality for each in predictions]
+    else:
+        rows: list[Any] = [each.row for each in predictions]
+        if output.classes:
+            rows = [_best(row, output.classes, model.labels) for row in rows]
+        values, sizes = list(chain.from_iterable(rows)), [len(rows), len(rows[0])]
     texts = isinstance(values[0], str)
     tensor = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": sizes}
     if not output.binary:
@@ -163,13 +179,16 @@ def _number(parameters: dict[str, Any], name: str) -> int:
     return int(value)
 
 
-def _outputs(wanted: list[Any], binary: bool) -> list[Output]:
-    """Return the requested outputs, all if none is named; ``binary`` is their default encoding."""
+def _outputs(wanted: list[Any], known: list[str], binary: bool) -> list[Output]:
+    """Return the requested outputs, by default probabilities and ids; ``binary`` is their default
+    encoding."""
     if not wanted:
         return [Output(OUTPUT, binary), Output(IDS, binary)]
-    if _names(wanted) not in ([OUTPUT], [IDS], [OUTPUT, IDS], [IDS, OUTPUT]):
+    names = _names(wanted)
+    if not all(name in known and names.count(name) == 1 for name in names):
         raise BadRequest(
-            f"The outputs are not those of the model. Expected {OUTPUT!r} or {IDS!r}, each once."
+            "The outputs are not those of the model. Expected"
+            f" {' or '.join(map(repr, known))}, each once."
         )
     return [_output(each, binary) for each in wanted]
 

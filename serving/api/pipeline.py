@@ -36,6 +36,7 @@ class Prediction(NamedTuple):
     label: str  # the most probable one
     confidence: float  # its probability
     id: str
+    typicality: float | None = None  # None if the version has none
 
 
 class Pipeline:
@@ -133,6 +134,7 @@ class Pipeline:
         """
         spent: Spent = defaultdict(float)
         answers: list[tuple[str, float]] = []
+        typicality: list[float] = []
         with self.admission.images(len(images)):
             try:
                 decoded = await self.decoder.decode(
@@ -145,9 +147,10 @@ class Pipeline:
                 pairs = zip(images, decoded, strict=True)
                 sound = [(i, each) for i, each in pairs if not isinstance(each, ServingError)]
                 rows = await self._rows(model, [pixels for _, pixels in sound], deadline, spent)
-                answers = [best(model, row) for row in rows]
+                shares = [_split(model, row) for row in rows] if model.typical else []
+                answers, typicality = [best(model, row) for row in rows], shares
             finally:
-                self._metrics.images(model.name, model.version, answers, spent)
+                self._metrics.images(model.name, model.version, answers, spent, typicality)
         if shadow is not None:
             self._offer(model, shadow, [label for label, _ in answers], sound)
         names: Sequence[str] = [""] * len(rows)
@@ -155,9 +158,12 @@ class Pipeline:
             names = self._feedback.signer.sign(model.name, model.version, answers)
             if self._feedback.images.share:
                 self._feedback.keep(model, [image for image, _ in sound], names)
+        typical: Sequence[float | None] = typicality or [None] * len(rows)
         found = (
-            Prediction(row, label, confidence, name)
-            for row, (label, confidence), name in zip(rows, answers, names, strict=True)
+            Prediction(row, label, confidence, name, share)
+            for row, (label, confidence), name, share in zip(
+                rows, answers, names, typical, strict=True
+            )
         )
         return [each if isinstance(each, ServingError) else next(found) for each in decoded]
 
@@ -183,6 +189,18 @@ class Pipeline:
         if shadow.spec == model.spec or len(files) == len(sound):
             pixels = [each for _, each in sound]
             self._shadow.offer(model, shadow, labels, pixels=pixels, files=files)
+
+
+def _split(model: Model, row: list[float]) -> float:
+    """Remove the typicality from the end of a row, and return it.
+
+    Raises:
+        FloatingPointError: if it is not a share.
+    """
+    share = row.pop()
+    if not 0 <= share <= 1:
+        raise FloatingPointError(f"{model} returned an invalid typicality.")
+    return share
 
 
 def best(model: Model, row: Sequence[float]) -> tuple[str, float]:

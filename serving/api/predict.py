@@ -18,7 +18,7 @@ from serving.inference.models.model import Model
 from serving.inference.models.routing import LABEL
 from serving.monitoring.metrics import Metrics
 
-PARAMETERS = frozenset({"coverage", "model", "top", "version"})
+PARAMETERS = frozenset({"coverage", "model", "top", "typical", "version"})
 TOP = 5
 
 
@@ -30,6 +30,7 @@ class Parameters:
     version: int | str | None  # a number or a label
     top: int
     coverage: float | None
+    typical: float | None  # the typicality below which an image is unusual
 
 
 @lru_cache(maxsize=256)  # clients repeat their query strings
@@ -38,7 +39,11 @@ def parameters(query: str) -> Parameters:
     given = query_parameters(query, PARAMETERS)
     top = positive("The parameter 'top'", given["top"]) if "top" in given else TOP
     return Parameters(
-        given.get("model"), _version(given.get("version")), top, _coverage(given.get("coverage"))
+        given.get("model"),
+        _version(given.get("version")),
+        top,
+        _coverage(given.get("coverage")),
+        _typical(given.get("typical")),
     )
 
 
@@ -62,6 +67,14 @@ def _coverage(text: str | None) -> float | None:
     return float(text)
 
 
+def _typical(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"0?\.[0-9]{1,9}|0|1(\.0{1,9})?", text, re.ASCII):
+        raise BadRequest(f"The parameter 'typical' is {text[:40]!r}. Expected a share, like 0.01.")
+    return float(text)
+
+
 async def answer(exchange: Exchange, *, pipeline: Pipeline, metrics: Metrics) -> Answer:
     """Return the predictions of a request; one unreadable image among several is an error in its
     place.
@@ -79,6 +92,8 @@ async def answer(exchange: Exchange, *, pipeline: Pipeline, metrics: Metrics) ->
         model = early or _model(pipeline, name, asked.version, exchange)
         exchange.model = model.name, model.version
         threshold = None if asked.coverage is None else _threshold(model, asked.coverage)
+        if asked.typical is not None and not model.typical:
+            raise BadRequest(f"{model} has no typicality. It was published without.")
         shadow = pipeline.shadow(model, exchange) if asked.version is None else None
         predictions = await pipeline.infer(
             model, given.uploads, deadline=deadline, shadow=shadow, tolerant=True
@@ -89,7 +104,7 @@ async def answer(exchange: Exchange, *, pipeline: Pipeline, metrics: Metrics) ->
                 metrics.error(each.code)
                 listed.append(each.body)
             else:
-                listed.append(_prediction(model.labels, each, asked.top, threshold))
+                listed.append(_prediction(model.labels, each, asked, threshold))
         found = {"model": model.name, "version": model.version, "predictions": listed}
         return Answer(200, encoded(found))
 
@@ -118,17 +133,21 @@ def agreed(name: str | None, other: str | None) -> str | None:
 
 
 def _prediction(
-    labels: Sequence[str], found: Prediction, top: int, threshold: float | None
+    labels: Sequence[str], found: Prediction, asked: Parameters, threshold: float | None
 ) -> dict[str, Any]:
     row = found.row
     order = sorted(range(len(row)), key=row.__getitem__, reverse=True)
     prediction: dict[str, Any] = {
         "label": found.label,
         "probability": round(found.confidence, 6),
-        "top": [{"label": labels[i], "probability": round(row[i], 6)} for i in order[:top]],
+        "top": [{"label": labels[i], "probability": round(row[i], 6)} for i in order[: asked.top]],
     }
     if threshold is not None:
         prediction["set"] = [labels[i] for i in order if row[i] >= threshold]
+    if found.typicality is not None:
+        prediction["typicality"] = round(found.typicality, 4)
+        if asked.typical is not None and found.typicality < asked.typical:
+            prediction["unusual"] = True
     prediction["id"] = found.id
     return prediction
 

@@ -117,14 +117,15 @@ def _openinference(pipeline: Pipeline, ready: Callable[[], object]) -> Iterator[
 
     async def infer(exchange: Exchange) -> Answer:
         model = pipeline.model(**exchange.names, request_id=exchange.id)
-        parse = partial(openinference.parse, head=exchange.header(HEAD.lower()))
+        head = exchange.header(HEAD.lower())
+        parse = partial(openinference.parse, head=head, typical=model.typical)
         asked, predictions = await pipeline.predict(exchange, model, parse)
         body, tensors = openinference.answer(asked, model, predictions)
         if not tensors:
             return _json(body)
-        head = encoded(body)
-        headers = {HEAD: str(len(head))}
-        return Answer(200, head + tensors, "application/octet-stream", headers)
+        start = encoded(body)
+        headers = {HEAD: str(len(start))}
+        return Answer(200, start + tensors, "application/octet-stream", headers)
 
     yield _immediate("/v2", lambda _: openinference.SERVER)
     yield _immediate("/v2/", lambda _: openinference.SERVER)

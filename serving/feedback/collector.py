@@ -146,7 +146,10 @@ def _counter(name: str, about: str, *labels: str) -> CounterMetricFamily:
 def _baselines(served: Iterable[Model]) -> Iterator[Metric]:
     accuracy = _gauge("accuracy", "Accuracy on the test images.")
     classes = _gauge("class_share", "Share of the test images by predicted label.", "label")
-    confidence = _gauge("confidence_share", "Share of the test images by confidence bin.", "bin")
+    tenths = {
+        name: _gauge(f"{name}_share", f"Share of the test images by {name} bin.", "bin")
+        for name in ("confidence", "typicality")
+    }
     for model in served:
         version = (model.name, str(model.version))
         about: Any = model.about
@@ -155,9 +158,10 @@ def _baselines(served: Iterable[Model]) -> Iterator[Metric]:
         baseline = about.get("baseline", {})
         for label, share in baseline.get("classes", {}).items():
             classes.add_metric((*version, label), share)
-        for name, share in zip(BIN_NAMES, baseline.get("confidence", ()), strict=False):
-            confidence.add_metric((*version, name), share)
-    yield from (accuracy, classes, confidence)
+        for held, family in tenths.items():
+            for name, share in zip(BIN_NAMES, baseline.get(held, ()), strict=False):
+                family.add_metric((*version, name), share)
+    yield from (accuracy, classes, *tenths.values())
 
 
 def _gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:

@@ -83,12 +83,17 @@ def _since_start(
     found["expected_accuracy"] = _round(counts.confidence / counts.images)
     if classes := baseline.get("classes"):
         found["classes_psi"] = _round(psi(counts.labels, classes))
-    if shares := baseline.get("confidence"):
-        below = [0, *(counts.below.get((place + 1) / BINS, 0) for place in range(BINS))]
-        binned = {str(place): below[place + 1] - below[place] for place in range(BINS)}
-        expected = {str(place): share for place, share in enumerate(shares)}
-        found["confidence_psi"] = _round(psi(binned, expected))
+    for name, held in (("confidence", counts.below), ("typicality", counts.typicality)):
+        if shares := baseline.get(name):
+            found[f"{name}_psi"] = _round(_psi(held, shares))
     return found
+
+
+def _psi(held: Mapping[float, int], shares: Sequence[float]) -> float:
+    """Return the stability index of cumulated counts against the shares of the tenths."""
+    below = [0, *(held.get((place + 1) / BINS, 0) for place in range(BINS))]
+    binned = {str(place): below[place + 1] - below[place] for place in range(BINS)}
+    return psi(binned, {str(place): share for place, share in enumerate(shares)})
 
 
 def _round(value: float) -> float:

@@ -70,7 +70,7 @@ class Batcher:
     async def predict(
         self, model: Model, images: NDArray[np.uint8], *, deadline: float, spent: Spent
     ) -> Rows:
-        """Return the probabilities (N, K) of uint8 images (N, H, W, C).
+        """Return the rows that ``Model.infer`` returns for uint8 images (N, H, W, C).
 
         Raise DeadlineExceeded if not all are answered by ``deadline``, a ``time.monotonic()``; an
         inference that started in time is finished. Add the seconds to ``spent["queue"]`` and
@@ -111,7 +111,7 @@ class Batcher:
         for pending, _ in batch:
             pending.spent["queue"] += started - pending.since
         if not model.on_device and model.seconds * len(images) <= IN_LOOP:
-            _answer(model, batch, started, lambda: model.predict(images))
+            _answer(model, batch, started, lambda: model.infer(images))
         else:
 
             def finish(done: "asyncio.Future[Rows]") -> None:
@@ -120,7 +120,7 @@ class Batcher:
                 self._schedule(loop)
 
             self.running += 1
-            running = loop.run_in_executor(self._threads, model.predict, images)
+            running = loop.run_in_executor(self._threads, model.infer, images)
             running.add_done_callback(finish)
         self._schedule(loop)
 

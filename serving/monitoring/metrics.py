@@ -23,13 +23,16 @@ from serving.monitoring.prediction_counts import PredictionCounts, by_version
 from serving.monitoring.run_dir import DIRECTORY
 
 # Versions, the last retired, that keep their series: a scrape must see their last counts, and a
-# version that returns soon continues them. With ten labels a version has 104 series.
+# version that returns soon continues them. With ten labels and typicality a version has 120 series.
 KEPT = 16
 
 STAGES = ("decode", "queue", "inference", "whole")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Buckets of confidence: the bins of the baselines, and finer ones at the top.
 CONFIDENCES = (*(edge / 10 for edge in range(1, 10)), 0.95, 0.99, 1.0)
+# Buckets of typicality: the bins of the baselines, and finer ones at the bottom.
+TYPICALITIES = (0.01, 0.05, *(edge / 10 for edge in range(1, 11)))
+UNUSUAL = 0.01  # images of a lower typicality are counted
 # Buckets of the time to a label, in seconds: up to thirty days.
 DELAYS = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 14 * 86400, 30 * 86400)
 # Buckets of a stage, in seconds: from a digit alone in the queue to the default deadline.
@@ -104,6 +107,15 @@ class Metrics:
             model,
             buckets=CONFIDENCES,
         )
+        self._typicality = histogram(
+            "convserve_typicality",
+            "Typicality of images: the share of validation images that look no more typical.",
+            model,
+            buckets=TYPICALITIES,
+        )
+        self._unusual = counter(
+            "convserve_unusual_images", "Images of a typicality below one in a hundred.", model
+        )
         self._golden = counter(
             "convserve_golden_images",
             "Replayed golden images by result: right, wrong or failed.",
@@ -131,11 +143,21 @@ class Metrics:
         self._stage_of = cache(self._stage.labels)
         self._image_of = cache(self._images.labels)
         self._confidence_of = cache(self._confidence.labels)
+        self._typicality_of = cache(self._typicality.labels)
+        self._unusual_of = cache(self._unusual.labels)
 
     def add_version(
-        self, name: str, version: int, *, provider: str, precision: str, labels: Iterable[str]
+        self,
+        name: str,
+        version: int,
+        *,
+        provider: str,
+        precision: str,
+        labels: Iterable[str],
+        typical: bool = False,
     ) -> None:
-        """Start the series of a served version at zero: a rate needs to see the first count."""
+        """Start the series of a served version at zero: a rate needs to see the first count.
+        ``typical`` is True if it has typicality."""
         with self._shared.lock() if self._shared else nullcontext():
             if (name, version) in self._retired:
                 if self._shared and not self._shared.holds((name, version)):
@@ -147,6 +169,9 @@ class Metrics:
             for label in labels:
                 self._image_of(name, version, label)
             self._confidence_of(name, version)
+            if typical:
+                self._typicality_of(name, version)
+                self._unusual_of(name, version)
             for result in ("right", "wrong", "failed"):
                 self._golden.labels(name, str(version), result)
 
@@ -169,10 +194,12 @@ class Metrics:
 
     def _forget(self, name: str, version: int) -> None:
         del self._retired[name, version]
-        for metric in (self._images, self._stage, self._shadow, self._confidence, self._golden):
+        counted = (self._images, self._stage, self._shadow, self._confidence, self._golden)
+        for metric in (*counted, self._typicality, self._unusual):
             _remove(metric, model=name, version=str(version))
         _remove(self._shadow, model=name, shadow=str(version))
-        for cached in (self._stage_of, self._image_of, self._confidence_of):
+        cached_labels = (self._stage_of, self._image_of, self._confidence_of)
+        for cached in (*cached_labels, self._typicality_of, self._unusual_of):
             cached.cache_clear()
 
     def begin(self) -> None:
@@ -199,8 +226,10 @@ class Metrics:
         version: int,
         answers: Iterable[tuple[str, float]],
         spent: Mapping[str, float],
+        typicality: Iterable[float] = (),
     ) -> None:
-        """Count images by their best labels; observe the probabilities of these, and the stages."""
+        """Count images by their best labels; observe the probabilities of these, the stages, and
+        the typicality of the images if the version has it."""
         for stage, seconds in spent.items():
             self._stage_of(stage, name, version).observe(seconds)
         labels: dict[str, int] = {}
@@ -210,6 +239,10 @@ class Metrics:
             observe(confidence)
         for label, count in labels.items():
             self._image_of(name, version, label).inc(count)
+        for share in typicality:
+            self._typicality_of(name, version).observe(share)
+            if share < UNUSUAL:
+                self._unusual_of(name, version).inc()
 
     def golden(self, name: str, version: int, *, result: str) -> None:
         """Count a replayed golden image."""

@@ -22,9 +22,11 @@ def brightness_graph(
     white: float = 255.0,
     one: float = 1.0,
     products: int = 0,
+    typical: float | None = None,
 ) -> onnx.ModelProto:
     """Return a graph: P(light) = mean of the pixels / white, P(dark) = one - P(light); ``products``
-    is the number of slow matrix products."""
+    is the number of slow matrix products. With ``typical`` the graph has typicality, P(light)
+    times this."""
     nodes = [
         helper.make_node("Cast", [input_name], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2, 3], keepdims=0),
@@ -35,16 +37,24 @@ def brightness_graph(
         helper.make_node("Concat", ["dark", "light"], ["both"], axis=1),
         helper.make_node("Cast", ["both"], ["probabilities"], to=output_type),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", output_type, ["N", len(LABELS)])]
+    if typical is not None:
+        nodes += [
+            helper.make_node("Squeeze", ["light", "axis"], ["share"]),
+            helper.make_node("Mul", ["share", "typical"], ["typicality"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("typicality", TensorProto.FLOAT, ["N"]))
     graph = helper.make_graph(
         nodes,
         "brightness",
         [helper.make_tensor_value_info(input_name, TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("probabilities", output_type, ["N", len(LABELS)])],
+        outputs,
         [
             helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
             helper.make_tensor("white", TensorProto.FLOAT, [1], [white]),
             helper.make_tensor("one", TensorProto.FLOAT, [1], [one]),
             helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+            helper.make_tensor("typical", TensorProto.FLOAT, [1], [typical or 0.0]),
             helper.make_tensor("square", TensorProto.INT64, [2], [1024, 1024]),
         ],
     )
@@ -76,17 +86,17 @@ def write(
     file: str = "model.onnx",
 ) -> None:
     """Write a graph with its metadata into the folder of a version."""
+    typical = len(proto.graph.output) > 1
+    baseline = {"classes": {"dark": 0.5, "light": 0.5}, "confidence": [0.0] * 9 + [1.0]}
     full = {
-        "schema": "1",
+        "schema": "2" if typical else "1",
         "name": name,
         "version": str(version),
         "labels": json.dumps(LABELS),
         "fit": "stretch",
         "title": "Dark or light",
         "metrics": json.dumps({"accuracy": 1.0, "images": 2}),
-        "baseline": json.dumps(
-            {"classes": {"dark": 0.5, "light": 0.5}, "confidence": [0.0] * 9 + [1.0]}
-        ),
+        "baseline": json.dumps({**baseline, **({"typicality": [0.1] * 10} if typical else {})}),
         **(metadata or {}),
     }
     helper.set_model_props(proto, {key: value for key, value in full.items() if value})

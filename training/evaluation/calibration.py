@@ -55,7 +55,7 @@ def reliability(probabilities: Floats, labels: Labels) -> tuple[NDArray[np.int64
     empty."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = confidence_bins(confidence)
+    bins = tenths(confidence)
     count = np.bincount(bins, minlength=BINS)
     divisor = np.maximum(count, 1)
     mean = np.bincount(bins, confidence, BINS) / divisor
@@ -70,9 +70,9 @@ def calibration_error(probabilities: Floats, labels: Labels) -> float:
     return float(np.sum(count * np.abs(mean - accuracy)) / max(count.sum(), 1))
 
 
-def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
-    """Return the bin, 0 to 9, of each confidence; 1.0 belongs to the last."""
-    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+def tenths(shares: Floats) -> NDArray[np.int64]:
+    """Return the bin, 0 to 9, of each confidence or typicality; 1.0 belongs to the last."""
+    return np.minimum((shares * BINS).astype(np.int64), BINS - 1)
 
 
 def thresholds(probabilities: Floats, labels: Labels) -> dict[float, float]:
@@ -115,12 +115,17 @@ def sets(probabilities: Floats, labels: Labels, threshold: float) -> Sets:
     )
 
 
-def baseline(probabilities: Floats, labels: Sequence[str]) -> dict[str, object]:
-    """Return the share of each predicted class and of each bin of confidence, on the test split."""
-    count = len(probabilities)
-    shares = np.bincount(probabilities.argmax(axis=1), minlength=len(labels)) / count
-    confidence = np.bincount(confidence_bins(probabilities.max(axis=1)), minlength=BINS) / count
+def baseline(probabilities: Floats, typicality: Floats, labels: Sequence[str]) -> dict[str, object]:
+    """Return the share of each predicted class, and of each bin of confidence and of typicality, on
+    the test split."""
+
+    def shares(bins: NDArray[np.int64], count: int) -> list[float]:
+        found: list[float] = (np.bincount(bins, minlength=count) / len(bins)).round(6).tolist()
+        return found
+
+    classes = shares(probabilities.argmax(axis=1), len(labels))
     return {
-        "classes": dict(zip(labels, shares.round(6).tolist(), strict=True)),
-        "confidence": confidence.round(6).tolist(),
+        "classes": dict(zip(labels, classes, strict=True)),
+        "confidence": shares(tenths(probabilities.max(axis=1)), BINS),
+        "typicality": shares(tenths(typicality), BINS),
     }

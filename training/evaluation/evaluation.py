@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.data.datasets import Dataset
 from training.evaluation import calibration, cost
-from training.evaluation.scoring import Score, probabilities, score
+from training.evaluation.scoring import Score, probabilities, run, score
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Judgement:
     score: Score
     calibration_error: float
     answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
+    typicality: NDArray[np.float32]  # (N,), in the same order
     thresholds: dict[float, float]  # of the prediction sets, by coverage, from validation data
     milliseconds: float  # of one image at one thread of this machine
 
@@ -43,19 +44,20 @@ class Judgement:
                 "images": self.score.images,
                 "calibration_error": round(self.calibration_error, 6),
             },
-            "baseline": calibration.baseline(self.answers, labels),
+            "baseline": calibration.baseline(self.answers, self.typicality, labels),
             "conformal": {f"{coverage:g}": value for coverage, value in self.thresholds.items()},
         }
 
 
 def judge(file: Path, data: Dataset) -> Judgement:
     """Run a file on the test split and, for the thresholds, on the validation split."""
-    answers = probabilities(file, data.test.images)
+    answers, typicality = run(file, data.test.images, "probabilities", "typicality")
     held_out = probabilities(file, data.validation.images)
     return Judgement(
         score=score(answers, data.test.labels),
         calibration_error=calibration.calibration_error(answers, data.test.labels),
         answers=answers,
+        typicality=typicality,
         thresholds=calibration.thresholds(held_out, data.validation.labels),
         milliseconds=cost.milliseconds(file),
     )

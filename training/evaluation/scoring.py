@@ -55,9 +55,16 @@ class Score:
 
 def probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Run an exported file on uint8 ``(N, H, W, C)``; return probabilities ``(N, K)``."""
+    (found,) = run(path, images, "probabilities")
+    return found
+
+
+def run(path: Path, images: NDArray[np.uint8], *outputs: str) -> list[NDArray[np.float32]]:
+    """Run an exported file on uint8 ``(N, H, W, C)``; return the outputs of these names."""
     session = _session(path)
     parts = np.array_split(images, max(len(images) // BATCH, 1))
-    return np.concatenate([session.run(None, {"image": part})[0] for part in parts])
+    found = [session.run(outputs, {"image": part}) for part in parts]
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def typicality(

@@ -30,7 +30,7 @@ from training.fitting.checkpoints import State
 from training.fitting.signals import SIGTERM
 from training.modelling.network import build, feature_maps, predict, served
 from training.modelling.recipe import Recipe
-from training.publishing import model_card, quantize, to_onnx, versions
+from training.publishing import model_card, quantize, to_onnx, typicality, versions
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def publish(
             "Cost of an image": _cost(graph, judgement),
             "File": _size(file),
             "int8": words,
+            "Typicality": _typical(judgement),
         }
         model_card.write(folder, properties, facts, data, evidence)
         state.published = versions.digest(file)
@@ -122,11 +123,13 @@ def _finished(recipe: Recipe, data: Dataset, run: Path) -> State:
 def _judge(
     graph: onnx.ModelProto, data: Dataset, file: Path, metadata: Mapping[str, Any]
 ) -> tuple[Judgement, dict[str, Any]]:
-    """Write a file, judge it, and write it again with its metadata; return results and metadata."""
-    onnx.save(graph, file)
+    """Write a file with its typicality, judge it, and write it again with its metadata; return
+    results and metadata."""
+    whole = typicality.fit(graph, data.validation.images, file)
+    onnx.save(whole, file)
     judgement = judge(file, data)
     properties = {**metadata, **judgement.metadata(data.labels)}
-    to_onnx.save(graph, file, properties)
+    to_onnx.save(whole, file, properties)
     return judgement, properties
 
 
@@ -205,6 +208,12 @@ def _cost(graph: onnx.ModelProto, judgement: Judgement) -> str:
         f"{cost.macs(graph) / 1e6:.1f} million multiply-accumulates, "
         f"{judgement.milliseconds:.2f} ms at one thread of the machine that published it"
     )
+
+
+def _typical(judgement: Judgement) -> str:
+    found = judgement.typicality
+    shares = [f"{np.mean(found < least):.1%} below {least}" for least in (0.01, 0.05)]
+    return f"of the test images, {' and '.join(shares)}"
 
 
 def _size(file: Path) -> str:

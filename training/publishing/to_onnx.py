@@ -24,7 +24,7 @@ from training.evaluation.scoring import probabilities
 from training.modelling.network import predict
 
 OPSET = 17
-SCHEMA = "1"
+SCHEMA = "2"
 TOLERANCE = 1e-4  # of a probability; float32 sums in another order differ by about 1e-6
 MIN_COMPARED = 256
 

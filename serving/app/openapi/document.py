@@ -88,6 +88,9 @@ def _predict(settings: Settings, name: dict[str, Any]) -> dict[str, Any]:
     batch = structure(images=listed(BASE64))
     version = {"oneOf": [POSITIVE, {**TEXT, "pattern": f"^{LABEL.pattern}$"}]}
     coverage = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    about_typical = (
+        "Mark each image whose `typicality` is lower as `unusual`. Only for models with typicality."
+    )
     return post(
         "Classify one or many images.",
         f"At most {settings.max_images} images and {settings.max_body_bytes} bytes in a"
@@ -118,6 +121,7 @@ def _predict(settings: Settings, name: dict[str, Any]) -> dict[str, Any]:
                 "Add to each prediction the smallest set of labels that holds the truth with this"
                 " probability. Must be one of the model's `conformal`.",
             ),
+            parameter("typical", "query", SHARE, about_typical),
             TIMEOUT,
         ],
     )
@@ -160,11 +164,18 @@ def _prediction_schemas() -> dict[str, Schema]:
         "items": TEXT,
         "description": "Only with `coverage`. Empty if no label is probable enough.",
     }
+    typicality = {
+        **SHARE,
+        "description": "The share of validation images that look no more typical. Only where the"
+        " model has it.",
+    }
+    unusual = {"const": True, "description": "Only with `typical`, if `typicality` is lower."}
+    optional = {"set": chosen, "typicality": typicality, "unusual": unusual}
     either = {"oneOf": [ref("Prediction"), ref("Error")]}
     return {
         "Error": structure(error=structure(code=TEXT, message=TEXT)),
         "Label": structure(**label),
-        "Prediction": structure({"set": chosen}, **label, top=listed(ref("Label")), id=signed),
+        "Prediction": structure(optional, **label, top=listed(ref("Label")), id=signed),
         "Answer": structure(model=TEXT, version=POSITIVE, predictions=listed(either)),
     }
 
@@ -234,7 +245,8 @@ def _quality_schema() -> Schema:
         correct=COUNT,
         interval={"type": "array", "items": SHARE, "minItems": 2, "maxItems": 2},
     )
-    drift = {"coverage": NUMBER, "classes_psi": NUMBER, "confidence_psi": NUMBER}
+    names = ("coverage", "classes_psi", "confidence_psi", "typicality_psi")
+    drift = dict.fromkeys(names, NUMBER)
     since_start = structure({**drift, **expected}, predictions=COUNT, labels=COUNT)
     return structure(
         version=COUNT, baseline=structure(accuracy), labels=labels, since_start=since_start

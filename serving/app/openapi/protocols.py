@@ -56,7 +56,7 @@ def paths() -> dict[str, Any]:
 
 def _v2(model: str) -> dict[str, Any]:
     path, head = f"/v2{model}", "The length of the JSON in bytes, if binary tensors follow it."
-    answer = content("Probabilities, or the best classes, and ids.", JSON, ref("V2Answer"))
+    answer = content("Probabilities, or the best classes; ids; typicality.", JSON, ref("V2Answer"))
     answer["content"][BINARY] = {"schema": BYTES}
     return {
         path: get("Inputs and outputs of a model.", ref("V2Model"), *UNKNOWN),
@@ -64,9 +64,9 @@ def _v2(model: str) -> dict[str, Any]:
         f"{path}/infer": post(
             "Open Inference Protocol 2: predict a batch.",
             "The input `image` is UINT8 (N, H, W, C), or BYTES (N) or (N, 1) of image"
-            " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K) and `id`"
-            " BYTES (N), for sending labels to `/feedback`. One unreadable image fails the"
-            " request.",
+            " files, which are base64 in JSON. The outputs are `probabilities` FP32 (N, K), `id`"
+            " BYTES (N), for sending labels to `/feedback`, and, where the model has it and the"
+            " request names it, `typicality` FP32 (N). One unreadable image fails the request.",
             {JSON: ref("V2Request"), BINARY: BYTES},
             answer,
             *PREDICTION,

@@ -19,7 +19,8 @@ from serving.inference.images.pixels import PixelSpec
 from serving.inference.models.session import CUDA, session
 from serving.settings import Settings
 
-SCHEMA = "1"
+OUTPUT, TYPICALITY = ("probabilities", "tensor(float)"), ("typicality", "tensor(float)")
+OUTPUTS = {"1": ([OUTPUT],), "2": ([OUTPUT], [OUTPUT, TYPICALITY])}  # allowed, by schema
 FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}  # by precision
 TIMED = 3  # inferences of one image, of which the fastest counts
 ROUNDING = 1e-3  # by which probabilities, and their sum, may exceed 1
@@ -78,9 +79,12 @@ class Model:
         self._sizes = CUDA_SIZES if self.on_device else ()
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
-            for key, expected in (("schema", SCHEMA), ("name", name), ("version", str(version))):
+            schema = _one_of(metadata, "schema", OUTPUTS)
+            for key, expected in (("name", name), ("version", str(version))):
                 _one_of(metadata, key, [expected])
-            self.spec = PixelSpec(*self._check_graph(), fit=metadata.get("fit", ""))
+            self.spec = PixelSpec(*self._check_input(), fit=metadata.get("fit", ""))
+            self._outputs = self._check_outputs(schema)
+            self.typical = TYPICALITY[0] in self._outputs
             self.precision = _one_of(metadata, "precision", FILES, default="float32")
             self.about = _about(metadata)
             self.labels: tuple[str, ...] = tuple(self.about.pop("labels"))
@@ -113,24 +117,49 @@ class Model:
 
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, K) of uint8 images (N, H, W, C)."""
+        return self.infer(batch)[:, : len(self.labels)]
+
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return a row for each of the uint8 images (N, H, W, C): its probabilities and, where
+        ``typical``, its typicality in one more column."""
         if os.getpid() != self._pid:
             made = f"The session of {self} was made in process {self._pid}"
             raise RuntimeError(f"{made} and is used in {os.getpid()}. Load models after the fork.")
         size = next((each for each in self._sizes if each >= len(batch)), len(batch))
         padded = batch if size == len(batch) else np.resize(batch, (size, *batch.shape[1:]))
-        (probabilities,) = self._session.run(["probabilities"], {"image": padded})
+        probabilities, *others = self._session.run(self._outputs, {"image": padded})
+        if others:
+            columns = [probabilities, *(each[:, None] for each in others)]
+            probabilities = np.concatenate(columns, axis=1)
         return np.asarray(probabilities[: len(batch)], dtype=np.float32)
 
-    def _check_graph(self) -> tuple[int, int, int]:
-        """Check both ends of the graph; return height, width and channels."""
-        shape = _only("input", self._session.get_inputs(), "image", "tensor(uint8)").shape
+    def _check_input(self) -> tuple[int, int, int]:
+        """Check the input of the graph; return height, width and channels."""
+        inputs = self._session.get_inputs()
+        if _described(inputs) != [("image", "tensor(uint8)")]:
+            raise ModelError(
+                f"inputs are {_described(inputs)}."
+                " Expected exactly one, ('image', 'tensor(uint8)')."
+            )
+        shape = inputs[0].shape
         fixed = all(isinstance(size, int) and size > 0 for size in shape[1:])
         if len(shape) != 4 or shape[0] != "N" or not fixed:
             raise ModelError(f"input 'image' has shape {shape}. Expected ['N', height, width, C].")
-        output = _only("output", self._session.get_outputs(), "probabilities", "tensor(float)")
-        if len(output.shape) != 2 or isinstance(output.shape[0], int):
-            raise ModelError(f"output 'probabilities' has shape {output.shape}. Expected ['N', K].")
         return shape[1], shape[2], shape[3]
+
+    def _check_outputs(self, schema: str) -> list[str]:
+        """Check the outputs of the graph; return their names."""
+        outputs = self._session.get_outputs()
+        described = _described(outputs)
+        if described not in OUTPUTS[schema]:
+            expected = " or ".join(map(str, OUTPUTS[schema]))
+            raise ModelError(f"outputs are {described}. Schema {schema} expects {expected}.")
+        for output, shape in zip(outputs, (["N", "K"], ["N"]), strict=False):
+            if len(output.shape) != len(shape) or isinstance(output.shape[0], int):
+                raise ModelError(
+                    f"output '{output.name}' has shape {output.shape}. Expected {shape}."
+                )
+        return [name for name, _ in described]
 
     def _warm_up(self) -> None:
         """Run black images, so that the first request is fast, check the output, and measure
@@ -139,9 +168,10 @@ class Model:
         black = np.zeros((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
         for n in self._sizes or (1, 2):
             try:
-                probabilities = self.predict(black.repeat(n, axis=0))
+                rows = self.infer(black.repeat(n, axis=0))
             except Exception as exc:
                 raise ModelError(f"the graph does not run on {n} black images: {exc}") from exc
+            probabilities, typicality = np.split(rows, [rows.shape[1] - self.typical], axis=1)
             if probabilities.shape != (n, len(self.labels)):
                 raise ModelError(
                     f"{n} images give shape {probabilities.shape}."
@@ -149,19 +179,18 @@ class Model:
                 )
             if not np.allclose(probabilities.sum(axis=1), 1, atol=ROUNDING):
                 raise ModelError(f"rows of the output sum to {probabilities.sum(axis=1)}, not 1.")
+            if not np.all((typicality >= 0) & (typicality <= 1)):
+                raise ModelError(f"the typicality is {typicality[:, 0]}. Expected 0 to 1.")
         self.seconds = math.inf
         for _ in range(TIMED):
             started = time.perf_counter()
-            self.predict(black)
+            self.infer(black)
             self.seconds = min(self.seconds, time.perf_counter() - started)
 
 
-def _only(side: str, found: list[Any], name: str, kind: str) -> Any:
-    """Return the only input or output of the graph, if it is named and typed by the contract."""
-    described = [(each.name, each.type) for each in found]
-    if described != [(name, kind)]:
-        raise ModelError(f"{side}s are {described}. Expected exactly one, {(name, kind)}.")
-    return found[0]
+def _described(ends: list[Any]) -> list[tuple[str, str]]:
+    """Return the names and the types of the inputs or outputs of a graph."""
+    return [(each.name, each.type) for each in ends]
 
 
 def _one_of(
@@ -210,7 +239,8 @@ def _are_metrics(value: Any) -> bool:
 
 
 def _is_baseline(value: Any) -> bool:
-    return _are_numbers(*value.get("classes", {}).values(), *value.get("confidence", []))
+    tenths = (*value.get("confidence", []), *value.get("typicality", []))
+    return _are_numbers(*value.get("classes", {}).values(), *tenths)
 
 
 def _are_numbers(*values: Any) -> bool:

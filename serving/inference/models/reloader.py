@@ -96,7 +96,11 @@ class Reloader:
         for model in new - old:
             logger.log(level, "loaded", extra={"model": model.name, "version": model.version})
             self._metrics.add_version(
-                model.name, model.version, labels=model.labels, **model.running
+                model.name,
+                model.version,
+                labels=model.labels,
+                typical=model.typical,
+                **model.running,
             )
         self._metrics.sweep()
         if before.repository.routing != after.repository.routing:

@@ -157,7 +157,7 @@ def _rate(models: Sequence[Model], batch: int, seconds: float) -> float:
     def run(model: Model) -> int:
         count = 0
         while count == 0 or time.perf_counter() < started + seconds:
-            model.predict(images)
+            model.infer(images)
             count += batch
         return count
 

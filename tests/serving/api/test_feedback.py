@@ -309,9 +309,9 @@ def test_series_of_labels_start_at_zero_and_baselines_are_exported(client: Flask
     assert value(page, "convserve_baseline_class_share", label="dark", **shade) == 0.5
 
 
-def test_the_page_holds_every_series_of_the_docs_with_its_labels(
-    client: FlaskClient | Client,
-) -> None:
+def test_the_page_holds_every_series_of_the_docs_with_its_labels(tmp_path: Path) -> None:
+    publish(tmp_path / "models", typical=1.0)
+    client = create_app(Settings(models=tmp_path / "models")).test_client()
     given = {"id": predicted(client), "label": "dark"}
     label(client, [given, given])
     client.post("/predict/nothing", data=b"")

@@ -174,4 +174,4 @@ def test_a_scrape_does_not_wait_for_a_database_that_hangs(monkeypatch: pytest.Mo
 
 
 def test_every_series_has_a_sentence_of_help() -> None:
-    sentences(page([]), count=12)
+    sentences(page([]), count=13)

@@ -40,11 +40,11 @@ class Recorded(Model):
         super().__init__(path / "model.onnx", name="shade", version=1)
         self.batches.clear()
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.gate.wait()
         self.batches.append(len(batch))
         self.threads.add(threading.current_thread())
-        return super().predict(batch)
+        return super().infer(batch)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_a_failed_inference_fails_every_request(
     def fail(_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(model, "predict", fail)
+    monkeypatch.setattr(model, "infer", fail)
 
     async def ask() -> list[object]:
         asked = (batcher.predict(model, BLACK, deadline=soon(), spent=Log()) for _ in range(3))

@@ -83,11 +83,13 @@ def test_a_sure_and_right_answer_has_no_calibration_error() -> None:
     assert calibration.calibration_error(answers, np.array([1, 0])) == 1
 
 
-def test_the_baseline_counts_classes_and_confidence() -> None:
+def test_the_baseline_counts_classes_confidence_and_typicality() -> None:
     answers = np.array([[0.95, 0.05], [1.0, 0.0], [0.45, 0.55], [0.2, 0.8]], np.float32)
-    baseline = calibration.baseline(answers, ("cat", "dog"))
+    typicality = np.array([0, 0.05, 0.1, 1.0], np.float32)
+    baseline = calibration.baseline(answers, typicality, ("cat", "dog"))
     assert baseline["classes"] == {"cat": 0.5, "dog": 0.5}
     assert baseline["confidence"] == [0, 0, 0, 0, 0, 0.25, 0, 0, 0.25, 0.5]
+    assert baseline["typicality"] == [0.5, 0.25, 0, 0, 0, 0, 0, 0, 0, 0.25]
 
 
 def test_softmax_is_the_normalised_exponential() -> None:
@@ -148,10 +150,10 @@ def test_no_images_have_no_calibration_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("confidence", "bin_"), [(0.0, 0), (0.099, 0), (0.1, 1), (0.25, 2), (0.9, 9), (1.0, 9)]
+    ("share", "bin_"), [(0.0, 0), (0.099, 0), (0.1, 1), (0.25, 2), (0.9, 9), (1.0, 9)]
 )
-def test_a_confidence_belongs_to_its_tenth(confidence: float, bin_: int) -> None:
-    assert calibration.confidence_bins(np.array([confidence], np.float32)).tolist() == [bin_]
+def test_a_share_belongs_to_its_tenth(share: float, bin_: int) -> None:
+    assert calibration.tenths(np.array([share], np.float32)).tolist() == [bin_]
 
 
 def test_a_label_at_the_threshold_is_in_the_set() -> None:
@@ -162,11 +164,11 @@ def test_a_label_at_the_threshold_is_in_the_set() -> None:
 
 def test_the_shares_of_the_baseline_have_six_digits() -> None:
     answers = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.2, 0.65, 0.15]], np.float32)
-    baseline = calibration.baseline(answers, ("cat", "dog", "bird"))
+    typical = np.ones(3, np.float32)
+    baseline = calibration.baseline(answers, typical, ("cat", "dog", "bird"))
     assert baseline["classes"] == {"cat": 0.333333, "dog": 0.666667, "bird": 0.0}
     assert baseline["confidence"] == [0, 0, 0, 0, 0, 0, 0.333333, 0, 0, 0.666667]
-    assert calibration.baseline(answers[2:], ("cat", "dog", "bird"))["confidence"] == [
-        *[0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
-    ]
+    alone = calibration.baseline(answers[2:], typical[2:], ("cat", "dog", "bird"))
+    assert alone["confidence"] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
     with pytest.raises(ValueError, match="longer"):
-        calibration.baseline(answers, ("cat",))
+        calibration.baseline(answers, typical, ("cat",))

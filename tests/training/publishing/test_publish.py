@@ -16,6 +16,7 @@ from training.errors import BelowGate, Preempted, RunMismatch, UsageError
 from training.evaluation import calibration, cost
 from training.evaluation.corruptions import sets
 from training.evaluation.scoring import probabilities
+from training.evaluation.scoring import run as run_file
 from training.fitting import checkpoints as runs
 from training.fitting.checkpoints import read_state
 from training.fitting.fit import fit
@@ -79,7 +80,7 @@ def properties(folder: Path, file: str = "model.onnx") -> dict[str, str]:
 
 def test_the_metadata_have_everything_that_serving_needs(published: Path) -> None:
     held = properties(published)
-    assert (held["schema"], held["name"], held["version"]) == ("1", "brightness", "1")
+    assert (held["schema"], held["name"], held["version"]) == ("2", "brightness", "1")
     assert (json.loads(held["labels"]), held["fit"]) == (["dark", "light"], "stretch")
 
 
@@ -127,6 +128,25 @@ def test_the_file_holds_the_thresholds_of_the_prediction_sets(published: Path) -
     assert sets.coverage == pytest.approx(0.9, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_the_typicality_of_each_file_is_uniform_on_validation_images(
+    published: Path, name: str
+) -> None:
+    (found,) = run_file(published / name, tiny.dataset().validation.images, "typicality")
+    assert [np.mean(found <= share) for share in (0.25, 0.5, 0.75, 1)] == pytest.approx(
+        [0.25, 0.5, 0.75, 1],
+        abs=5 / 64,  # int8 has ties
+    )
+
+
+def test_the_card_has_the_shares_of_unusual_test_images(published: Path) -> None:
+    data = tiny.dataset()
+    (found,) = run_file(published / "model.onnx", data.test.images, "typicality")
+    shares = [f"{np.mean(found < least):.1%} below {least}" for least in (0.01, 0.05)]
+    card = (published / "README.md").read_text()
+    assert f"| Typicality | of the test images, {shares[0]} and {shares[1]} |" in card
+
+
 def test_the_file_is_compared_once_in_its_published_form(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +189,13 @@ def test_the_int8_file_keeps_the_contract_and_has_its_own_results(
     assert (held["precision"], other["precision"]) == ("int8", "float32")
     same = ("schema", "name", "version", "labels", "fit", "recipe", "dataset", "source")
     assert {key: held[key] for key in same} == {key: other[key] for key in same}
-    answers = probabilities(published / "model.int8.onnx", tiny.dataset().test.images)
+    file, test = published / "model.int8.onnx", tiny.dataset().test
+    answers, typicality = run_file(file, test.images, "probabilities", "typicality")
     right = int(np.sum(answers.argmax(axis=1) == tiny.dataset().test.labels))
     assert json.loads(held["metrics"])["correct"] == right
-    assert json.loads(held["baseline"]) == calibration.baseline(answers, ("dark", "light"))
+    assert json.loads(held["baseline"]) == calibration.baseline(
+        answers, typicality, ("dark", "light")
+    )
     validation = tiny.dataset().validation
     held_out = probabilities(published / "model.int8.onnx", validation.images)
     thresholds = calibration.thresholds(held_out, validation.labels)

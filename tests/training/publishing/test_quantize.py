@@ -14,7 +14,8 @@ from training.modelling.network import build, served
 from training.publishing import to_onnx
 from training.publishing.quantize import quantize, refusal
 
-FLOAT32 = Judgement(Score(9_500, 10_000), 0.01, np.zeros((0, 2), np.float32), {}, 3.0)
+NOTHING = np.zeros((0, 2), np.float32)
+FLOAT32 = Judgement(Score(9_500, 10_000), 0.01, NOTHING, NOTHING[:, 0], {}, 3.0)
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ def app(models: Path) -> Flask:
     return create_app(Settings(models=models, device="cuda"))
 
 
-def loaded(folder: Path, device: str) -> Any:
-    return load_version(publish(folder), Settings(device=device))
+def loaded(folder: Path, device: str, **options: Any) -> Any:
+    return load_version(publish(folder, **options), Settings(device=device))
 
 
 @without_cuda
@@ -59,8 +59,8 @@ def test_no_gpu_is_missing_if_none_is_demanded(tmp_path: Path, device: str) -> N
 def test_the_padding_of_a_batch_is_not_answered(
     tmp_path: Path, count: int
 ) -> None:
-    model = loaded(tmp_path, "cpu")
+    model = loaded(tmp_path, "cpu", typical=0.5)
     model._sizes = (2, 4)
     batch = np.zeros((count, 8, 6, 1), np.uint8)
     batch[-1] = 255
-    assert model.predict(batch).tolist() == [[1, 0]] * (count - 1) + [[0, 1]]
+    assert model.infer(batch).tolist() == [[1, 0, 0]] * (count - 1) + [[0, 1, 0.5]]

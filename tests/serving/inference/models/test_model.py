@@ -1,19 +1,22 @@
 """Loading one version: every broken rule of the contract has a message."""
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from serving.errors import ModelError
 from serving.inference.models.model import Model
 from serving.inference.models.model import load_precisions
 from serving.settings import Settings
-from tests.serving.samples import add_int8, publish
+from tests.serving.samples import add_int8, brightness_graph, publish
 
 SLOW = 3  # products: some hundred times as long as without
 
@@ -32,8 +35,10 @@ def test_a_model_predicts_probabilities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metadata": {"schema": "2"}}, "metadata 'schema' is '2'. Expected '1'."),
-        ({"metadata": {"schema": ""}}, "metadata 'schema' is None. Expected '1'."),
+        ({"metadata": {"schema": "3"}}, "metadata 'schema' is '3'. Expected '1' or '2'."),
+        ({"metadata": {"schema": ""}}, "metadata 'schema' is None. Expected '1' or '2'."),
+        ({"metadata": {"schema": "1"}, "typical": 1}, "]. Schema 1 expects [('probabilities',"),
+        ({"typical": math.nan}, "the typicality is [nan]. Expected 0 to 1."),
         ({"metadata": {"name": "other"}}, "metadata 'name' is 'other'. Expected 'shade'."),
         ({"metadata": {"version": "9"}}, "metadata 'version' is '9'. Expected '1'."),
         ({"metadata": {"fit": "crop"}}, "No fit named 'crop'. Known fits: stretch, digit."),
@@ -62,6 +67,54 @@ def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message
     assert "model.onnx" in str(refusal.value)
 
 
+def test_typicality_is_one_more_column_of_an_inference(tmp_path: Path) -> None:
+    batch = np.stack([np.full((8, 6, 1), value, dtype=np.uint8) for value in (0, 255)])
+    model = load(tmp_path, typical=0.5)
+    assert model.typical
+    assert model.infer(batch).tolist() == [[1, 0, 0], [0, 1, 0.5]]
+    assert model.predict(batch).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("schema", ["1", "2"])
+def test_a_file_may_have_probabilities_alone(tmp_path: Path, schema: str) -> None:
+    model = load(tmp_path, metadata={"schema": schema})
+    assert not model.typical
+    assert model.infer(np.zeros((1, 8, 6, 1), np.uint8)).tolist() == [[1, 0]]
+
+
+def renamed(name: str, shape: list[str | int], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """Return a graph whose second output has another name, shape or type."""
+    graph = brightness_graph(typical=1)
+    node, output = graph.graph.node[-1], graph.graph.output[-1]
+    node.output[0] = "shares"
+    axes = list(range(1, len(shape)))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), "more"))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Unsqueeze", ["shares", "more"], ["shaped"]),
+            helper.make_node("Cast", ["shaped"], [name], to=kind),
+        ]
+    )
+    output.CopyFrom(helper.make_tensor_value_info(name, kind, shape))
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (renamed("energy", ["N"]), "('energy', 'tensor(float)')]. Schema 2 expects"),
+        (renamed("typicality", ["N"], TensorProto.DOUBLE), "('typicality', 'tensor(double)')]."),
+        (renamed("typicality", ["N", 1]), "output 'typicality' has shape ['N', 1]. Expected"),
+    ],
+    ids=["name", "type", "shape"],
+)
+def test_a_second_output_that_is_no_typicality_is_refused(
+    tmp_path: Path, graph: onnx.ModelProto, message: str
+) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
+        load(tmp_path, graph=graph)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -70,6 +123,7 @@ def test_a_broken_rule_is_named(tmp_path: Path, options: dict[str, Any], message
         {"baseline": "[]"},
         {"baseline": '{"classes": {"dark": "half"}}'},
         {"baseline": '{"confidence": 3}'},
+        {"baseline": '{"typicality": ["half"]}'},
     ],
     ids=str,
 )
