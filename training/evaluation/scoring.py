@@ -72,14 +72,10 @@ def typicality(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Run an exported file on uint8 ``(N, H, W, C)``; return its output ``typicality`` ``(N,)``, or
     the highest probability if it has none, and the probabilities ``(N, K)``."""
-    session = _session(path)
-    parts = np.array_split(images, max(len(images) // BATCH, 1))
-    answers = [session.run(None, {"image": part}) for part in parts]
-    names = [output.name for output in session.get_outputs()]
-    found = np.concatenate([answer[names.index("probabilities")] for answer in answers])
-    if "typicality" not in names:
-        return found.max(axis=1), found
-    return np.concatenate([answer[names.index("typicality")] for answer in answers]), found
+    names = [output.name for output in _session(path).get_outputs()]
+    found = dict(zip(names, run(path, images, *names), strict=True))
+    answers = found["probabilities"]
+    return found.get("typicality", answers.max(axis=1)), answers
 
 
 def on_test(
