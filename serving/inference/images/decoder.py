@@ -21,8 +21,8 @@ from serving.errors import DeadlineExceeded, ServingError
 from serving.inference.images import pixels
 
 SMALL = 1_000_000  # pixels of an image decoded in the loop: some 10 ms for a photograph
-# Bytes of a file decoded in the loop. The slowest take some 20 ms: 16,000 comments in a JPEG, or
-# eight colour profiles in a PNG, each of which inflates to a megabyte.
+# Bytes of a file decoded in the loop. The slowest take some 20 ms: 16,000 comments in a JPEG, or a
+# PNG that inflates to a thousand times its size.
 JPEG_BYTES, BYTES = 64 * 1024, 8 * 1024
 SPARE_BYTES = 4 * 1024  # instead of both where a worker has several processors: a handover is cheap
 BUDGET = 0.003  # seconds of decoding, of all requests, in one iteration of the loop
@@ -166,7 +166,7 @@ class Decoder:
         """Decode in the caller's thread, as soon as there is memory for the image.
 
         Raises:
-            InvalidImage, ImageTooLarge: as ``pixels.read`` does.
+            InvalidImage, ImageTooLarge, OutOfMemory: as ``pixels.read`` does.
             DeadlineExceeded: if there is no memory by ``deadline``.
         """
         image = pixels.open_image(file, max_pixels=self._max_pixels)
