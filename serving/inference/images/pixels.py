@@ -92,6 +92,8 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
         image = readers.open_header(data, name)
     except ServingError:
         raise
+    except Image.DecompressionBombError as exc:
+        raise _too_large(max_pixels) from exc
     except Exception as exc:
         raise _translated(exc, name, promised) from exc
     if image.info.get("compression") in _RUN_LENGTHS and name == "BMP":
@@ -102,9 +104,13 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if math.prod(size) > max_pixels:
-        raise ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
+        raise _too_large(max_pixels)
     if max(size) > LONGEST:
         raise ImageTooLarge(f"A side of the image has more pixels than the limit of {LONGEST}.")
+
+
+def _too_large(max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(f"The image has more pixels than the limit of {max_pixels}.")
 
 
 def decode_memory(image: Image.Image) -> int:

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from serving.app.service import Service
-from serving.inference.images import pixels
-from tests.serving.inference.images.dear import FILES
+from serving.inference.images import decoder, pixels
+from tests.serving.inference.images.dear import FILES, SIDE
 from tests.serving.inference.images.test_pixels import encoded, header, png
 from tests.serving.monitoring.test_metrics import value
 from tests.serving.running import ROOT
@@ -66,6 +66,41 @@ def test_an_image_needs_at_most_the_memory_that_is_promised(kind: str) -> None:
     needed, promised, error = peak(data)
     assert not error
     assert needed <= promised + 3 * len(data) + SLACK
+
+
+TOGETHER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from serving.inference.images import decoder, pixels
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+data, spec = sys.stdin.buffer.read(), pixels.PixelSpec(8, 8, 3, "stretch")
+worker = decoder.Decoder(int(sys.argv[1]), processors=4)
+before = peak()
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(lambda _: worker.read(data, spec), range(8)))
+print(peak() - before)
+"""
+
+
+@linux
+@pytest.mark.parametrize(
+    ("kind", "bytes_for_a_pixel"),
+    [("JPEG, CMYK, progressive", 12), ("WEBP, alpha", 16), ("PNG, colour and alpha", 8)],
+)
+def test_the_images_of_a_worker_need_the_memory_of_the_dearest(
+    kind: str, bytes_for_a_pixel: int
+) -> None:
+    """Decode eight images of the most pixels in four threads."""
+    data = FILES[kind]()
+    command = [sys.executable, "-c", TOGETHER, str(SIDE * SIDE)]
+    made = subprocess.run(command, cwd=ROOT, input=data, capture_output=True, check=True)
+    kept = 4 * decoder.TRIM_THRESHOLD[1]  # by the threads, of tiles
+    assert int(made.stdout) <= bytes_for_a_pixel * SIDE * SIDE + 4 * 3 * len(data) + kept
 
 
 MEGA = 1024 * 1024
@@ -162,9 +197,10 @@ def test_what_a_file_promises_beside_its_pixels_needs_no_memory(kind: str) -> No
     assert needed <= 4 * len(data) + SLACK
 
 
-GIF_AREA = (
-    b"GIF89a\1\0\1\0\0\0\0!\xf9\4\x08\0\0\0\0,\0\0\0\0" + struct.pack("<HH", 12_000, 12_000)
-) + b"\0\2\2L\1\0;"
+def gif(side: int) -> bytes:
+    """Write a GIF whose frame is cleared before the next one."""
+    head = b"GIF89a\1\0\1\0\0\0\0!\xf9\4\x08\0\0\0\0,\0\0\0\0"
+    return head + struct.pack("<HH", side, side) + b"\0\2\2L\1\0;"
 
 
 def bmp(width: int, height: int) -> bytes:
@@ -174,7 +210,8 @@ def bmp(width: int, height: int) -> bytes:
 
 CANVAS = struct.pack("<I", 0)[:4] + (16_000 - 1).to_bytes(3, "little") * 2
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "GIF: an area to clear": (lambda: GIF_AREA, "more pixels than the limit"),
+    "GIF: an area to clear": (lambda: gif(12_000), "more pixels than the limit"),
+    "GIF: the largest frame": (lambda: gif(65_535), "more pixels than the limit"),
     "WEBP: a canvas": (
         lambda: WEBP[:12] + b"VP8X\x0a\0\0\0" + CANVAS + WEBP[12:],
         "more pixels than the limit",
