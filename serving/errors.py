@@ -21,7 +21,8 @@ ServingError
 ├── HeaderTooLarge       431  the header has more bytes, or more fields, than the limit
 ├── DeviceMissing        503  the configured device is not available
 ├── Overloaded           503  the queue is full; try again later
-│   └── Draining         503  this replica is shutting down
+│   ├── Draining         503  this replica is shutting down
+│   └── OutOfMemory      503  not enough memory at the moment; try again later
 ├── FeedbackUnavailable  503  labels cannot be recorded at the moment; try again later
 ├── DeadlineExceeded     504  no answer before the request's deadline
 │   └── BodyTooSlow      408  the body did not arrive before the deadline
@@ -130,6 +131,10 @@ class Overloaded(ServingError, status=503):
 
 class Draining(Overloaded):
     """This replica is shutting down."""
+
+
+class OutOfMemory(Overloaded):
+    """Not enough memory at the moment; try again later."""
 
 
 class FeedbackUnavailable(ServingError, status=503):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from serving.errors import ModelError
 from serving.inference.images.pixels import PixelSpec, read
@@ -41,10 +42,17 @@ def photograph(mode: str = "RGB", size: tuple[int, int] = (90, 60)) -> Image.Ima
     return Image.fromarray(noise, "RGBA").convert(mode)
 
 
-def turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
+def turned(*, kind: int = 3, count: int = 1) -> bytes:
+    """Return an EXIF block whose orientation is 6, as one SHORT or as what serving ignores."""
+    entry = struct.pack("<HHHII", 1, 0x0112, kind, count, 6)
+    return b"Exif\0\0II*\0\x08\0\0\0" + entry + bytes(4)
+
+
+def profile(block: bytes) -> PngImagePlugin.PngInfo:
+    """Return the text in which ImageMagick kept EXIF."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n", zip=True)
+    return info
 
 
 def deep() -> Image.Image:
@@ -60,8 +68,13 @@ def with_broken_exif() -> bytes:
 PICTURES = {
     "16-bit grey png": encoded(deep(), "PNG"),
     "broken exif": with_broken_exif(),
+    "exif of another type": encoded(photograph(), "JPEG", exif=turned(kind=4)),
+    "exif of two values": encoded(photograph(), "PNG", exif=turned(count=2)),
+    "exif of 70 kB": encoded(photograph(), "WEBP", exif=turned().ljust(70_000), lossless=True),
+    "exif in a text": encoded(photograph(), "PNG", pnginfo=profile(turned())),
     "jpeg": encoded(photograph(), "JPEG"),
     "turned jpeg": encoded(photograph(), "JPEG", exif=turned()),
+    "turned png": encoded(photograph(), "PNG", exif=turned()),
     "grey jpeg": encoded(photograph("L"), "JPEG"),
     "transparent png": encoded(photograph("RGBA"), "PNG"),
     "grey transparent png": encoded(photograph("LA"), "PNG"),

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from serving.errors import BadRequest, InternalError, ServingError
+from serving.errors import BadRequest, InternalError, OutOfMemory, ServingError
 from serving.monitoring import json_log
 from serving.monitoring.metrics import Metrics
 
@@ -69,8 +69,10 @@ class Exchange:
 
     def fail(self, exc: Exception) -> Answer:
         """Count an exception and return its answer. An exception outside the tree is a bug: it is
-        logged and answered as ``InternalError``."""
+        logged and answered as ``InternalError``. A shortage of memory is none."""
         error = exc
+        if isinstance(exc, MemoryError):
+            error = OutOfMemory("There is not enough memory at the moment. Try again later.")
         if not isinstance(error, ServingError):
             error = InternalError("Internal error. The log holds the cause under this request id.")
             logger.error("bug", exc_info=exc, extra={"request_id": self.id})

@@ -8,13 +8,14 @@ import random
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from training.errors import UnreadableImage
 
@@ -28,6 +29,19 @@ _DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PROFILE = "Raw profile type exif"  # where ImageMagick kept EXIF before PNG had a chunk for it
+_MOST_EXIF = 64 * 1024  # bytes of a block
 
 
 def decode(data: bytes) -> Image.Image:
@@ -85,10 +99,30 @@ def quiet_exif() -> "warnings.catch_warnings[None]":
 
 def _upright(image: Image.Image) -> Image.Image:
     """Rotate by the EXIF orientation, and not at all if EXIF is damaged."""
+    turn = _TURNS.get(_orientation(image.info))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(info: Mapping[Any, Any]) -> int:
+    """Return the one SHORT that the first EXIF directory holds as orientation, or 1:
+    nothing to turn. Pillow also takes other types, larger blocks and XMP; serving does not."""
+    block = info.get("exif", b"")
     try:
-        return ImageOps.exif_transpose(image)
-    except (*_DAMAGED, LookupError, TypeError, OverflowError):
-        return image
+        if "exif" not in info and len(text := info.get(_PROFILE, "")) <= 3 * _MOST_EXIF:
+            block = bytes.fromhex("".join(text.split("\n")[3:]))
+        block = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
+        order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+        if order is None or len(block) > _MOST_EXIF:
+            return 1
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(count):
+            found = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * entry)
+            if found[0] == ExifTags.Base.Orientation:
+                return int(found[3]) if found[1:3] == (3, 1) else 1
+    except (struct.error, ValueError):
+        pass
+    return 1
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

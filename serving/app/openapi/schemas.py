@@ -29,7 +29,8 @@ UNREADY = (errors.DeviceMissing, errors.Draining)
 PREDICTION = (
     *(errors.BadRequest, errors.InvalidImage, *UNKNOWN, errors.RequestTooLarge),
     *(errors.ImageTooLarge, errors.TargetTooLong, errors.UnsupportedMedia, errors.HeaderTooLarge),
-    *(errors.InternalError, errors.Overloaded, errors.BodyTooSlow, errors.DeadlineExceeded),
+    *(errors.InternalError, errors.Overloaded, errors.OutOfMemory),
+    *(errors.BodyTooSlow, errors.DeadlineExceeded),
 )
 
 

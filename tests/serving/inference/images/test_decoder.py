@@ -137,14 +137,6 @@ def test_memory_is_bounded_and_given_back() -> None:
         pass
 
 
-def test_a_webp_counts_twice_the_memory() -> None:
-    kinds = (noise("PNG", 20), noise("WEBP", 20))
-    assert [images.decode_memory(images.open_image(each, max_pixels=LIMIT)) for each in kinds] == [
-        3200,
-        6400,
-    ]
-
-
 def test_the_loop_polls_its_sockets_between_the_images_of_several_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
