@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,12 +223,18 @@ def read_state(run: Path) -> State:
     except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise RunFailed(f"{run} holds no readable run: {exc}. Delete it to start over.") from exc
     if seal is None:
-        log.warning("%s/state.json has no check sum: an older version wrote it", run)
+        _warn_of_no_seal(run)
     elif seal != _sum_of(fields):
         raise RunFailed(
             f"{run}/state.json is damaged: its check sum differs. Delete {run} to start over."
         )
     return state
+
+
+@cache
+def _warn_of_no_seal(run: Path) -> None:
+    """Warn once: a command reads the state several times."""
+    log.warning("%s/state.json has no check sum: an older version wrote it", run)
 
 
 def _sum_of(fields: Mapping[str, Any]) -> str:
