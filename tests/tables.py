@@ -13,11 +13,11 @@ import onnx
 from bench.reporting.figures import between
 from serving import settings
 from serving.errors import ServingError
-from training.errors import TrainingError
+from training.errors import Preempted, TrainingError
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-Error = TypeVar("Error", bound=Exception)
+Error = TypeVar("Error", bound=BaseException)
 ENDS = [(0, "Done."), (1, "Any other failure, of the program or of the machine.")]
 
 
@@ -114,6 +114,8 @@ def error_codes() -> str:
 def exit_codes() -> str:
     """Return the table of the exit codes of ``python -m training``."""
     rows = [(each.exit_code, each.__doc__) for each in tree(TrainingError)]
+    stops: tuple[type[Preempted], ...] = (Preempted, *tree(Preempted))
+    rows += [(each.exit_code, each.__doc__) for each in stops]
     return "\n".join(
         [
             *("| Exit code | Meaning |", "| ---: | --- |"),

@@ -13,13 +13,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+# Read when TensorFlow is imported. Below 3, it writes an error on every machine without a GPU; what
+# stops it raises an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from training import recipes  # no import of Keras here, so that a wrong option is reported at once
 from training.commands import train
 from training.commands.options import parser
-from training.errors import TrainingError, UsageError
+from training.errors import Preempted, TrainingError, UsageError
 from training.fitting.signals import SIGTERM
+from training.start_up import import_keras
 
 BACKENDS = {"tensorflow": "train", "jax": "train-jax"}  # by the extra that installs each
 
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_backend(os.environ["KERAS_BACKEND"])
         COMMANDS[options.run](options)
-    except TrainingError as exc:
+    except (TrainingError, Preempted) as exc:
         print(f"training: {exc}", file=sys.stderr)
         return exc.exit_code
     except KeyboardInterrupt:  # the second Ctrl-C: the current step is lost
@@ -57,6 +60,7 @@ def _check_backend(name: str) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
+    import_keras()  # a page does
     for entry in map(recipes.find, recipes.names()):
         mark = (
             "recommended" if entry.recommended else "" if entry.gives_classes else "reproduce only"
@@ -68,18 +72,21 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    import_keras()
     from training.commands.reproduce import reproduce
 
     reproduce(options)
 
 
 def _audit(options: argparse.Namespace) -> None:
+    import_keras()
     from training.commands.audit import audit
 
     print(audit(options))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    import_keras()  # the page of its recipe does
     from training.commands import evaluate
 
     print(evaluate.report(options))

@@ -14,9 +14,13 @@ TrainingError           1   the root
 ├── Diverged            1   a loss that is not a finite number
 ├── ServiceFailed       1   a running service that fails to answer
 ├── BelowGate           4   an exported model below its recipe's accuracy gate
-├── HostLost            75  another host is lost; the same command on all of them resumes
-└── Preempted           75  stopped by SIGTERM; the same command resumes
-    └── Interrupted    130  stopped by Ctrl-C; the same command resumes
+└── HostLost            75  another host is lost; the same command on all of them resumes
+
+Preempted               75  stopped by SIGTERM; the same command resumes
+└── Interrupted        130  stopped by Ctrl-C; the same command resumes
+
+``Preempted`` is no ``Exception``, as ``KeyboardInterrupt`` is none: converters and quantisers
+catch every ``Exception`` and continue.
 """
 
 from collections.abc import Iterator
@@ -76,10 +80,10 @@ class BelowGate(TrainingError):
     exit_code = 4
 
 
-class Preempted(TrainingError):
+class Preempted(BaseException):
     """Stopped by a signal; the same command resumes (75 is EX_TEMPFAIL)."""
 
-    exit_code = 75
+    exit_code: ClassVar[int] = 75
 
 
 class Interrupted(Preempted):

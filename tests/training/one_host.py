@@ -39,9 +39,9 @@ class NoTensorFlow:
 
 def main(run: Path, count: int, index: int, port: int) -> None:
     hosts = Hosts(f"127.0.0.1:{port}", count, index)
-    with joined(hosts) if count > 1 else nullcontext():
+    with joined(hosts, patience=600) if count > 1 else nullcontext():
         if count > 1:
-            follow_first(run, {})
+            follow_first(run)
         fit(RECIPE, DATA, run=run, precision="float32", verbose=0)
 
 

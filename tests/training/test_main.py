@@ -40,6 +40,8 @@ def test_list_names_every_recipe_and_its_model(capsys: pytest.CaptureFixture[str
         (["evaluate", "cifar10", "--photographed"], "--photographed is for digits over HTTP"),
         (["evaluate", "digits", "--models", "nowhere"], "Nothing is published in nowhere"),
         (["evaluate", "digits", "--limit", "5"], "--limit is for --corrupted"),
+        (["evaluate", "digits", "--full", "--corrupted"], "--full is for files of a version"),
+        (["evaluate", "digits", "--full", "--url", "http://a"], "--full is for files"),
         (
             ["evaluate", "digits/1", "--precision", "int8", "--models", str(ROOT / "models")],
             "has no model.int8.onnx. Expected: another --precision",
@@ -99,6 +101,8 @@ def test_a_missing_backend_exits_2(
         (["--epochs", "0"], "expected a positive number, not 0"),
         (["--epochs", "many"], "expected a whole number from 0, not 'many'"),
         (["--seed=-1"], "expected a whole number from 0, not '-1'"),
+        (["--seed=4294967296"], "expected at most 4294967295, not 4294967296"),
+        (["--host-patience=0"], "expected a positive number, not 0"),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else "",
 )
@@ -281,6 +285,7 @@ def test_a_signal_ends_the_command_and_the_same_command_resumes(tmp_path: Path) 
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code, errors
         assert "The same command resumes" in errors
+        assert "0000 00:00" not in errors  # TensorFlow's own lines
         held = json.loads(state.read_text())
         reached.append((held["epoch"], held["step"]))
     assert reached[1] > reached[0] > (0, 0)

@@ -22,7 +22,7 @@ from training.data.splits import Split
 from training.errors import UsageError
 from training.evaluation.calibration import softmax
 from training.fitting import checkpoints
-from training.fitting.fit import fit
+from training.fitting.fit import check, fit
 from training.modelling.network import build, predict
 from training.modelling.recipe import Recipe
 
@@ -53,6 +53,10 @@ def audit(options: argparse.Namespace) -> str:
     entry = recipes.find(options.name)
     if not entry.gives_classes:
         raise UsageError(f"{entry.name} returns a score and no probability for each class.")
+    for fold in range(1, options.folds + 1):  # before data are read
+        run = _run_folder(options.runs, entry, options.seed, f"{fold}of{options.folds}")
+        how = {"epochs": options.epochs, "precision": options.precision}
+        check(entry, run=run, seed=options.seed, **how)
     leave_out = pets.unanswerable() if entry.leaves_out else ()
     data = load(entry.dataset, data_dir=options.data_dir, size=entry.size, leave_out=leave_out)
     answers = cross_validated(
@@ -89,13 +93,17 @@ def cross_validated(
             validation=_take(data.validation, np.arange(0)),  # the last epoch is the result
             content_hash=f"{data.content_hash}, without fold {fold} of {folds}",
         )
-        run = runs / f"{entry.name}-audit-seed{seed}-fold{fold}of{folds}"
+        run = _run_folder(runs, entry, seed, f"{fold}of{folds}")
         with checkpoints.locked(run):
             fit(entry, rest, run=run, seed=seed, **how)
             network = build(entry, len(data.labels))
             checkpoints.load_best(network, run)
         answers[rows] = softmax(predict(network, data.train.images[rows]))
     return answers
+
+
+def _run_folder(runs: Path, entry: Recipe, seed: int, fold: str) -> Path:
+    return runs / f"{entry.name}-audit-seed{seed}-fold{fold}"
 
 
 def _folds(count: int, folds: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.data.datasets import default_data_dir
 
+HIGHEST_SEED = 2**32 - 1  # NumPy's legacy generator, which Keras seeds, takes 32 bits
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
@@ -78,6 +79,13 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
         help="the index of this host, from 0 (default: $RANK or $JOB_COMPLETION_INDEX)",
     )
     add(
+        "--host-patience",
+        type=_positive,
+        default=600,
+        metavar="SECONDS",
+        help="wait this long for the other hosts at the start (default: %(default)s)",
+    )
+    add(
         "--tensorboard",
         type=Path,
         nargs="?",
@@ -106,7 +114,8 @@ def _add_reproduce_options(command: argparse.ArgumentParser) -> None:
 
 def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("name", metavar="MODEL[/VERSION]", help="default: the highest version")
+    either = "default: the highest version; or the path of a version's folder"
+    add("name", metavar="MODEL[/VERSION]", help=either)
     add("--url", help="POST the test files to this service, e.g. http://localhost:8000")
     add(
         "--photographed",
@@ -115,6 +124,7 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     )
     add("--corrupted", action="store_true", help="score corrupted test images, by kind")
     add("--unfamiliar", action="store_true", help="score pictures of something else, by kind")
+    add("--full", action="store_true", help="print all figures of the card, of both files")
     add("--limit", type=_positive, metavar="N", help="with --corrupted: the first N test images")
     add("--precision", choices=("float32", "int8"), default="float32", help="of the file")
 
@@ -136,12 +146,18 @@ def _add_audit_options(command: argparse.ArgumentParser) -> None:
 
 
 def _folds(text: str) -> int:
-    if _seed(text) < 2:
+    if _whole(text) < 2:
         raise argparse.ArgumentTypeError(f"expected at least 2, not {text}")
     return int(text)
 
 
 def _seed(text: str) -> int:
+    if (seed := _whole(text)) > HIGHEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected at most {HIGHEST_SEED}, not {text}")
+    return seed
+
+
+def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, not {text!r}")
     return int(text)
@@ -152,6 +168,6 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _positive(text: str) -> int:
-    if not _seed(text):
+    if not _whole(text):
         raise argparse.ArgumentTypeError("expected a positive number, not 0")
     return int(text)

@@ -20,7 +20,7 @@ from training.data.datasets import Dataset, load
 from training.data.splits import Split
 from training.errors import UsageError
 from training.fitting import checkpoints
-from training.fitting.fit import fit
+from training.fitting.fit import check, fit
 from training.modelling.network import build, cores, on_gpu, predict
 from training.modelling.recipe import Recipe
 
@@ -41,6 +41,7 @@ def reproduce(options: argparse.Namespace) -> None:
         file = run / reproduction_page.FILE
         result = reproduction_page.read(file, entry, precision=options.precision)
         if result is None:
+            check(entry, run=run, seed=seed, precision=options.precision)  # before data are read
             result = train(
                 entry,
                 as_published(entry, data(entry.dataset, entry.size)),

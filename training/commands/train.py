@@ -9,7 +9,7 @@ import importlib.util
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training import recipes
 from training.data import feedback_images, outliers, pets
@@ -18,8 +18,10 @@ from training.data.sources import SOURCES
 from training.errors import PublishFailed, UsageError, translated
 from training.fitting import launcher
 from training.publishing import versions
+from training.start_up import import_keras
 
 if TYPE_CHECKING:
+    from training.fitting.checkpoints import State
     from training.fitting.tracking import Tracker
     from training.modelling.recipe import Recipe
 
@@ -34,21 +36,27 @@ def train(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Publish finished runs."""
-    from training.fitting import checkpoints
+    import_keras()
+    from training.fitting import checkpoints, tracking
 
     for entry in _entries(options):
         run = _run_folder(options, entry)
-        checkpoints.read_state(run)  # before minutes of reading data
+        checkpoints.finished(run, entry.name, entry.fingerprint())  # before data are read
         _check_publishing(options.models)
         if not _can_export():
             _export_by_tensorflow(options, entry)
             continue
         with checkpoints.locked(run):
             trackers = _trackers(options, entry)
-            _publish(options, entry, _data(options, entry), trackers)
+            data = _data(options, entry)
+            for tracker in trackers:
+                tracker.begun(checkpoints.read_state(run))
+            with tracking.closing(trackers):
+                _publish(options, entry, data, trackers)
 
 
 def _train_here(options: argparse.Namespace, together: launcher.Hosts | None = None) -> None:
+    import_keras()
     from training.fitting import distributed
 
     entries = _entries(options)
@@ -57,7 +65,8 @@ def _train_here(options: argparse.Namespace, together: launcher.Hosts | None = N
             launcher.check_batch(together, entry.name, entry.batch_size)
     if options.publish:
         _check_publishing(options.models)  # before hours of training
-    with distributed.joined(together) if together else nullcontext():
+    patience = options.host_patience
+    with distributed.joined(together, patience=patience) if together else nullcontext():
         for entry in entries:
             if _train_one(options, entry, together):
                 _export_by_tensorflow(options, entry)
@@ -67,44 +76,67 @@ def _train_one(
     options: argparse.Namespace, entry: "Recipe", together: launcher.Hosts | None
 ) -> bool:
     """Train a recipe and publish it; return True if another process must publish it."""
-    from training.fitting import checkpoints, distributed
-    from training.fitting.fit import fit
+    from training.fitting import checkpoints, distributed, tracking
+    from training.fitting.fit import check, fit, policy
 
     run = _run_folder(options, entry)
     first = together is None or together.index == 0  # the other hosts print nothing
-    with checkpoints.locked(run):  # before minutes of reading data
+    how: dict[str, Any] = {"run": run, "seed": options.seed}
+    how |= {"epochs": options.epochs, "precision": options.precision}
+    with checkpoints.locked(run):
+        if together:
+            distributed.agree(_facts(options, entry))
+            distributed.follow_first(run)
+        check(entry, **how)  # before minutes of reading data
         trackers = _trackers(options, entry) if first else []
         data = _data(options, entry)
+        if together:
+            precision = policy(options.precision, run)  # GPUs may have another than processors
+            distributed.agree({"data": data.content_hash, "precision": precision})
         for note in data.notes:
             print(note)
-        if together:
-            facts = {"page": entry.fingerprint(), "data": data.content_hash, "seed": options.seed}
-            facts |= {"epochs": options.epochs, "precision": options.precision}
-            distributed.follow_first(run, facts | {"recipes": options.names})
-        state = fit(
-            entry,
-            data,
-            run=run,
-            seed=options.seed,
-            epochs=options.epochs,
-            precision=options.precision,
-            command=options.command,
-            callbacks=trackers,
-            verbose=options.verbose if first else 0,
-        )
-        for tracker in trackers:
-            tracker.ended()
-        print(
-            f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
-            f"{state.best_accuracy:.2%}"
-        )
-        if held := versions.holding(options.models, entry.model, state.published):
-            print(f"{held} is this run already; `export` publishes it once more")
-        elif options.publish and _can_export():
-            _publish(options, entry, data, trackers)
-        else:
-            return bool(options.publish)
+        with tracking.closing(trackers):
+            state = fit(
+                entry,
+                data,
+                command=options.command,
+                callbacks=trackers,
+                verbose=options.verbose if first else 0,
+                **how,
+            )
+            return _finish(options, entry, data, state, trackers)
+
+
+def _finish(
+    options: argparse.Namespace,
+    entry: "Recipe",
+    data: Dataset,
+    state: "State",
+    trackers: list["Tracker"],
+) -> bool:
+    """Report a trained run and publish it; return True if another process must publish it."""
+    for tracker in trackers:
+        tracker.ended()
+    print(
+        f"{entry.name}: best on validation data after epoch {state.best_epoch}: "
+        f"{state.best_accuracy:.2%}"
+    )
+    if held := versions.holding(options.models, entry.model, state.published):
+        print(f"{held} is this run already; `export` publishes it once more")
+    elif options.publish and _can_export():
+        _publish(options, entry, data, trackers)
+    else:
+        return bool(options.publish)
     return False
+
+
+def _facts(options: argparse.Namespace, entry: "Recipe") -> dict[str, object]:
+    """Return what every host must have in common, data aside."""
+    from training.fitting import provenance
+
+    facts: dict[str, object] = {"recipes": options.names, "page": entry.fingerprint()}
+    facts |= {"seed": options.seed, "epochs": options.epochs}
+    return facts | provenance.facts(provenance.source("jax"))
 
 
 def _can_export() -> bool:
@@ -186,8 +218,6 @@ def _trackers(options: argparse.Namespace, entry: "Recipe") -> list["Tracker"]:
     return tracking.trackers(
         entry,
         run=_run_folder(options, entry),
-        seed=options.seed,
-        epochs=getattr(options, "epochs", None),
         tensorboard=getattr(options, "tensorboard", None),
     )
 

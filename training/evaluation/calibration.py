@@ -25,6 +25,12 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
+def without_temperature(probabilities: Floats, t: float) -> Floats:
+    """Return ``softmax(logits)`` of ``softmax(logits / t)``, both ``(N, K)``."""
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return softmax((t * logs).astype(np.float32))
+
+
 def temperature(logits: Floats, labels: Labels) -> float:
     """Return the T that maximises the likelihood of ``softmax(logits / T)`` (Guo et al., *On
     calibration of modern neural networks*, 2017), for logits ``(N, K)`` and labels ``(N,)``.

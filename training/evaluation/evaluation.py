@@ -3,7 +3,7 @@
 Knows which of the figures its metadata hold; knows nothing of Keras or of how the file was made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.datasets import Dataset
+from training.data.splits import Split
 from training.evaluation import calibration, cost
-from training.evaluation.scoring import Score, probabilities, run, score
+from training.evaluation.scoring import Score, probabilities, score, typicality
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Judgement:
     calibration_error: float
     answers: NDArray[np.float32]  # probabilities (N, K), in the order of the test split
     typicality: NDArray[np.float32]  # (N,), in the same order
-    thresholds: dict[float, float]  # of the prediction sets, by coverage, from validation data
+    thresholds: Mapping[float, float]  # of the prediction sets, by coverage, from validation data
     milliseconds: float  # of one image at one thread of this machine
 
     @property
@@ -51,13 +52,18 @@ class Judgement:
 
 def judge(file: Path, data: Dataset) -> Judgement:
     """Run a file on the test split and, for the thresholds, on the validation split."""
-    answers, typicality = run(file, data.test.images, "probabilities", "typicality")
     held_out = probabilities(file, data.validation.images)
+    return on_test(file, data.test, calibration.thresholds(held_out, data.validation.labels))
+
+
+def on_test(file: Path, test: Split, thresholds: Mapping[float, float]) -> Judgement:
+    """Run a file, with known thresholds, on the test split."""
+    typical, answers = typicality(file, test.images)
     return Judgement(
-        score=score(answers, data.test.labels),
-        calibration_error=calibration.calibration_error(answers, data.test.labels),
+        score=score(answers, test.labels),
+        calibration_error=calibration.calibration_error(answers, test.labels),
         answers=answers,
-        typicality=typicality,
-        thresholds=calibration.thresholds(held_out, data.validation.labels),
+        typicality=typical,
+        thresholds=thresholds,
         milliseconds=cost.milliseconds(file),
     )

@@ -13,7 +13,9 @@ from typing import Any
 
 import onnx
 
-from training.errors import TrainingError, UsageError
+from training.errors import UsageError
+
+FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Version:
     @property
     def file(self) -> Path:
         """The float32 graph."""
-        return self.folder / "model.onnx"
+        return self.folder / FILE
+
+    @property
+    def files(self) -> list[Path]:
+        """The float32 graph and, if there is one, the int8 graph."""
+        return sorted(self.folder.glob("model*.onnx"), reverse=True)
 
     def file_of(self, precision: str) -> Path:
         """Return the file of a precision, ``float32`` or ``int8``.
@@ -46,8 +53,6 @@ class Version:
         """The file, parsed; raises ``UsageError`` if it is not an ONNX file."""
         try:
             return onnx.load(self.file)
-        except TrainingError:
-            raise  # a signal may arrive here too
         except Exception as exc:  # protobuf's classes differ between its implementations
             raise UsageError(f"{self.file} is not readable as ONNX: {exc}") from exc
 
@@ -88,6 +93,10 @@ class Version:
                 return {row[0]: row[heading.index(column)] for row in rows}
         return {}
 
+    def metadata_of(self, file: Path) -> dict[str, Any]:
+        """Return the metadata of a file of this version, its JSON parsed."""
+        return {entry.key: _value(entry.value) for entry in onnx.load(file).metadata_props}
+
 
 def parse(text: str) -> tuple[str, int | None]:
     """Split ``MODEL`` or ``MODEL/VERSION`` into name and version, None if not given; raise
@@ -101,7 +110,7 @@ def parse(text: str) -> tuple[str, int | None]:
 def find(text: str, models: Path) -> Version:
     """Find a version by ``MODEL``, which means its highest, by ``MODEL/VERSION`` or by its folder.
     Raise ``UsageError``, with the known versions, if it does not exist."""
-    if (Path(text) / "model.onnx").is_file():
+    if (Path(text) / FILE).is_file():
         return Version(Path(text))
     name, version = parse(text)
     folder = models / name

@@ -15,9 +15,10 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,10 @@ class State:
     seconds: float = 0.0  # of training, validation included
     published: str = ""  # the SHA-256 of the file that was exported from it
     history: dict[str, list[float]] = field(default_factory=dict)
+    # `provenance.source` of its beginning, and of each resumption by other code; runs that began
+    # before this was recorded have none
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    ended: str = ""  # when the last whole epoch ended: UTC, ISO 8601
 
 
 @contextmanager
@@ -79,17 +84,50 @@ def locked(run: Path) -> Iterator[None]:
 def begin(run: Path, fresh: State) -> State:
     """Return the state in the folder, or ``fresh`` if it holds none. Raise ``RunFailed`` if it
     cannot be read, ``RunMismatch`` if it is of another recipe, seed, length, precision or data."""
-    if not (run / "state.json").exists():
+    state = held(run)
+    if state is None:
         return fresh
-    state = read_state(run)
-    for key in IDENTITY:
-        held, wanted = getattr(state, key), getattr(fresh, key)
-        if held != wanted:
-            other = "another recipe" if key == "page" else f"{key} {held!r}, not {wanted!r}"
+    _compare(run, state, {key: getattr(fresh, key) for key in IDENTITY})
+    return state
+
+
+def held(run: Path) -> State | None:
+    """Return the state in the folder, None if it holds none; raise ``RunFailed`` if it cannot be
+    read."""
+    return read_state(run) if (run / "state.json").exists() else None
+
+
+def check(run: Path, **wanted: object) -> None:
+    """Compare values with those that the run in the folder, if any, began with. Raise
+    ``RunMismatch`` if one differs, ``RunFailed`` if they cannot be read."""
+    if state := held(run):
+        _compare(run, state, wanted)
+
+
+def _compare(run: Path, state: State, wanted: Mapping[str, object]) -> None:
+    for key, value in wanted.items():
+        if (began := getattr(state, key)) != value:
+            other = "another recipe" if key == "page" else f"{key} {began!r}, not {value!r}"
             raise RunMismatch(
                 f"{run} began with {other}. Delete that folder to start over, or name another "
                 "with --runs."
             )
+
+
+def finished(run: Path, name: str, page: str) -> State:
+    """Return the state of a finished run of a recipe, by its name and fingerprint. Raise
+    ``UsageError`` if there is none or it is not finished, ``RunMismatch`` if the recipe has changed
+    since the run began, ``RunFailed`` if it cannot be read."""
+    state = read_state(run)
+    if state.page != page:
+        raise RunMismatch(
+            f"The recipe {name} has changed since {run} began. Delete that folder and train again."
+        )
+    if state.epoch < state.epochs:
+        raise UsageError(
+            f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a finished run; "
+            "`train` continues it."
+        )
     return state
 
 
@@ -179,9 +217,28 @@ def read_state(run: Path) -> State:
     if not (run / "state.json").exists():
         raise UsageError(f"No run in {run}. `train` makes it.")
     try:
-        return State(**json.loads((run / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as exc:
+        fields = json.loads((run / "state.json").read_text())
+        seal = fields.pop("sha256", None)
+        state = State(**fields)
+    except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise RunFailed(f"{run} holds no readable run: {exc}. Delete it to start over.") from exc
+    if seal is None:
+        _warn_of_no_seal(run)
+    elif seal != _sum_of(fields):
+        raise RunFailed(
+            f"{run}/state.json is damaged: its check sum differs. Delete {run} to start over."
+        )
+    return state
+
+
+@cache
+def _warn_of_no_seal(run: Path) -> None:
+    """Warn once: a command reads the state several times."""
+    log.warning("%s/state.json has no check sum: an older version wrote it", run)
+
+
+def _sum_of(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def save(run: Path, state: State, model: "keras.Model") -> None:
@@ -195,8 +252,10 @@ def save(run: Path, state: State, model: "keras.Model") -> None:
 
 
 def write_state(run: Path, state: State) -> None:
-    """Write the state of a run."""
-    write(run / "state.json", json.dumps(asdict(state), indent=1).encode())
+    """Write the state of a run, with a check sum: a flipped digit could skip an epoch."""
+    fields = asdict(state)
+    sealed = {**fields, "sha256": _sum_of(fields)}
+    write(run / "state.json", json.dumps(sealed, indent=1).encode())
 
 
 def save_weights(model: "keras.Model", path: Path) -> None:

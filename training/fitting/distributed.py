@@ -27,13 +27,13 @@ from training.fitting.launcher import LOST, Hosts
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 30  # seconds without a heartbeat after which a host counts as lost
-PATIENCE = 600  # seconds to wait for the others at the start: an image may need a pull
 
 
 @contextmanager
-def joined(hosts: Hosts) -> Iterator[None]:
-    """Join the other hosts for the duration of the block, which ends on all of them together. Raise
-    ``HostLost`` if another host is lost; JAX may abort this process first."""
+def joined(hosts: Hosts, *, patience: int) -> Iterator[None]:
+    """Join the other hosts, which may take ``patience`` seconds to start, for the duration of the
+    block, which ends on all of them together. Raise ``HostLost`` if another host is lost; JAX may
+    abort this process first."""
     import jax
     from jax.experimental import multihost_utils
 
@@ -48,7 +48,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
             hosts.count,
             hosts.index,
             coordinator_bind_address=hosts.coordinator if local else None,  # None: all interfaces
-            initialization_timeout=PATIENCE,
+            initialization_timeout=patience,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
@@ -64,15 +64,20 @@ def joined(hosts: Hosts) -> Iterator[None]:
         raise HostLost from exc
 
 
-def follow_first(run: Path, facts: Mapping[str, Any]) -> None:
-    """Copy host 0's run folder to every host; raise ``UsageError`` if host 0 has other facts."""
+def agree(facts: Mapping[str, Any]) -> None:
+    """Compare facts with those of host 0; raise ``UsageError`` if one differs."""
     theirs = json.loads(_from_first(json.dumps(facts).encode()))
-    for key, mine in facts.items():
-        if theirs[key] != mine:
+    for key in dict.fromkeys([*facts, *theirs]):
+        mine, its = facts.get(key), theirs.get(key)
+        if mine != its:
             raise UsageError(
-                f"This host has {key} {mine!r}, host 0 has {theirs[key]!r}. Expected the same "
-                "command, code and data on every host."
+                f"This host has {key} {mine!r}, host 0 has {its!r}. Expected the same command, "
+                "code, libraries and data on every host."
             )
+
+
+def follow_first(run: Path) -> None:
+    """Copy host 0's run folder to every host."""
     first = _is_first()
     held = _from_first(_packed(run) if first else b"")
     if not first:

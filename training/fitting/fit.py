@@ -8,6 +8,7 @@ Knows Keras, on any backend; knows nothing of the layout or the lock of the run 
 of reports.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,12 @@ from training.data.datasets import Dataset
 from training.data.splits import Split
 from training.errors import Diverged
 from training.fitting import checkpoints as runs
+from training.fitting import provenance
 from training.fitting.batches import Batches
 from training.fitting.checkpoints import State
 from training.fitting.distributed import shared
 from training.fitting.signals import SIGTERM
+from training.fitting.tracking import Tracker
 from training.modelling.network import (
     build,
     on_gpu,
@@ -35,6 +38,8 @@ from training.modelling.network import (
     transient_state,
 )
 from training.modelling.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -85,6 +90,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         for name, value in logs.items():
             state.history.setdefault(name, []).append(float(value))
         state.epoch, state.step, state.passing = epoch + 1, 0, []
+        state.ended = provenance.now()
         self._tick()
         accuracy = float(logs.get("val_accuracy", state.best_accuracy))
         if accuracy > state.best_accuracy or "val_accuracy" not in logs:
@@ -139,7 +145,7 @@ def fit(
         RunFailed: if the run folder cannot be read or written.
         RunMismatch: if the run folder holds another recipe, seed, length, precision or data.
     """
-    with SIGTERM.released_at_end(), _under(precision) as policy_name:
+    with SIGTERM.released_at_end(), _under(policy(precision, run)) as policy_name:
         keras.utils.set_random_seed(seed)
         state = State(
             recipe=recipe.name,
@@ -149,15 +155,21 @@ def fit(
             precision=policy_name,
             data=data.content_hash,
             command=command,
+            sources=[provenance.source(keras.backend.backend())],
         )
         network = build(recipe, len(data.labels))
         batches = Batches(_with_outliers(data), recipe.batch_size, seed=seed)
         model = trainable(recipe, network, steps=batches.steps * state.epochs)
+        source = state.sources[0]
         state = runs.begin(run, state)
         if state.checkpoint:
+            _note_source(run, state, source)
             state = runs.restore(run, state, model)
         elif recipe.prepare:
             recipe.prepare(network, data.train.images)
+        for callback in callbacks:
+            if isinstance(callback, Tracker):
+                callback.begun(state)
         keep = Checkpoint(run, state, network, batches)
         options = _options(data, [*callbacks, keep], verbose)  # others first: no epoch unreported
         if state.step:
@@ -167,6 +179,40 @@ def fit(
             batches.start_epoch(state.epoch)
             model.fit(shared(batches), initial_epoch=state.epoch, epochs=state.epochs, **options)
         return state
+
+
+def check(
+    recipe: Recipe, *, run: Path, seed: int = 1, epochs: int | None = None, precision: str = "auto"
+) -> None:
+    """Raise ``RunMismatch`` if the run folder holds another run than ``fit`` would train, data
+    aside: before the data are read."""
+    runs.check(
+        run,
+        recipe=recipe.name,
+        page=recipe.fingerprint(),
+        seed=seed,
+        epochs=epochs or recipe.epochs,
+        precision=policy(precision, run),
+    )
+
+
+def _note_source(run: Path, state: State, source: dict[str, Any]) -> None:
+    """Warn if other code than that of the run's beginning resumes it, and add it to the state."""
+    if state.epoch == state.epochs:
+        return
+    if not state.sources:
+        log.warning(
+            "%s does not say which code it began with: an older version wrote it. It resumes; "
+            "under other code its weights may differ from those of an uninterrupted run.",
+            run,
+        )
+    elif difference := provenance.difference(state.sources[-1], source):
+        log.warning(
+            "%s began or continued under other code or libraries: %s. It resumes; its weights may "
+            "differ from those of an uninterrupted run.",
+            *(run, difference),
+        )
+        state.sources.append(source)
 
 
 def _with_outliers(data: Dataset) -> Split:
@@ -211,9 +257,8 @@ def _end_epoch(model: keras.Model, batches: Batches, state: State, options: dict
 
 
 @contextmanager
-def _under(precision: str) -> Iterator[str]:
+def _under(name: str) -> Iterator[str]:
     """Set a precision policy and yield its name; restore float32 afterwards."""
-    name = policy(precision)
     keras.config.set_dtype_policy(name)
     try:
         yield name
@@ -221,14 +266,17 @@ def _under(precision: str) -> Iterator[str]:
         keras.config.set_dtype_policy("float32")
 
 
-def policy(precision: str) -> str:
+def policy(precision: str, run: Path | None = None) -> str:
     """Return the name of a precision policy.
 
-    ``auto`` is bfloat16 on a GPU, and with TensorFlow on a processor that multiplies it in
-    hardware: half the time of float32, and the same accuracy. JAX on a processor gains nothing.
+    ``auto`` is that of the run, if it has begun; else bfloat16 on a GPU, and with TensorFlow on a
+    processor that multiplies it in hardware: half the time of float32, and the same accuracy. JAX
+    on a processor gains nothing.
     """
     if precision != "auto":
         return precision
+    if run and (state := runs.held(run)):
+        return state.precision
     if on_gpu():
         return "mixed_bfloat16"
     if keras.backend.backend() == "jax":

@@ -20,10 +20,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from training.errors import HostLost, TrainingError, UsageError
+from training.errors import HostLost, Preempted, TrainingError, UsageError
+from training.start_up import NOISE
 
 MARK = "CONVSERVE_HOST_PROCESS"  # in the environment of the process that does the work
-LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat")  # JAX's words for a lost host
+# JAX's words for a lost host, for one that never joins, and for two with one index
+LOST = ("Gloo", "UNAVAILABLE", "coordination service", "heartbeat", "DEADLINE_EXCEEDED")
+TWICE = "ALREADY_EXISTS"
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -113,7 +116,7 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
         HostLost: if JAX ended the process because another host is lost or never joined.
         Preempted: if SIGTERM was received.
         SystemExit: if the process ended by an error that it has reported.
-        UsageError: if ``KERAS_BACKEND`` names another backend.
+        UsageError: if ``KERAS_BACKEND`` names another backend, or two hosts have one index.
     """
     if MARK in os.environ:
         _work(lambda: work(options, hosts))
@@ -144,7 +147,13 @@ def train(hosts: Hosts, options: argparse.Namespace, work: Callable[..., None]) 
             _end_group(process)
             copying.join(GRACE)
     # JAX aborts the process if a host is lost; a fault has other words
-    if code == -signal.SIGABRT and any(word.encode() in line for line in last for word in LOST):
+    said = b"".join(last).decode(errors="replace") if code == -signal.SIGABRT else ""
+    if TWICE in said:
+        raise UsageError(
+            f"Another host has the index {hosts.index} too. Expected: each index from 0 to "
+            f"{hosts.count - 1} once."
+        )
+    if any(word in said for word in LOST):
         raise HostLost
     _exit_with(code)
 
@@ -156,7 +165,7 @@ def _work(work: Callable[[], None]) -> NoReturn:
     code = 0
     try:
         work()
-    except TrainingError as exc:
+    except (TrainingError, Preempted) as exc:
         sys.stderr.write(f"training: {exc}\n")
         code = exc.exit_code
     except SystemExit as exc:
@@ -195,8 +204,10 @@ def _exit_with(code: int) -> None:
 
 
 def _copy(lines: IO[bytes], last: deque[bytes]) -> None:
-    """Copy the error output of a process to ours, and keep the last lines."""
+    """Copy the error output of a process to ours, without noise, and keep the last lines."""
     for line in lines:
+        if NOISE.match(line):
+            continue
         last.append(line)
         with suppress(OSError):  # closed stderr; the process must not block on its pipe
             sys.stderr.buffer.write(line)

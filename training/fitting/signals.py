@@ -28,7 +28,8 @@ class Sigterm:
         self._held = True
 
     def release(self) -> None:
-        """Stop deferring the signal; raise ``Preempted`` if it was received in the meantime."""
+        """Stop deferring the signal; raise ``Preempted`` if it was received: in the meantime, or
+        within foreign code that caught every exception."""
         self._held = False
         self._raised = self.received
         if self.received and self._interrupted:

@@ -81,29 +81,16 @@ def card(
     pictures: Sequence[str],
 ) -> str:
     """Return the model card, as Markdown."""
-    metrics = properties["metrics"]
-    low, high = Score(metrics["correct"], metrics["images"]).interval
     before = calibration_error(evidence.before, data.test.labels)
-    counts = confusion(evidence.answers, data.test, len(data.labels))
     return "\n".join(
         [
-            f"# {properties['title']}: `{properties['name']}` version {properties['version']}",
+            *heading(properties),
             "",
-            f"**{metrics['accuracy']:.2%}** of {metrics['images']:,} test images correct "
-            f"({metrics['correct']:,}; 95% confidence: {low:.2%} to {high:.2%}), calibration error "
-            f"{metrics['calibration_error']:.2%}: of this exported file, under onnxruntime.",
+            *fact_table(_facts(properties, facts, data, before)),
             "",
-            "| | |",
-            "| --- | --- |",
-            *_fact_rows(properties, facts, data, before),
+            *class_table(evidence.answers, data.test, data.labels),
             "",
-            "| Class | Test images | Precision | Recall | F1 |",
-            "| --- | ---: | ---: | ---: | ---: |",
-            *_class_rows(counts, data.labels),
-            "",
-            "| Requested coverage | On test images | Labels in a set | Sets of one | Empty sets |",
-            "| ---: | ---: | ---: | ---: | ---: |",
-            *_set_rows(properties["conformal"], evidence.answers, data.test),
+            *set_table(properties["conformal"], evidence.answers, data.test),
             "",
             *(f"![{name}](report/{name}.png)" for name in pictures),
             "",
@@ -116,24 +103,53 @@ def card(
     )
 
 
-def _fact_rows(
+def heading(properties: Mapping[str, Any]) -> list[str]:
+    """Return the title and the sentence of the results, from a file's metadata."""
+    metrics = properties["metrics"]
+    low, high = Score(metrics["correct"], metrics["images"]).interval
+    return [
+        f"# {properties['title']}: `{properties['name']}` version {properties['version']}",
+        "",
+        f"**{metrics['accuracy']:.2%}** of {metrics['images']:,} test images correct "
+        f"({metrics['correct']:,}; 95% confidence: {low:.2%} to {high:.2%}), calibration error "
+        f"{metrics['calibration_error']:.2%}: of this exported file, under onnxruntime.",
+    ]
+
+
+def fact_table(facts: Mapping[str, str]) -> list[str]:
+    """Return facts as lines of a Markdown table."""
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())]
+
+
+def _facts(
     properties: Mapping[str, Any], facts: Mapping[str, str], data: Dataset, before: float
-) -> list[str]:
+) -> dict[str, str]:
     source, split = properties["source"], properties["dataset"]["split"]
     extra = f" ({data.extra:,} of them extra)" if data.extra else ""
-    rows = {
+    return {
         "Recipe": f"`{properties['recipe']}`",
         "Command": f"`{source['command']}`",
         "Data": f"{data.name}: {split['train']:,} training{extra}, {split['validation']:,} "
         f"validation, {split['test']:,} test images",
         **facts,
-        "Calibration error": f"{before:.2%} before temperature scaling, "
-        f"{properties['metrics']['calibration_error']:.2%} after",
-        "Trained at": properties["trained_at"],
-        "Source": f"`{source['revision']}`",
-        "Versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
+        "Calibration error": calibration(before, properties["metrics"]["calibration_error"]),
+        "Trained": f"{_span(source['at'], properties['trained_at'])}, {_code(source)}",
+        **{f"Resumed {each['at']}": _code(each) for each in source.get("resumed", ())},
+        "Exported": f"{source['exported']['at']}, {_code(source['exported'])}",
     }
-    return [f"| {name} | {value} |" for name, value in rows.items()]
+
+
+def _span(began: str, ended: str) -> str:
+    return f"{began} to {ended}" if began else f"until {ended}"
+
+
+def _code(source: Mapping[str, Any]) -> str:
+    """Return the code of training or export in words."""
+    if not source["code"]:
+        return "by code that was not recorded"
+    revision = f"`{source['revision']}`" if source["revision"] else "unknown"
+    libraries = ", ".join(f"{name} {number}" for name, number in source["versions"].items())
+    return f"revision {revision}, code `{source['code']}`, {libraries}"
 
 
 def _corrupted(held: Mapping[str, Any] | None) -> list[str]:
@@ -142,18 +158,34 @@ def _corrupted(held: Mapping[str, Any] | None) -> list[str]:
     return ["## On corrupted images", "", robustness.summary(held), "", *robustness.table(held), ""]
 
 
-def _class_rows(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:
+def calibration(before: float, after: float) -> str:
+    """Return the calibration errors in words."""
+    return f"{before:.2%} before temperature scaling, {after:.2%} after"
+
+
+def class_table(answers: Answers, split: Split, labels: Sequence[str]) -> list[str]:
+    """Return precision, recall and F1 of each class as lines of a Markdown table."""
+    counts = confusion(answers, split, len(labels))
     right, true, answered = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     precision, recall = right / np.maximum(answered, 1), right / np.maximum(true, 1)
     f1 = 2 * right / np.maximum(true + answered, 1)
     rows = zip(labels, true, precision, recall, f1, strict=True)
-    return [f"| {label} | {n:,} | {p:.2%} | {r:.2%} | {f:.2%} |" for label, n, p, r, f in rows]
+    return [
+        "| Class | Test images | Precision | Recall | F1 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(f"| {label} | {n:,} | {p:.2%} | {r:.2%} | {f:.2%} |" for label, n, p, r, f in rows),
+    ]
 
 
-def _set_rows(conformal: Mapping[str, float], answers: Answers, split: Split) -> list[str]:
+def set_table(conformal: Mapping[str, float], answers: Answers, split: Split) -> list[str]:
+    """Return the statistics of the prediction sets as lines of a Markdown table."""
     judged = ((float(key), sets(answers, split.labels, conformal[key])) for key in conformal)
     return [
-        f"| {requested:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
-        f"| {each.empty:.2%} |"
-        for requested, each in judged
+        "| Requested coverage | On test images | Labels in a set | Sets of one | Empty sets |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {requested:.0%} | {each.coverage:.2%} | {each.size:.2f} | {each.single:.2%} "
+            f"| {each.empty:.2%} |"
+            for requested, each in judged
+        ),
     ]

@@ -5,12 +5,9 @@ once, and none of its results influence training.
 """
 
 import logging
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +19,11 @@ from numpy.typing import NDArray
 from training.data.datasets import Dataset
 from training.data.pixels import encode_png
 from training.data.splits import PARTS, Split
-from training.errors import BelowGate, RunMismatch, UsageError
+from training.errors import BelowGate, RunMismatch
 from training.evaluation import calibration, cost, robustness
 from training.evaluation.evaluation import Judgement, judge
 from training.fitting import checkpoints as runs
+from training.fitting import provenance
 from training.fitting.checkpoints import State
 from training.fitting.signals import SIGTERM
 from training.modelling.network import build, feature_maps, predict, served
@@ -36,7 +34,8 @@ log = logging.getLogger(__name__)
 
 GOLDEN_IMAGES = 10
 EXAMPLES = 4  # golden images shown with their edges and feature maps
-PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
+BELOW_GATE = "below-gate"  # in the run folder: what would have been published
+EXPORTERS = (*provenance.LIBRARIES, "tf2onnx", "onnx", "onnxruntime")
 
 
 def publish(
@@ -47,9 +46,11 @@ def publish(
     ``corrupted`` adds the accuracy on corrupted test images, which takes minutes.
 
     Raises:
-        BelowGate: if the file's test accuracy is below ``min_accuracy``; nothing is published.
+        BelowGate: if the file's test accuracy is below ``min_accuracy``; nothing is published, and
+            the run folder keeps the file and its report.
         ExportMismatch: if the file and the network answer differently.
         PublishFailed: if the folder cannot be written.
+        Preempted: if a signal was received before the last rename; nothing is published.
         RunFailed: if the run cannot be read.
         RunMismatch: if the recipe or the data have changed since the run began.
         UsageError: if the run is not finished.
@@ -61,23 +62,29 @@ def publish(
     temperature = calibration.temperature(predict(logits, held_out.images), held_out.labels)
     model = to_onnx.with_probabilities(logits, temperature)
     with (
+        SIGTERM.released_at_end(),  # a library may replace its exception
         versions.turn(models, recipe.model) as version,
         versions.publication(models, recipe.model, version) as folder,
     ):
         file, graph = folder / "model.onnx", to_onnx.convert(model)
-        common = _describe(recipe, data, version, state.command)
+        SIGTERM.release()  # a library may have caught its exception; so after each step
+        common = _describe(recipe, data, version, _sources(state, run))
         judgement, properties = _judge(graph, data, file, {**common, "precision": "float32"})
         difference = to_onnx.compare(model, file, data.test.images[: to_onnx.MIN_COMPARED])
         log.info("the exported file: %s; off the network by %.1e", judgement.summary, difference)
-        _check_gate(recipe, judgement)
+        passed = judgement.score.accuracy >= recipe.min_accuracy
         int8_file = folder / "model.int8.onnx"
-        int8, words = _int8(graph, data, int8_file, common, judgement)
-        if corrupted:
+        int8, words = None, "none: this file is below the gate"
+        if passed:
+            int8, words = _int8(graph, data, int8_file, common, judgement)
+            SIGTERM.release()
+        if corrupted and passed:
             results = _corrupted(data, [each for each in (file, int8_file) if each.exists()])
             properties["corrupted"] = results[0]
             words += "".join(f", {each['accuracy']:.2%} corrupted" for each in results[1:])
         answers = [each.answers for each in (judgement, int8) if each]
-        examples = _write_golden(folder / "golden", data, answers)[:EXAMPLES]
+        golden = _write_golden(folder / "golden", data, answers)
+        examples = (golden if len(golden) else data.test.images)[:EXAMPLES]
         evidence = model_card.Evidence(
             history=state.history,
             before=calibration.softmax(predict(logits, data.test.images)),
@@ -93,29 +100,20 @@ def publish(
             "Typicality": _typical(judgement),
         }
         model_card.write(folder, properties, facts, data, evidence)
+        if not passed:
+            raise _below_gate(recipe, judgement, folder, run)
         state.published = versions.digest(file)
-        SIGTERM.hold()  # a version on disk must be in the state of its run
-    runs.write_state(run, state)
-    SIGTERM.release()
+        runs.write_state(run, state)  # before the rename: a kill must not publish it twice
+        SIGTERM.release()
     return models / recipe.model / str(version)
 
 
 def _finished(recipe: Recipe, data: Dataset, run: Path) -> State:
-    state = runs.read_state(run)
-    if state.page != recipe.fingerprint():
-        raise RunMismatch(
-            f"The recipe {recipe.name} has changed since {run} began. Delete that folder and train "
-            "again."
-        )
+    state = runs.finished(run, recipe.name, recipe.fingerprint())
     if state.data != data.content_hash:
         raise RunMismatch(
             f"{run} was trained on data {state.data!r}, not {data.content_hash!r}. Expected: the "
             "--data-dir and --extra of the run, with the same images in them."
-        )
-    if state.epoch < state.epochs:
-        raise UsageError(
-            f"{run} has done {state.epoch} of {state.epochs} epochs. Expected: a finished run; "
-            "`train` continues it."
         )
     return state
 
@@ -133,12 +131,15 @@ def _judge(
     return judgement, properties
 
 
-def _check_gate(recipe: Recipe, judgement: Judgement) -> None:
-    if judgement.score.accuracy < recipe.min_accuracy:
-        raise BelowGate(
-            f"{recipe.name} got {judgement.score}, below its min_accuracy of "
-            f"{recipe.min_accuracy:.2%}. Nothing was published."
-        )
+def _below_gate(recipe: Recipe, judgement: Judgement, folder: Path, run: Path) -> BelowGate:
+    """Keep in the run folder what will not be published, and return the error."""
+    kept = run / BELOW_GATE
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    return BelowGate(
+        f"{recipe.name} got {judgement.score}, below its min_accuracy of "
+        f"{recipe.min_accuracy:.2%}. Nothing was published; {kept} has the file and its report."
+    )
 
 
 def _int8(
@@ -164,7 +165,26 @@ def _corrupted(data: Dataset, files: Sequence[Path]) -> list[dict[str, Any]]:
     return results
 
 
-def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict[str, Any]:
+def _sources(state: State, run: Path) -> dict[str, Any]:
+    """Return when and by which code the run was trained, and that of this process, which exports
+    it; without revision and versions if the run began before they were recorded."""
+    unknown = {"at": "", "revision": "", "code": "", "versions": {}}
+    began, *resumed = state.sources or [unknown]
+    best = datetime.fromtimestamp(runs.best(run).stat().st_mtime, UTC)
+    return {
+        "trained_at": state.ended or best.isoformat(timespec="seconds"),
+        "source": {
+            **began,
+            "command": state.command,
+            **({"resumed": resumed} if resumed else {}),
+            "exported": provenance.source("tensorflow", EXPORTERS),
+        },
+    }
+
+
+def _describe(
+    recipe: Recipe, data: Dataset, version: int, sources: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the metadata of ``models/README.md`` except for precision and results."""
     return {
         "schema": to_onnx.SCHEMA,
@@ -180,13 +200,7 @@ def _describe(recipe: Recipe, data: Dataset, version: int, command: str) -> dict
             "split": {part: len(getattr(data, part).labels) for part in PARTS},
             **({"extra": data.extra} if data.extra else {}),
         },
-        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": {
-            "revision": _revision(),
-            "command": command,
-            "versions": {name: package_version(name) for name in PACKAGES}
-            | {"python": ".".join(map(str, sys.version_info[:3]))},
-        },
+        **sources,
     }
 
 
@@ -218,19 +232,6 @@ def _typical(judgement: Judgement) -> str:
 
 def _size(file: Path) -> str:
     return f"{file.stat().st_size / 1e6:.1f} MB"
-
-
-def _revision() -> str:
-    """Return ``SOURCE_REVISION``, which an image is built with, else the git revision of the
-    working tree, with `-dirty` if it differs, else an empty string."""
-    if given := os.environ.get("SOURCE_REVISION"):
-        return given
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.decode().strip()
 
 
 def _write_golden(

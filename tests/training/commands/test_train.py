@@ -40,6 +40,23 @@ def test_a_command_locks_its_run_folder_once(
     assert locked == [tmp_path / "runs" / RUN / "lock"]
 
 
+@pytest.mark.parametrize("command", ["train", "export", "reproduce", "audit"])
+def test_a_run_of_another_recipe_is_refused_before_the_data_are_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {"reproduce": f"reproduce/{RUN}", "audit": "digits_adadelta-audit-seed1-fold2of2"}
+    run = tmp_path / "runs" / folders.get(command, RUN)
+    run.mkdir(parents=True)
+    checkpoints.write_state(run, State("digits_adadelta", "other", 1, 12, "float32", "", ""))
+    places = [f"--data-dir={tmp_path / 'none'}", f"--runs={tmp_path / 'runs'}"]
+    places += [f"--models={tmp_path}"] if command in ("train", "export") else []
+    places += ["--folds=2"] if command == "audit" else []
+    assert main([command, "digits_adadelta", *places]) == 2
+    error = capsys.readouterr().err
+    assert "began with another recipe" in error or "has changed since" in error
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("extra", [[], ["--extra=labelled"]], ids=str)
 def test_a_run_on_jax_is_published_by_another_process_after_its_lock_is_released(
     arguments: list[str], extra: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 import hashlib
 import resource
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,7 @@ class Publisher:
     files: dict[str, bytes] = field(default_factory=dict)
     resumes: bool = True
     cuts: list[int] = field(default_factory=list)  # bytes after which the connection is closed
+    end: str = "close"  # of a cut connection; or "reset", or "stall" until the client gives up
     statuses: list[int] = field(default_factory=list)
     shift: int = 0  # added to the range that is sent
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -68,7 +71,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
-        self.wfile.write(data[start : start + (publisher.cuts or [len(data)]).pop(0)])
+        part = data[start : start + (publisher.cuts or [len(data)]).pop(0)]
+        self.wfile.write(part)
+        if start + len(part) < len(data) and publisher.end == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif start + len(part) < len(data) and publisher.end == "stall":
+            self.rfile.read(1)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -109,6 +117,17 @@ def test_a_cut_download_resumes_where_it_stopped(publisher: Publisher, tmp_path:
     path = download(publisher.archive(), tmp_path)
     assert path.read_bytes() == DATA
     assert publisher.ranges() == [None, "bytes=100000-", "bytes=150000-"]
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "stall"])
+def test_a_connection_that_always_ends_within_a_few_bytes_advances(
+    end: str, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "TIMEOUT", 0.2)
+    publisher.end, publisher.cuts = end, [40_000] * 7
+    assert download(publisher.archive(), tmp_path).read_bytes() == DATA
+    starts = [f"bytes={part * 40_000}-" for part in range(1, 8)]
+    assert publisher.ranges() == [None, *starts]
 
 
 def test_attempts_that_receive_bytes_do_not_count_as_failed(

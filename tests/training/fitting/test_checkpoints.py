@@ -1,8 +1,10 @@
+import json
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -130,6 +132,24 @@ def test_a_damaged_result_is_reported_with_a_remedy(tmp_path: Path) -> None:
     runs.best(tmp_path).write_bytes(b"garbage")
     with pytest.raises(RunFailed, match=rf"is damaged.* Delete {tmp_path} to start over"):
         runs.load_best(model(), tmp_path)
+
+
+def test_a_state_with_another_digit_is_reported(tmp_path: Path) -> None:
+    runs.save(tmp_path, state(2), model())
+    file = tmp_path / "state.json"
+    file.write_text(file.read_text().replace('"epoch": 2', '"epoch": 3'))
+    with pytest.raises(RunFailed, match=rf"damaged: its check sum differs. Delete {tmp_path} to"):
+        runs.read_state(tmp_path)
+
+
+def test_a_state_without_check_sum_and_code_is_accepted_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = asdict(state(2))
+    del fields["sources"], fields["ended"]
+    (tmp_path / "state.json").write_text(json.dumps(fields, indent=1))
+    assert runs.read_state(tmp_path) == state(2)
+    assert "has no check sum: an older version wrote it" in caplog.text
 
 
 def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:

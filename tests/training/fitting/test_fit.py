@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.training import tiny
-from training.errors import Diverged, Preempted, RunFailed, RunMismatch, TrainingError
-from training.fitting import checkpoints
+from training.errors import Diverged, Preempted, RunFailed, RunMismatch
+from training.fitting import checkpoints, provenance
 from training.fitting import fit as fitting
 from training.fitting.batches import Batches
 from training.fitting.checkpoints import State, read_state
@@ -106,7 +106,7 @@ def stop(
     hook: str,
     at: tuple[int, int],
     recorder: Recorder | None = None,
-    ends: type[TrainingError] = Preempted,
+    ends: type[BaseException] = Preempted,
 ) -> None:
     """Train until SIGTERM arrives in a hook of Keras, in that epoch and step."""
     listening, original = Sigterm(), getattr(fitting.Checkpoint, hook)
@@ -236,6 +236,89 @@ def test_a_run_folder_of_another_run_is_refused(finished: Path) -> None:
 def test_a_run_is_not_resumed_under_an_edited_recipe(finished: Path, edited: Recipe) -> None:
     with pytest.raises(RunMismatch, match="began with another recipe"):
         train(finished, recipe=edited)
+
+
+def test_a_run_continues_in_its_own_precision_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"epochs": 2, "verbose": 0}
+    with monkeypatch.context() as patch:
+        kill_after(1, patch)
+        with pytest.raises(Killed):
+            fit(FLIPPED, tiny.dataset(), run=tmp_path, precision="mixed_bfloat16", **how)
+    monkeypatch.setattr(fitting, "on_gpu", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert fitting.policy("auto") == "float32"
+    assert fitting.policy("auto", tmp_path) == "mixed_bfloat16"
+    monkeypatch.undo()
+    fitting.check(FLIPPED, run=tmp_path, epochs=2)
+    state = fit(FLIPPED, tiny.dataset(), run=tmp_path, precision="auto", **how)
+    assert (state.epoch, state.precision) == (2, "mixed_bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"seed": 2}, "seed 1, not 2"),
+        ({"epochs": 2}, "epochs 3, not 2"),
+        ({"precision": "mixed_bfloat16"}, "precision 'float32', not"),
+        ({"recipe": replace(FLIPPED, batch_size=16)}, "another recipe"),
+    ],
+    ids=["seed", "epochs", "precision", "recipe"],
+)
+def test_a_mismatch_is_found_without_the_data(
+    how: dict[str, Any], message: str, uninterrupted: tuple[State, Path]
+) -> None:
+    _, folder = uninterrupted
+    fitting.check(FLIPPED, run=folder)
+    with pytest.raises(RunMismatch, match=message):
+        fitting.check(how.pop("recipe", FLIPPED), run=folder, **how)
+
+
+def stopped(run: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stop a run after an epoch, and return its state as it is on disk."""
+    with patch.context() as inside:
+        kill_after(1, inside)
+        with pytest.raises(Killed):
+            train(run, recipe=FLIPPED)
+    fields: dict[str, Any] = json.loads((run / "state.json").read_text())
+    return fields
+
+
+def test_a_run_resumed_by_other_code_is_reported_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped(tmp_path, monkeypatch)
+    monkeypatch.setattr(provenance, "code", lambda: "edited")
+    state = train(tmp_path, recipe=FLIPPED)
+    assert "under other code or libraries: code" in caplog.text
+    assert ", now edited. It resumes" in caplog.text
+    assert [each["code"] for each in state.sources][1:] == ["edited"]
+    assert read_state(tmp_path) == state
+
+
+def test_a_run_resumed_by_the_same_code_has_one_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped(tmp_path, monkeypatch)
+    assert len(train(tmp_path, recipe=FLIPPED).sources) == 1
+    assert caplog.text == ""
+
+
+def test_a_run_of_an_older_version_resumes_with_a_warning_to_the_same_bits(
+    uninterrupted: tuple[State, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fields = stopped(tmp_path, monkeypatch)
+    for name in ("sha256", "sources", "ended"):
+        del fields[name]
+    (tmp_path / "state.json").write_text(json.dumps(fields, indent=1))
+    state = train(tmp_path, recipe=FLIPPED)
+    assert "does not say which code it began with: an older version wrote it" in caplog.text
+    assert (state.history, state.sources) == (uninterrupted[0].history, [])
+    assert numbers(tmp_path / "best.weights.h5") == numbers(uninterrupted[1] / "best.weights.h5")
 
 
 def test_a_run_is_not_resumed_in_another_precision(finished: Path) -> None:

@@ -108,6 +108,8 @@ def test_a_batch_that_hosts_cannot_divide_is_refused() -> None:
     ("says", "does", "error"),
     [
         ("Gloo all-reduce failed: Connection closed by peer", "kill -ABRT $$", HostLost),
+        ("absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded", "kill -ABRT $$", HostLost),
+        ("absl::Status: ALREADY_EXISTS: Aborted connect attempt", "kill -ABRT $$", UsageError),
         ("free(): invalid pointer", "kill -ABRT $$", TrainingError),
         ("", "kill -KILL $$", TrainingError),
         ("training: No recipe", "exit 2", SystemExit),
@@ -122,13 +124,16 @@ def test_a_host_ends_as_its_process(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\necho '{says}' >&2\n{does}\n")
+    noise = "I0000 00:00:1795896684.54 26597 port.cc:153] oneDNN"
+    python.write_text(f"#!/bin/sh\necho '{noise}' >&2\necho '{says}' >&2\n{does}\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(error) as raised:
         launcher.train(Hosts("127.0.0.1:1", 2, 0), Namespace(arguments=[], backend=None), print)
     assert type(raised.value) is error
-    assert says in capfd.readouterr().err
+    written = capfd.readouterr().err
+    assert says in written
+    assert "oneDNN" not in written
 
 
 PUBLISHING = """#!/bin/sh

@@ -10,7 +10,7 @@ import pytest
 from tests.serving.samples import publish
 from tests.training import tiny
 from training.__main__ import main
-from training.errors import Preempted, UsageError
+from training.errors import Diverged, Preempted, UsageError
 from training.evaluation.published import Version
 from training.fitting import tracking
 from training.fitting.checkpoints import State
@@ -21,7 +21,18 @@ AWAY = "http://127.0.0.1:9"
 
 def trackers(run: Path, *, tensorboard: Path | None = None) -> list[tracking.Tracker]:
     run.mkdir(parents=True, exist_ok=True)
-    return tracking.trackers(tiny.RECIPE, run=run, seed=1, epochs=3, tensorboard=tensorboard)
+    return tracking.trackers(tiny.RECIPE, run=run, tensorboard=tensorboard)
+
+
+def state(epochs: int) -> State:
+    """Return a run of three epochs after some of them."""
+    source = {"at": "", "revision": "abc-dirty", "code": "12", "versions": {}}
+    return State(
+        *("tiny", "some-page", 1, 3, "float32", "some-hash", "a command"),
+        epoch=epochs,
+        history={"loss": [0.7, 0.5, 0.6][:epochs], "val_loss": [0.8, 0.7, 0.9][:epochs]},
+        sources=[source],
+    )
 
 
 def train(run: Path, reported: list[tracking.Tracker]) -> State:
@@ -66,7 +77,7 @@ def test_neither_is_imported_unless_requested(
     assert spec.loader
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
-    assert fresh.trackers(tiny.RECIPE, run=tmp_path, seed=1) == []
+    assert fresh.trackers(tiny.RECIPE, run=tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -118,6 +129,7 @@ def test_mlflow_gets_parameters_curves_and_the_published_folder(
     from mlflow.tracking import MlflowClient
 
     (tracker,) = trackers(tmp_path / "run")
+    tracker.begun(state(0))
     for epoch, loss in enumerate((0.7, 0.5, 0.6)):
         tracker.on_epoch_end(epoch, {"val_loss": loss})
     tracker.ended()
@@ -130,8 +142,21 @@ def test_mlflow_gets_parameters_curves_and_the_published_folder(
     client, run = MlflowClient(), (tmp_path / "run" / tracking.RUN_ID).read_text()
     held = client.get_run(run)
     assert (held.info.run_name, held.info.status) == ("run", "FINISHED")
-    assert held.data.params["recipe"] == "tiny"
-    assert held.data.params["epochs"] == "3"
+    assert held.data.params == {
+        "recipe": "tiny",
+        "page": "some-page",
+        "seed": "1",
+        "epochs": "3",
+        "batch_size": "32",
+        "size": "8×8",
+        "label_smoothing": "0.0",
+        "optimizer": "Adam",
+        "precision": "float32",
+        "data": "some-hash",
+        "revision": "abc-dirty",
+        "code": "12",
+    }
+    assert held.data.tags["published_version"] == "1"
     assert held.data.metrics["test_accuracy"] == 0.75
     points = client.get_metric_history(run, "val_loss")
     assert [(point.step, point.value) for point in points] == [(1, 0.7), (2, 0.5), (3, 0.6)]
@@ -160,6 +185,68 @@ def test_a_resumed_run_continues_the_same_mlflow_run(tmp_path: Path, mlflow_fold
     run = (tmp_path / "run" / tracking.RUN_ID).read_text()
     points = MlflowClient().get_metric_history(run, "loss")
     assert [(point.step, point.value) for point in points] == [(1, 1.0), (2, 0.5)]
+
+
+def test_epochs_missed_by_an_earlier_process_are_sent_once_from_the_history(
+    tmp_path: Path, mlflow_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    (tracker,) = trackers(tmp_path / "run")
+    tracker.begun(state(0))
+    tracker.on_epoch_end(0, {"loss": 0.7, "val_loss": 0.8})
+    with monkeypatch.context() as away:
+        away.setenv("MLFLOW_TRACKING_URI", AWAY)
+        away.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        (tracker,) = trackers(tmp_path / "run")
+        tracker.begun(state(1))
+        tracker.on_epoch_end(1, {"loss": 0.5, "val_loss": 0.7})
+    for _ in range(2):
+        (tracker,) = trackers(tmp_path / "run")
+        tracker.begun(state(3))
+    run = (tmp_path / "run" / tracking.RUN_ID).read_text()
+    for name, values in state(3).history.items():
+        points = MlflowClient().get_metric_history(run, name)
+        assert [(each.step, each.value) for each in points] == list(enumerate(values, start=1))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Diverged("NaN"), "FAILED"), (Preempted("Stopped."), "KILLED")], ids=str
+)
+def test_a_run_that_stops_is_closed_and_runs_again_when_it_resumes(
+    error: BaseException, status: str, tmp_path: Path, mlflow_folder: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    reported = trackers(tmp_path / "run")
+    reported[0].begun(state(0))
+    with pytest.raises(type(error)), tracking.closing(reported):
+        raise error
+    run = (tmp_path / "run" / tracking.RUN_ID).read_text()
+    assert MlflowClient().get_run(run).info.status == status
+    (tracker,) = trackers(tmp_path / "run")
+    tracker.begun(state(0))
+    assert MlflowClient().get_run(run).info.status == "RUNNING"
+
+
+def test_a_signal_does_not_wait_for_a_server_that_never_answered(
+    tmp_path: Path, mlflow_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = trackers(tmp_path / "run")
+    with pytest.raises(Preempted), tracking.closing(reported):
+        raise Preempted("Stopped.")
+    assert not (tmp_path / "run" / tracking.RUN_ID).exists()
+
+
+def test_training_reports_its_state(tmp_path: Path, mlflow_folder: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    reported = trackers(tmp_path / "run")
+    trained = train(tmp_path / "run", reported)
+    held = MlflowClient().get_run((tmp_path / "run" / tracking.RUN_ID).read_text())
+    assert (held.data.params["precision"], held.data.params["data"]) == ("float32", "some-hash")
+    assert held.data.params["code"] == trained.sources[0]["code"]
+    assert held.data.metrics["val_loss"] == trained.history["val_loss"][-1]
 
 
 def test_a_run_unknown_to_the_server_is_created_again(tmp_path: Path, mlflow_folder: Path) -> None:

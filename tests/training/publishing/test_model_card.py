@@ -15,7 +15,19 @@ PROPERTIES: dict[str, Any] = {
     "conformal": {"0.9": 0.3, "0.95": 0.2, "0.99": 0.0},
     "dataset": {"split": {"train": 130, "validation": 64, "test": 10}},
     "trained_at": "2026-01-01T00:00:00+00:00",
-    "source": {"revision": "abc", "command": "a command", "versions": {"keras": "3"}},
+    "source": {
+        "at": "2025-12-31T00:00:00+00:00",
+        "revision": "abc",
+        "code": "12",
+        "command": "a command",
+        "versions": {"keras": "3"},
+        "exported": {
+            "at": "2026-01-02T00:00:00+00:00",
+            "revision": "",
+            "code": "34",
+            "versions": {"onnx": "1", "python": "3.11"},
+        },
+    },
 }
 DATA = replace(tiny.dataset(), test=tiny.split(10, 1))
 
@@ -42,6 +54,14 @@ def test_the_card_has_precision_recall_and_f1_of_each_class() -> None:
     lines = card(evidence(3)).splitlines()
     assert "| dark | 5 | 75.00% | 60.00% | 66.67% |" in lines
     assert "| light | 5 | 66.67% | 80.00% | 72.73% |" in lines
+
+
+def test_the_card_has_the_code_of_training_and_of_export() -> None:
+    lines = card(evidence(0)).splitlines()
+    span = "2025-12-31T00:00:00+00:00 to 2026-01-01T00:00:00+00:00"
+    assert f"| Trained | {span}, revision `abc`, code `12`, keras 3 |" in lines
+    exported = "2026-01-02T00:00:00+00:00, revision unknown, code `34`, onnx 1, python 3.11"
+    assert f"| Exported | {exported} |" in lines
 
 
 def test_the_card_has_the_statistics_of_the_prediction_sets() -> None:

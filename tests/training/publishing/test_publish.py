@@ -1,8 +1,13 @@
 import json
+import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -18,12 +23,15 @@ from training.evaluation.corruptions import sets
 from training.evaluation.scoring import probabilities
 from training.evaluation.scoring import run as run_file
 from training.fitting import checkpoints as runs
+from training.fitting import provenance
 from training.fitting.checkpoints import read_state
 from training.fitting.fit import fit
 from training.fitting.signals import Sigterm
 from training.publishing import model_card, quantize, to_onnx, versions
 from training.publishing import publish as publishing
 from training.publishing.publish import _surest, publish
+
+SIGNALS = 5
 
 
 @pytest.fixture(scope="module")
@@ -231,17 +239,83 @@ def test_an_int8_file_that_is_not_worth_it_is_not_published(
     assert f"| int8 | none: {reason} (" in (folder / "README.md").read_text()
 
 
-def test_a_signal_while_quantising_leaves_nothing(
-    run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
+def swallow() -> None:
+    """Receive SIGTERM as a library does that continues after any error."""
+    with suppress(BaseException):
         signal.raise_signal(signal.SIGTERM)
 
+
+def replace_it() -> None:
+    """Receive SIGTERM as a library does that reports every error as its own."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException as exc:
+        raise OSError("[ONNXRuntimeError] : 1 : FAIL") from exc
+
+
+@pytest.mark.parametrize("receive", [swallow, replace_it])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [(to_onnx, "convert"), (to_onnx, "compare"), (quantize, "quantize"), (model_card, "write")],
+    ids=["converter", "onnxruntime", "quantiser", "pictures"],
+)
+def test_a_signal_within_a_library_publishes_nothing(
+    module: ModuleType,
+    step: str,
+    receive: Callable[[], None],
+    run: Path,
+    tmp_path: Path,
+    sigterm: Sigterm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = getattr(module, step)
+
+    def signalled(*given: object) -> object:
+        receive()
+        return real(*given)
+
     monkeypatch.setattr(publishing, "SIGTERM", sigterm)
-    monkeypatch.setattr(quantize, "quantize", interrupted)
+    monkeypatch.setattr(module, step, signalled)
+    held = changed(run, tmp_path / "run")
     with pytest.raises(Preempted):
-        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        publish(tiny.RECIPE, tiny.dataset(), run=held, models=tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def publish_counted(run: Path, models: Path, *, signal_at: int = 0) -> int:
+    """Publish, and return the number of calls of Python functions; receive SIGTERM in one."""
+    calls = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+        if calls == signal_at:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGTERM)
+
+    sys.setprofile(profile)
+    try:
+        publish(tiny.RECIPE, tiny.dataset(), run=run, models=models)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.slow
+def test_a_signal_anywhere_in_the_real_libraries_publishes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, models = changed(run, tmp_path / "run"), tmp_path / "models"
+    calls = publish_counted(held, tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+    for share in np.linspace(0.05, 0.95, SIGNALS):
+        listening = Sigterm()
+        listening.listen()
+        monkeypatch.setattr(publishing, "SIGTERM", listening)
+        with pytest.raises(Preempted):
+            publish_counted(held, models, signal_at=int(calls * share))
+        assert not models.exists() or list(models.iterdir()) == [], share
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_each_file_has_its_accuracy_on_corrupted_images(
@@ -292,21 +366,52 @@ def test_an_unfinished_run_is_not_published(run: Path, tmp_path: Path) -> None:
     assert not models.exists()
 
 
-def test_the_metadata_have_the_revision_of_the_container_image(
+def test_metadata_and_card_have_the_code_of_training_and_of_export(
     monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SOURCE_REVISION", "v1.2.3")
-    folder = publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
-    assert json.loads(properties(folder)["source"])["revision"] == "v1.2.3"
+    (began,) = read_state(run).sources
+    other = {**began, "at": "2026-01-01T00:00:00+00:00", "code": "other"}
+    held = changed(run, tmp_path / "run", sources=[began | {"revision": "v1-dirty"}, other])
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=held, models=tmp_path / "models")
+    source = json.loads(properties(folder)["source"])
+    assert (source["revision"], source["code"]) == ("v1-dirty", provenance.code())
+    assert source["versions"].keys() == {"python", "keras", "numpy", "pillow", "tensorflow"}
+    assert source["resumed"] == [other]
+    assert source["exported"]["revision"] == "v1.2.3"
+    assert "tf2onnx" in source["exported"]["versions"]
+    ended = properties(folder)["trained_at"]
+    assert began["at"] <= ended == read_state(run).ended <= source["exported"]["at"]
+    card = (folder / "README.md").read_text()
+    assert f"| Trained | {began['at']} to {ended}, revision `v1-dirty`, code `" in card
+    assert "| Resumed 2026-01-01T00:00:00+00:00 | revision " in card
+    assert f"| Exported | {source['exported']['at']}, revision `v1.2.3`, code `" in card
+
+
+def test_a_run_of_an_older_version_is_published_without_the_code_of_its_training(
+    run: Path, tmp_path: Path
+) -> None:
+    held = changed(run, tmp_path / "run", sources=[], ended="")
+    os.utime(runs.best(held), (0, 0))
+    folder = publish(tiny.RECIPE, tiny.dataset(), run=held, models=tmp_path / "models")
+    assert properties(folder)["trained_at"] == "1970-01-01T00:00:00+00:00"
+    assert json.loads(properties(folder)["source"])["revision"] == ""
+    row = "| Trained | until 1970-01-01T00:00:00+00:00, by code that was not recorded |"
+    assert row in (folder / "README.md").read_text()
 
 
 def test_a_run_below_its_gate_publishes_nothing(run: Path, tmp_path: Path) -> None:
     strict, models = replace(tiny.RECIPE, min_accuracy=1.01), tmp_path / "models"
     held = changed(run, tmp_path / "run", page=strict.fingerprint())
-    with pytest.raises(BelowGate, match=r"below its min_accuracy of 101.00%") as raised:
-        publish(strict, tiny.dataset(), run=held, models=models)
+    for _ in range(2):
+        with pytest.raises(BelowGate, match=r"below its min_accuracy of 101.00%") as raised:
+            publish(strict, tiny.dataset(), run=held, models=models, corrupted=True)
     assert raised.value.exit_code == 4
     assert list(models.iterdir()) == []
+    kept = held / "below-gate"
+    assert f"{kept} has the file and its report" in str(raised.value)
+    assert {each.name for each in kept.iterdir()} == {"README.md", "golden", "model.onnx", "report"}
+    assert "| int8 | none: this file is below the gate |" in (kept / "README.md").read_text()
 
 
 def test_a_signal_while_publishing_leaves_nothing(
@@ -319,16 +424,22 @@ def test_a_signal_while_publishing_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_during_the_rename_does_not_lose_the_state_of_the_run(
-    run: Path, tmp_path: Path, sigterm: Sigterm, monkeypatch: pytest.MonkeyPatch
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_kill_around_the_rename_leaves_a_state_that_is_true(
+    renamed: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rename(self: Path, target: Path) -> Path:
-        signal.raise_signal(signal.SIGTERM)
-        return self.replace(target)
+        if renamed:
+            self.replace(target)
+        raise Killed
 
-    monkeypatch.setattr(publishing, "SIGTERM", sigterm)
+    held, models = changed(run, tmp_path / "run"), tmp_path / "models"
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(Preempted):
-        publish(tiny.RECIPE, tiny.dataset(), run=run, models=tmp_path)
-    published = versions.holding(tmp_path, "brightness", read_state(run).published)
-    assert published == tmp_path / "brightness" / "1"
+    with pytest.raises(Killed):
+        publish(tiny.RECIPE, tiny.dataset(), run=held, models=models)
+    found = versions.holding(models, "brightness", read_state(held).published)
+    assert found == (models / "brightness" / "1" if renamed else None)
