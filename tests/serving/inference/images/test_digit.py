@@ -12,7 +12,18 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from serving.inference.images.digit import BLANK, _reduced, _strokes, is_normal, normalise
+from serving.inference.images.digit import (
+    BLANK,
+    _border,
+    _centred,
+    _cropped,
+    _paper,
+    _reduced,
+    _strokes,
+    _without_paper,
+    is_normal,
+    normalise,
+)
 
 Grey = NDArray[np.float64]
 
@@ -196,7 +207,9 @@ def test_parts_touch_at_their_corners_and_not_across_a_gap() -> None:
     ("size", "shape"), [((256, 20), (20, 256)), ((257, 20), (10, 129)), ((20, 513), (171, 7))]
 )
 def test_a_large_picture_is_reduced(size: tuple[int, int], shape: tuple[int, int]) -> None:
-    assert _reduced(Image.new("L", size)).shape == shape
+    reduced = _reduced(Image.new("L", size))
+    assert reduced.shape == shape
+    assert reduced.dtype == np.float32
 
 
 def test_a_thin_pen_reaches_full_ink() -> None:
@@ -213,6 +226,139 @@ def test_a_soft_pen_is_read() -> None:
 @pytest.mark.parametrize("tone", [0, 128, 255])
 def test_a_blank_picture_is_black(size: tuple[int, int], tone: int) -> None:
     assert not normalise(Image.new("L", size, tone)).any() or (size == (28, 28) and tone <= 16)
+
+
+def test_a_blank_picture_has_the_type_of_a_digit() -> None:
+    assert normalise(Image.new("L", (9, 9), 200)).dtype == np.uint8
+
+
+def test_pixels_with_a_channel_axis_may_be_normal() -> None:
+    assert is_normal(np.zeros((28, 28, 1), np.uint8))
+
+
+def test_the_border_is_each_outer_pixel_once() -> None:
+    border = _border(np.arange(20).reshape(4, 5))
+    assert sorted(border.tolist()) == [0, 1, 2, 3, 4, 5, 9, 10, 14, 15, 16, 17, 18, 19]
+
+
+@pytest.mark.parametrize(("faint", "ink"), [(20, False), (21, True)])
+def test_a_stroke_begins_above_a_fifth_of_the_mean_of_sure_ink(faint: int, ink: bool) -> None:
+    """Sure ink is more than 60 of the peak of 100."""
+    dark = np.zeros((60, 60), np.uint8)
+    dark[10:14, 10:30], dark[14:40, 10:30] = 100, 60
+    alone = normalise(Image.fromarray(255 - dark))
+    dark[10:40, 30:45] = faint
+    assert np.array_equal(normalise(Image.fromarray(255 - dark)), alone) is not ink
+
+
+def framed(border: list[float], low: float, high: float) -> NDArray[np.float32]:
+    """Return 10x10 pixels with the levels of ``border`` by turns; inside are the extremes."""
+    pixels = np.full((10, 10), low, np.float32)
+    pixels[5, 5] = high
+    edge = np.ones((10, 10), bool)
+    edge[1:-1, 1:-1] = False
+    pixels[edge] = np.resize(border, 36)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("border", "low", "high", "level", "deviation"),
+    [
+        ([15, 60, 60, 15], 0, 100, 15, 0),  # two tones, on half of the border
+        ([46, 54], 0, 100, 50, 6),  # even light, just so
+    ],
+    ids=["two tones", "even light"],
+)
+def test_the_paper_has_one_level_up_to_the_bounds(
+    border: list[float], low: float, high: float, level: float, deviation: float
+) -> None:
+    pixels = framed(border, low, high)
+    if level == 15:
+        pixels[[0, 0, -1, -1], [0, -1, 0, -1]] = 15
+        pixels[0, 3:5] = 60
+    paper, noise = _paper(pixels)
+    assert (paper.ndim, float(paper), noise) == (0, level, deviation)
+    assert paper.dtype == np.float32
+
+
+def test_the_evenness_of_light_is_measured_against_the_contrast() -> None:
+    assert _paper(framed([145, 155], 100, 200))[0].ndim == 2
+
+
+def test_the_corners_of_a_tight_crop_are_paper() -> None:
+    pixels = np.full((10, 10), 100, np.float32)
+    pixels[[0, 0, -1, -1], [0, -1, 0, -1]] = 140
+    paper, noise = _paper(pixels)
+    assert (float(paper), noise) == (140, 0)
+
+
+def surface(bend: float = 0) -> NDArray[np.float32]:
+    y, x = np.mgrid[-1:1:20j, -1:1:20j]
+    levels: NDArray[np.float32] = (120 + 40 * x + 15 * y + bend * (x * x + y * y)).astype("f4")
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("noise", "ink"), [(0, 2.6), (0, 60), (1, 5.3)], ids=["faint ink", "ink", "noise"]
+)
+def test_ink_on_the_border_does_not_bend_the_paper(noise: float, ink: float) -> None:
+    pixels = surface()
+    chequer = noise * (1 - 2 * (np.indices((20, 20)).sum(0) % 2))
+    pixels += chequer.astype(np.float32)
+    for place in ((0, 6), (-1, 13), (6, -1), (13, 0)):
+        pixels[place] = surface()[place] + ink
+    paper, deviation = _paper(pixels)
+    assert paper.dtype == np.float32
+    assert np.abs(paper - surface()).mean() < 0.01 + 0.1 * noise
+    assert abs(deviation - 1.5 * noise) < 0.01 + 0.2 * noise
+
+
+@pytest.mark.parametrize("bend", [60, -60])
+def test_the_paper_has_no_level_beyond_those_of_the_picture(bend: float) -> None:
+    pixels = surface(bend)
+    pixels[1:-1, 1:-1] = np.median(_border(pixels))
+    paper, _ = _paper(pixels)
+    assert paper.ndim == 2
+    if bend > 0:
+        assert paper.min() == pixels.min()
+    else:
+        assert paper.max() == pixels.max()
+
+
+def test_the_contrast_of_ink_in_shadow_grows_at_most_fourfold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper = np.array([[200, 40, 100]], np.float32)
+    monkeypatch.setattr("serving.inference.images.digit._paper", lambda _: (paper, 0.0))
+    assert _without_paper(paper / np.float32(2))[0].tolist() == [[100, 80, 100]]
+
+
+def test_a_speck_becomes_paper_and_leaves_the_box() -> None:
+    mask = np.zeros((60, 60), bool)
+    mask[10:40, 20:45] = mask[50, 50] = True
+    ink, box = _cropped(np.where(mask, 9, 3).astype(np.float32), mask)
+    assert box == (0, 0, 25, 30)
+    assert ink.shape == (41, 31)
+    assert ink[0, 0] == 9
+    assert ink[-1, -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("small", "place"),
+    [
+        (np.ones((20, 20)), (4, 4)),
+        (np.ones((20, 4)), (4, 12)),
+        (np.pad([[1.0]], ((0, 19), (19, 0))), (8, 0)),
+        (np.pad([[1.0]], ((19, 0), (0, 19))), (0, 8)),
+    ],
+    ids=["square", "stroke", "corner", "other corner"],
+)
+def test_the_ink_is_moved_as_far_as_the_frame_allows(
+    small: NDArray[np.float64], place: tuple[int, int]
+) -> None:
+    expected = np.zeros((28, 28))
+    expected[place[0] :, place[1] :][: small.shape[0], : small.shape[1]] = small * 255
+    assert np.array_equal(_centred(small.astype(np.float32)), expected)
 
 
 @settings(deadline=None, max_examples=200)
