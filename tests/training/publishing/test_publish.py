@@ -279,6 +279,7 @@ def publish_counted(run: Path, models: Path, *, signal_at: int = 0) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one in a __del__
 def test_a_signal_anywhere_in_the_real_libraries_publishes_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
