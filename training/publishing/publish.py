@@ -55,14 +55,15 @@ def publish(
         RunMismatch: if the recipe or the data have changed since the run began.
         UsageError: if the run is not finished.
     """
-    state = _finished(recipe, data, run)
-    network = build(recipe, len(data.labels))
-    runs.load_best(network, run)
-    logits, held_out = served(recipe, network), data.validation
-    temperature = calibration.temperature(predict(logits, held_out.images), held_out.labels)
-    model = to_onnx.with_probabilities(logits, temperature)
+    with SIGTERM.released_at_end():  # a library may replace its exception
+        state = _finished(recipe, data, run)
+        network = build(recipe, len(data.labels))
+        runs.load_best(network, run)
+        logits, held_out = served(recipe, network), data.validation
+        temperature = calibration.temperature(predict(logits, held_out.images), held_out.labels)
+        model = to_onnx.with_probabilities(logits, temperature)
     with (
-        SIGTERM.released_at_end(),  # a library may replace its exception
+        SIGTERM.released_at_end(),
         versions.turn(models, recipe.model) as version,
         versions.publication(models, recipe.model, version) as folder,
     ):

