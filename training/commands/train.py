@@ -41,16 +41,17 @@ def export(options: argparse.Namespace) -> None:
 
     for entry in _entries(options):
         run = _run_folder(options, entry)
-        checkpoints.finished(run, entry.name, entry.fingerprint())  # before data are read
+        checkpoints.read_state(run)  # before a lock makes the folder
         _check_publishing(options.models)
         if not _can_export():
             _export_by_tensorflow(options, entry)
             continue
         with checkpoints.locked(run):
+            state = checkpoints.finished(run, entry.name, entry.fingerprint())
             trackers = _trackers(options, entry)
             data = _data(options, entry)
             for tracker in trackers:
-                tracker.begun(checkpoints.read_state(run))
+                tracker.begun(state)
             with tracking.closing(trackers):
                 _publish(options, entry, data, trackers)
 
